@@ -1,0 +1,63 @@
+# Everything runs through .venv, which `make install` builds; nothing needs to be activated.
+
+PYTHON ?= python3
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(STAMP) ## build .venv with hilbound and its development tools (skipped when up to date)
+	@echo "ready: $(BIN)/hilbound"
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { \
+		echo "error: no '$(PYTHON)' found; install Python 3.11 or newer, or name one: make PYTHON=python3.11" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: hilbound needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name a newer one: make PYTHON=python3.11" >&2; \
+		exit 1; }
+	@echo "installing into $(VENV) (about a minute)"
+	@$(RUN) pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(RUN) pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+.PHONY: demo
+demo: $(STAMP) ## train a small model and show its bounds
+	@$(BIN)/hilbound demo
+
+.PHONY: test
+test: lint ## run the linters, the doctests and the tests
+	@echo "== doctests"
+	@$(RUN) pytest --doctest-modules src --quiet
+	@echo "== tests"
+	@OMP_NUM_THREADS=1 $(RUN) pytest tests -n $(WORKERS)
+
+.PHONY: lint
+lint: $(STAMP) ## check style, types and the direction of imports
+	@echo "== style"
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@echo "== types"
+	@$(RUN) mypy
+	@echo "== imports"
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: $(STAMP) ## mend the style, where a tool can
+	@$(RUN) ruff check --fix --exit-zero
+	@$(RUN) ruff format
+
+.PHONY: clean
+clean: ## delete .venv, caches and build outputs
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

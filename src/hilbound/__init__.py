@@ -1,0 +1,71 @@
+"""hilbound: train density models on contrastive entropy bounds, and see how tight each bound is.
+
+Names are loaded when they are first used, so that ``import hilbound`` and ``hilbound --help`` pay
+for nothing that they don't need.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hilbound import bounds, datasets, functional, objectives
+    from hilbound.bounds import Bound
+    from hilbound.config import RunConfig
+    from hilbound.errors import DataError, InputError
+    from hilbound.mixture import GaussianMixture
+    from hilbound.models import MixtureDensityNetwork
+    from hilbound.objectives import Likelihood, NuclearNorm, ScalarCost
+    from hilbound.runs import Run
+    from hilbound.training import fit, resume
+    from hilbound.variance import median_variance
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bound",
+    "DataError",
+    "GaussianMixture",
+    "InputError",
+    "Likelihood",
+    "MixtureDensityNetwork",
+    "NuclearNorm",
+    "Run",
+    "RunConfig",
+    "ScalarCost",
+    "__version__",
+    "bounds",
+    "datasets",
+    "fit",
+    "functional",
+    "median_variance",
+    "objectives",
+    "resume",
+]
+
+_HOMES = {
+    "Bound": "bounds",
+    "DataError": "errors",
+    "GaussianMixture": "mixture",
+    "InputError": "errors",
+    "Likelihood": "objectives",
+    "MixtureDensityNetwork": "models",
+    "NuclearNorm": "objectives",
+    "Run": "runs",
+    "RunConfig": "config",
+    "ScalarCost": "objectives",
+    "fit": "training",
+    "median_variance": "variance",
+    "resume": "training",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name in _HOMES:
+        return getattr(import_module(f"hilbound.{_HOMES[name]}"), name)
+    if name in __all__:
+        return import_module(f"hilbound.{name}")
+    raise AttributeError(f"module 'hilbound' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

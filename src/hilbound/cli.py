@@ -1,0 +1,281 @@
+"""The command line: ``hilbound fit``, ``sample``, ``evaluate``, ``report``, ``list`` and ``demo``.
+
+Exit codes: 0 done, 2 wrong use (what to mend is said), 1 failed or interrupted. Nothing heavy is
+imported until a command needs it, so that ``--help`` answers at once.
+"""
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+import hilbound
+from hilbound.config import RunConfig, read_yaml
+from hilbound.errors import InputError
+
+app = typer.Typer(
+    help="Train density models on contrastive entropy bounds, and see how tight each bound is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 'fit' wrote.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notices.")]
+
+
+def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every field of RunConfig as an option; unset ones arrive as None."""
+    own = inspect.signature(command)
+    parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    for name, field in RunConfig.model_fields.items():
+        if name == "data":
+            continue
+        extra = field.json_schema_extra
+        panel = str(extra["panel"]) if isinstance(extra, dict) else None
+        flag = "--" + name.replace("_", "-")
+        kind: Any = field.annotation
+        if name == "variance":
+            kind = str
+        default = field.default
+        if isinstance(default, bool):
+            default = "on" if default else "off"
+        option = typer.Option(
+            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+            help=field.description
+            if default is None
+            else f"{field.description} (default: {default})",
+            rich_help_panel=panel,
+            show_default=False,
+        )
+        annotation = Annotated[kind | None, option]
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+            )
+        )
+    command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by Typer
+    command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    return command
+
+
+@app.command()
+@_with_run_options
+def fit(
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="[DATA]", help="Name of a data set, or a .npy, .npz or .csv file."),
+    ] = None,
+    *,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with any of these options; flags win over it.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Run folder. (default: runs/DATA-OBJECTIVE-SEED)"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that is there.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")
+    ] = None,
+    report: Annotated[
+        bool,
+        typer.Option("--report/--no-report", help="Evaluate and write report.html at the end."),
+    ] = True,
+    quiet: Quiet = False,
+    **options: Any,  # noqa: ANN401 - the fields of RunConfig
+) -> None:
+    """Train a model on DATA and leave a run folder with its weights, bounds, metrics and report."""
+    from hilbound import training  # noqa: PLC0415 - imports torch
+
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        if resume is not None:
+            _refuse_beside_resume(data, config, output, given, overwrite=overwrite)
+            run = training.resume(resume, steps=given.get("steps"), quiet=quiet)
+        else:
+            settings = read_yaml(config) if config is not None else {}
+            settings |= given | ({} if data is None else {"data": data})
+            where = output or settings.pop("output", None)
+            run = training.fit(where, overwrite=overwrite, quiet=quiet, **settings)
+    except KeyboardInterrupt:
+        err.print("interrupted; what was reached is saved: go on with 'hilbound fit --resume RUN'")
+        raise typer.Exit(1) from None
+    if report:
+        _finish(run, quiet=quiet)
+
+
+def _refuse_beside_resume(
+    data: str | None,
+    config: Path | None,
+    output: Path | None,
+    given: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> None:
+    """A resumed run keeps its options: anything else beside --resume is a misunderstanding."""
+    others = [name for name in given if name != "steps"]
+    if data is not None or config is not None or output is not None or overwrite or others:
+        raise InputError(
+            "--resume takes everything from the run folder; only --steps and --quiet go beside it"
+        )
+
+
+def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
+    from hilbound.evaluation import evaluate as measure  # noqa: PLC0415 - imports torch
+    from hilbound.run_report import write_report  # noqa: PLC0415 - imports matplotlib
+
+    with err.status("evaluating and writing the report") if not quiet else _nothing():
+        measured = measure(run)
+        path = write_report(run)
+    if not quiet:
+        _print_metrics(measured)
+        out.print(f"report: {path}", soft_wrap=True)
+
+
+class _nothing:  # noqa: N801 - stands where a context manager of rich stands
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+@app.command()
+def sample(
+    run: RunPath,
+    n: Annotated[int, typer.Option("-n", "--number", help="How many samples.", min=1)] = 64,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .png, .npz, .npy or .csv file.")
+    ] = Path("samples.png"),
+    seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0)] = 0,
+    source: Annotated[
+        Literal["centers", "density"],
+        typer.Option(
+            "--from", help="The network's centres, or draws from the mixture around them."
+        ),
+    ] = "centers",
+) -> None:
+    """Draw samples from a trained RUN into a picture, an array or a table."""
+    from hilbound.sampling import draw, write_samples  # noqa: PLC0415 - imports torch
+
+    opened = hilbound.Run.open(run)
+    path = write_samples(opened, draw(opened, n, seed=seed, source=source), output)
+    out.print(f"{n} samples: {path}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Samples to compare. (default: the held-out rows, at most 10,000)"),
+    ] = None,
+) -> None:
+    """Measure a trained RUN against held-out data, with real data beside it."""
+    from hilbound.evaluation import evaluate as measure  # noqa: PLC0415 - imports torch
+
+    with err.status("evaluating"):
+        measured = measure(hilbound.Run.open(run), samples)
+    _print_metrics(measured)
+
+
+def _print_metrics(measured: dict[str, Any]) -> None:
+    from hilbound.evaluation import METRICS, format_metric  # noqa: PLC0415 - imports torch
+
+    table = Table(title=f"{measured['samples']:,} samples against held-out rows")
+    table.add_column("metric")
+    for column in ("model", "real data", "better"):
+        table.add_column(column, justify="right")
+    for name, entry in measured["metrics"].items():
+        values = (format_metric(name, entry[side]) for side in ("model", "real"))
+        table.add_row(METRICS[name].title, *values, entry["better"])
+    out.print(table)
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write RUN's report.html: curves, samples, spectrum, metrics and options on one page."""
+    from hilbound.run_report import write_report  # noqa: PLC0415 - imports matplotlib
+
+    with err.status("writing the report"):
+        path = write_report(hilbound.Run.open(run))
+    out.print(f"report: {path}", soft_wrap=True)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """List the data sets, objectives, models and networks, with one line each."""
+    from hilbound.datasets import DATASETS  # noqa: PLC0415 - imports torch
+    from hilbound.models import MODELS  # noqa: PLC0415
+    from hilbound.networks import NETWORKS  # noqa: PLC0415
+    from hilbound.objectives import OBJECTIVES  # noqa: PLC0415
+
+    for title, registry in (
+        ("Data sets (or a path to a .npy, .npz or .csv file)", DATASETS),
+        ("Objectives", OBJECTIVES),
+        ("Models", MODELS),
+        ("Networks", NETWORKS),
+    ):
+        table = Table(
+            title=title, title_justify="left", box=None, show_header=False, padding=(0, 2)
+        )
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for name in registry:
+            table.add_row(name, registry.describe(name))
+        out.print(table)
+        out.print()
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the report goes.")] = Path(
+        "hilbound-demo"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Train three objectives on two small data sets, and compare them in one table and report."""
+    from hilbound.demo import run_demo  # noqa: PLC0415 - imports torch
+
+    run_demo(output, out, quiet=quiet)
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        out.print(hilbound.__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line and turn errors into exit codes."""
+    handler = RichHandler(console=err, show_time=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    try:
+        app()
+    except InputError as error:
+        err.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
+    except FloatingPointError as error:
+        err.print(f"[bold red]failed:[/] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape  # noqa: PLC0415 - only for errors
+
+    return escape(text)

@@ -1,0 +1,144 @@
+"""The configuration of a run: every option once, for the command line, YAML files and Python.
+
+The fields of :class:`RunConfig` are the options of ``hilbound fit`` (``batch_size`` becomes
+``--batch-size``), the keys of a ``--config`` file and the arguments of :func:`hilbound.fit`. This
+module imports neither torch nor Lightning, so that ``hilbound --help`` stays quick.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hilbound.errors import InputError
+from hilbound.registry import suggest
+
+
+def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:  # noqa: ANN401
+    """A field whose description and panel the command line shows."""
+    return Field(default, description=description, json_schema_extra={"panel": panel}, **limits)
+
+
+_DATA, _MODEL, _OBJECTIVE, _TRAINING = "Data", "Model", "Objective", "Training"
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what a run computes.
+
+    >>> RunConfig(data="moons", batch_size=256).objective
+    'nuclear'
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = _option(..., "Name of a data set, or path to a .npy, .npz or .csv file.", _DATA)
+    samples: int | None = _option(None, "Use at most this many training rows.", _DATA, ge=2)
+    validation_fraction: float = _option(
+        0.1, "Share of a table's rows kept for validation.", _DATA, gt=0, lt=1
+    )
+    test_fraction: float = _option(
+        0.1, "Share of a table's rows kept for testing.", _DATA, gt=0, lt=1
+    )
+    scale: Literal["standardize", "none"] = _option(
+        "standardize", "Whether a table's columns are standardised.", _DATA
+    )
+    label_column: str | None = _option(None, "Column of a CSV file that holds class labels.", _DATA)
+
+    model: str = _option("mixture-density-network", "Name of the model.", _MODEL)
+    network: str = _option("mlp", "Network from noise to centres: mlp or conv.", _MODEL)
+    noise_dim: int = _option(16, "Number of noise coordinates.", _MODEL, ge=1)
+    width: int = _option(
+        512, "Units of a hidden layer, or channels of the coarse grid.", _MODEL, ge=1
+    )
+    depth: int = _option(2, "Number of hidden layers, or of upsamplings.", _MODEL, ge=0)
+    learn_weights: bool = _option(False, "Learn a weight for every centre.", _MODEL)
+    learn_variance: bool = _option(False, "Learn a variance for every centre.", _MODEL)
+    min_variance: float | None = _option(
+        None, "Lower bound of learned variances. (default: a hundredth of the start)", _MODEL, gt=0
+    )
+
+    objective: str = _option("nuclear", "Name of the objective.", _OBJECTIVE)
+    variance: float | str = _option(
+        "median",
+        "Variance of the kernel between a point and a centre: a number, median, 0.5*median, "
+        "or START:END for a schedule.",
+        _OBJECTIVE,
+    )
+    batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2)
+    centers: int | None = _option(
+        None, "Centres of the model in a step. (default: as many as data points)", _OBJECTIVE, ge=2
+    )
+
+    steps: int = _option(2000, "Number of training steps.", _TRAINING, ge=1)
+    learning_rate: float = _option(1e-3, "Learning rate of Adam at the start.", _TRAINING, gt=0)
+    decay: bool = _option(True, "Let the learning rate fall to zero along a cosine.", _TRAINING)
+    beta1: float = _option(0.5, "Adam's first momentum.", _TRAINING, ge=0, lt=1)
+    beta2: float = _option(0.9, "Adam's second momentum.", _TRAINING, ge=0, lt=1)
+    validate_every: int = _option(100, "Steps between two validations.", _TRAINING, ge=1)
+    patience: int | None = _option(
+        None,
+        "Stop after this many validations without improvement, and keep the best.",
+        _TRAINING,
+        ge=1,
+    )
+    seed: int = _option(0, "Seed of everything random.", _TRAINING, ge=0, lt=2**32)
+    devices: str = _option("1", "Number of devices, or auto.", _TRAINING)
+    accelerator: str = _option("auto", "cpu, gpu, mps or auto.", _TRAINING)
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = _option(
+        "32-true", "Precision of the network; objectives are never below float32.", _TRAINING
+    )
+    tensorboard: bool = _option(True, "Write TensorBoard logs into the run folder.", _TRAINING)
+
+    @classmethod
+    def create(cls, **options: Any) -> Self:  # noqa: ANN401 - checked by pydantic
+        """Build a configuration; what is wrong is said in one line for each option.
+
+        Raises:
+            InputError: If an option is unknown, missing or out of range.
+
+        >>> RunConfig.create(data="moons", batch_sise=3)
+        Traceback (most recent call last):
+            ...
+        hilbound.errors.InputError: unknown option 'batch_sise': did you mean 'batch_size'?
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise InputError("\n".join(map(_sentence, error.errors()))) from None
+
+    def to_yaml(self) -> str:
+        """Return the configuration as YAML, every option written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
+    name = ".".join(map(str, error["loc"][:1])) or "configuration"
+    if error["type"] == "extra_forbidden":
+        hint = (
+            suggest(name, RunConfig.model_fields) or f"known: {', '.join(RunConfig.model_fields)}"
+        )
+        return f"unknown option {name!r}: {hint}".rstrip()
+    if error["type"] == "missing":
+        return f"{name} is missing: name a data set or a file (hilbound list shows the names)"
+    return f"{name}: {error['msg'].lower()}, got {error['input']!r}"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read options from a YAML file; ``batch-size`` and ``batch_size`` are the same option.
+
+    Raises:
+        InputError: If the file is missing, is not YAML, or holds no mapping of options.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config {str(path)!r} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"config {str(path)!r} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"config {str(path)!r} must hold options such as 'objective: nuclear', "
+            f"got {type(content).__name__}"
+        )
+    return {str(key).replace("-", "_"): value for key, value in content.items()}

@@ -1,0 +1,93 @@
+"""One door to every data set: the name of a known one, or the path of a file.
+
+>>> moons = load("moons", seed=0, samples=500)
+>>> moons.train.shape, moons.classes
+(torch.Size([500, 2]), 2)
+"""
+
+from pathlib import Path
+
+from hilbound.datasets.base import Dataset, Loader
+from hilbound.datasets.images import load_digits, load_mnist
+from hilbound.datasets.splits import check_fractions
+from hilbound.datasets.tables import Scale, load_table
+from hilbound.datasets.toys import TOYS
+from hilbound.errors import InputError
+from hilbound.registry import Registry, suggest
+
+DATASETS = Registry[Loader]("data set")
+for toy in TOYS.values():
+    DATASETS.register(toy.name, toy.description)(toy.load)
+DATASETS.register("digits", "1,797 handwritten digits of 8 by 8 pixels.")(load_digits)
+DATASETS.register("mnist", "70,000 handwritten digits of 28 by 28 pixels (your files).")(load_mnist)
+
+SEED_LIMIT = 2**32
+
+
+def load(
+    name: str | Path,
+    *,
+    root: str | Path | None = None,
+    seed: int = 0,
+    samples: int | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    scale: Scale = "standardize",
+    label_column: str | None = None,
+) -> Dataset:
+    """Load a data set by its name or by its path; the same seed gives the same rows.
+
+    Args:
+        name: A name in :data:`DATASETS`, or the path of a ``.npy``, ``.npz`` or ``.csv`` file.
+        root: The folder of a named data set's files, by default that in ``HILBOUND_DATA``.
+        seed: Number of the random draw or split, from 0 to 2³² - 1.
+        samples: Train on at most this many rows; a toy draws as many.
+        validation_fraction: Share of a file's rows for validation. Named data sets have their own.
+        test_fraction: Share of a file's rows for testing.
+        scale: ``"standardize"`` or ``"none"``, for the vectors of a file.
+        label_column: The column (or array of a ``.npz`` file) that holds the labels.
+
+    Raises:
+        InputError: If the name is unknown or an argument is out of its range.
+        DataError: If a file is missing, damaged or unfit for a density model.
+
+    >>> load("mons")
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.InputError: unknown data set 'mons': did you mean 'moons'? known: moons, \
+circles, eight-gaussians, 25-grid, swiss-roll, pinwheel, checkerboard, digits, mnist; the path of \
+a .npy, .npz or .csv file works as well
+    """
+    _check_numbers(seed, samples)
+    check_fractions(validation_fraction, test_fraction)
+    if name in DATASETS:
+        if label_column is not None:
+            raise InputError(f"label_column={label_column!r} is for files: {name!r} has its own")
+        return DATASETS[str(name)](root=root, seed=seed, samples=samples)
+    if not _is_path(name):
+        raise InputError(
+            f"unknown data set {name!r}: {suggest(str(name).lower(), DATASETS)}known: "
+            f"{', '.join(DATASETS)}; the path of a .npy, .npz or .csv file works as well"
+        )
+    return load_table(
+        name,
+        seed=seed,
+        samples=samples,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        scale=scale,
+        label_column=label_column,
+    )
+
+
+def _is_path(name: str | Path) -> bool:
+    path = Path(name).expanduser()
+    nested = isinstance(name, Path) or len(path.parts) > 1
+    return nested or bool(path.suffix) or (bool(name) and path.exists())
+
+
+def _check_numbers(seed: int, samples: int | None) -> None:
+    if not 0 <= seed < SEED_LIMIT:
+        raise InputError(f"seed={seed}, allowed are 0 to {SEED_LIMIT - 1}")
+    if samples is not None and samples < 1:
+        raise InputError(f"samples={samples}, at least 1 training row is needed")

@@ -1,0 +1,87 @@
+"""Which row goes where: three sets of indices that never share a row.
+
+A seeded permutation of ``0, ..., n - 1`` is cut into validation, test and training rows, in this
+order. A smaller training set is therefore a part of the larger one with the same seed, and the
+validation and test rows do not move when the training set is cut short.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hilbound.datasets.base import Parts
+from hilbound.errors import DataError, InputError
+
+MINIMUM_ROWS = 10
+
+
+class Split(NamedTuple):
+    """Row numbers of the three splits, each a 1-D int64 tensor."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+    def take(self, x: Tensor) -> Parts:
+        """Return the training, validation and test rows of ``x`` with shape ``(n, ...)``."""
+        return x[self.train], x[self.validation], x[self.test]
+
+
+def split_rows(
+    n: int,
+    *,
+    generator: torch.Generator,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    samples: int | None = None,
+) -> Split:
+    """Share ``n`` rows out at random; every split receives at least one row.
+
+    Args:
+        n: The number of rows.
+        generator: The source of the permutation.
+        validation_fraction: Share of the rows for validation, in (0, 1).
+        test_fraction: Share of the rows for testing, in (0, 1).
+        samples: Keep at most this many training rows.
+
+    Raises:
+        DataError: If there are fewer than ten rows.
+        InputError: If the fractions are out of range or leave no row to train on.
+
+    >>> train, validation, test = split_rows(20, generator=torch.Generator().manual_seed(0))
+    >>> len(train), len(validation), len(test)
+    (16, 2, 2)
+    """
+    check_fractions(validation_fraction, test_fraction)
+    if n < MINIMUM_ROWS:
+        raise DataError(
+            f"{n} row{'s' if n != 1 else ''} of data, at least {MINIMUM_ROWS} are needed to train, "
+            "validate and test: add rows"
+        )
+    held = [max(1, round(n * fraction)) for fraction in (validation_fraction, test_fraction)]
+    if sum(held) >= n:
+        raise InputError(
+            f"validation_fraction={validation_fraction} and test_fraction={test_fraction} take all "
+            f"{n} rows and leave none to train on: choose smaller fractions"
+        )
+    rows = torch.randperm(n, generator=generator)
+    validation, test, train = torch.tensor_split(rows, [held[0], sum(held)])
+    return Split(train[:samples], validation, test)
+
+
+def check_fractions(validation_fraction: float, test_fraction: float) -> None:
+    """Refuse fractions outside (0, 1) and fractions that sum to 1 or more.
+
+    Raises:
+        InputError: Naming the fraction, what came and what is allowed.
+    """
+    pairs = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    for name, fraction in pairs.items():
+        if not 0 < fraction < 1:
+            raise InputError(f"{name}={fraction} must lie strictly between 0 and 1, such as 0.1")
+    if validation_fraction + test_fraction >= 1:
+        raise InputError(
+            f"validation_fraction={validation_fraction} and test_fraction={test_fraction} sum to "
+            "1 or more and leave no row to train on: choose smaller fractions"
+        )

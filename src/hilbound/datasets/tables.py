@@ -1,0 +1,151 @@
+r"""Points from a user's own file: vectors from a table, images from an array.
+
+Columns of vectors come in their own units, and a single variance suits them only once they are
+alike: column :math:`j` is standardised to :math:`(x_j - \mu_j) / \sigma_j` with the mean and the
+standard deviation of the *training* rows, so that the held-out rows stay unseen. Everything is read
+and standardised in float64 and rounded to float32 last: a year such as 2024 has already lost the
+digits of its month in float32, its standardised value has not. Images keep their values in [0, 1].
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hilbound.datasets.arrays import read_npy, read_npz
+from hilbound.datasets.base import Dataset, Parts, Standardization, Table
+from hilbound.datasets.checks import check_finite, check_shape, check_unit_range, check_varying
+from hilbound.datasets.delimited import read_csv
+from hilbound.datasets.splits import Split, split_rows
+from hilbound.errors import DataError, InputError
+
+Scale = Literal["standardize", "none"]
+
+READERS: dict[str, Callable[[Path, str | None], Table]] = {
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".csv": read_csv,
+}
+
+
+def load_table(
+    path: str | Path,
+    *,
+    seed: int = 0,
+    samples: int | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    scale: Scale = "standardize",
+    label_column: str | None = None,
+) -> Dataset:
+    """Load a ``.npy``, ``.npz`` or ``.csv`` file and split its rows at random.
+
+    An array with shape ``(n, d)`` holds vectors, ``(n,)`` numbers, ``(n, h, w)`` or
+    ``(n, c, h, w)`` images: uint8, which is divided by 255, or floats in [0, 1].
+
+    Args:
+        path: The file.
+        seed: Number of the random split.
+        samples: Train on at most this many rows.
+        validation_fraction: Share of the rows for validation, in (0, 1).
+        test_fraction: Share of the rows for testing, in (0, 1).
+        scale: Whether to ``"standardize"`` vectors by the training rows' mean and variance, or
+            ``"none"``. Images are never standardised.
+        label_column: The column (or array of a ``.npz`` file) that holds the labels.
+
+    Raises:
+        DataError: If the file is missing, damaged or unfit for a density model.
+        InputError: If an argument is out of its range.
+    """
+    if scale not in get_args(Scale):
+        raise InputError(f"scale={scale!r}, allowed are 'standardize' and 'none'")
+    path = Path(path).expanduser()
+    table = _reader(path)(path, label_column)
+    values, columns = table.values, table.columns
+    check_shape(values, str(path))
+    split = split_rows(
+        len(values),
+        generator=torch.Generator().manual_seed(seed),
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        samples=samples,
+    )
+    rows, standardization = _rows(values, split, scale, str(path), columns)
+    y = None if table.labels is None else torch.from_numpy(table.labels)
+    return Dataset.from_parts(
+        str(path),
+        rows,
+        None if y is None else split.take(y),
+        image_shape=_image_shape(values),
+        columns=columns,
+        standardization=standardization,
+    )
+
+
+def _reader(path: Path) -> Callable[[Path, str | None], Table]:
+    allowed = ", ".join(READERS)
+    if not path.exists():
+        raise DataError(f"{path} does not exist: {_neighbours(path)}")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name a file ({allowed}) in it")
+    if path.suffix.lower() not in READERS:
+        raise DataError(f"{path}: the suffix {path.suffix!r} is unknown, allowed are {allowed}")
+    return READERS[path.suffix.lower()]
+
+
+def _neighbours(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"nor does the folder {path.parent}"
+    names = sorted(file.name for file in path.parent.iterdir() if file.is_file())
+    close = get_close_matches(path.name, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(repr(name) for name in close)} in {path.parent}?"
+    return f"no file in {path.parent.absolute()} has a name like it"
+
+
+def _rows(
+    values: NDArray[np.generic],
+    split: Split,
+    scale: Scale,
+    source: str,
+    columns: tuple[str, ...] | None,
+) -> tuple[Parts, Standardization | None]:
+    if values.ndim > 2:
+        return split.take(_pixels(values, source)), None
+    vectors = values.reshape(len(values), -1).astype(np.float64)
+    check_finite(vectors, source, columns)
+    x = torch.from_numpy(vectors)
+    if scale == "none":
+        return split.take(x.float()), None
+    train = x[split.train]
+    check_varying(train.numpy(), source, columns)
+    standardization = Standardization(train.mean(dim=0), train.std(dim=0, correction=0))
+    return split.take(standardization.forward(x).float()), standardization
+
+
+def _pixels(values: NDArray[np.generic], source: str) -> Tensor:
+    """Return images as float32 rows in [0, 1]."""
+    flat = values.reshape(len(values), -1)
+    if flat.dtype == np.uint8:
+        return torch.from_numpy(flat).float() / 255
+    if flat.dtype.kind != "f":
+        raise DataError(
+            f"{source}: images of type {flat.dtype}, allowed are uint8 from 0 to 255 and floats in "
+            "[0, 1]: convert them before saving"
+        )
+    floats: NDArray[np.floating] = flat.astype(np.float64)
+    check_finite(floats, source)
+    check_unit_range(floats, source)
+    return torch.from_numpy(floats).float()
+
+
+def _image_shape(values: NDArray[np.generic]) -> tuple[int, int, int] | None:
+    if values.ndim < 3:
+        return None
+    channels, height, width = (1, *values.shape[1:])[-3:]
+    return channels, height, width

@@ -1,0 +1,103 @@
+"""Small networks: a multilayer perceptron, and a convolutional generator for images.
+
+Every network maps noise with shape ``(*, n)`` to flat rows with shape ``(*, d)``; what the rows
+mean is the model's business (:mod:`hilbound.models`). :data:`NETWORKS` is the table of names.
+"""
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from hilbound.errors import InputError
+from hilbound.registry import Registry
+
+ImageShape = tuple[int, int, int]
+#: Builds a network from (inputs, outputs, width, depth, image_shape).
+NetworkBuilder = Callable[[int, int, int, int, ImageShape | None], nn.Module]
+
+NETWORKS: Registry[NetworkBuilder] = Registry("network")
+
+
+class MLP(nn.Sequential):
+    """Linear layers with SiLU between them, from ``(*, inputs)`` to ``(*, outputs)``.
+
+    Args:
+        inputs: Number of input coordinates.
+        outputs: Number of output coordinates.
+        width: Units of a hidden layer.
+        depth: Number of hidden layers.
+
+    >>> MLP(2, 3, width=8, depth=1)(torch.zeros(5, 2)).shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(self, inputs: int, outputs: int, width: int = 512, depth: int = 2) -> None:
+        layers: list[nn.Module] = []
+        for i in range(depth):
+            layers += [nn.Linear(inputs if i == 0 else width, width), nn.SiLU()]
+        super().__init__(*layers, nn.Linear(width if depth else inputs, outputs))
+
+
+class ConvGenerator(nn.Module):
+    """A linear layer to a coarse grid, then upsampling convolutions, to flat images.
+
+    Args:
+        inputs: Number of input coordinates.
+        image_shape: ``(channels, height, width)`` of the images.
+        width: Channels of the coarse grid; every upsampling halves them.
+        depth: Number of upsamplings by two.
+
+    >>> ConvGenerator(4, (1, 8, 8), width=16, depth=1)(torch.zeros(5, 4)).shape
+    torch.Size([5, 64])
+    """
+
+    def __init__(
+        self, inputs: int, image_shape: ImageShape, width: int = 128, depth: int = 2
+    ) -> None:
+        super().__init__()
+        channels, height, breadth = image_shape
+        self.image_shape = image_shape
+        self.grid = (width, math.ceil(height / 2**depth), math.ceil(breadth / 2**depth))
+        self.linear = nn.Linear(inputs, math.prod(self.grid))
+        blocks: list[nn.Module] = []
+        for i in range(depth):
+            before, after = max(8, width >> i), max(8, width >> (i + 1))
+            blocks += [
+                nn.SiLU(),
+                nn.Upsample(scale_factor=2.0, mode="nearest"),
+                nn.Conv2d(before if i else width, after, 3, padding=1),
+            ]
+        last = max(8, width >> depth) if depth else width
+        self.convolutions = nn.Sequential(
+            *blocks, nn.SiLU(), nn.Conv2d(last, channels, 3, padding=1)
+        )
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Map noise with shape ``(*, inputs)`` to rows with shape ``(*, d)``."""
+        grid = self.linear(noise.reshape(-1, noise.shape[-1])).reshape(-1, *self.grid)
+        _, height, breadth = self.image_shape
+        # Sizes that no power of two divides are cut from the next larger grid.
+        images = self.convolutions(grid)[..., :height, :breadth]
+        rows: Tensor = images.reshape(*noise.shape[:-1], math.prod(self.image_shape))
+        return rows
+
+
+@NETWORKS.register("mlp", "multilayer perceptron, for any data")
+def _mlp(inputs: int, outputs: int, width: int, depth: int, _: ImageShape | None) -> nn.Module:
+    return MLP(inputs, outputs, width, depth)
+
+
+@NETWORKS.register("conv", "small convolutional generator, for images")
+def _conv(
+    inputs: int,
+    outputs: int,  # noqa: ARG001 - follows from the image's shape
+    width: int,
+    depth: int,
+    image_shape: ImageShape | None,
+) -> nn.Module:
+    if image_shape is None:
+        raise InputError(
+            "network 'conv' makes images, and this data set has none: use network 'mlp'"
+        )
+    return ConvGenerator(inputs, image_shape, width, depth)

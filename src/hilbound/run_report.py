@@ -1,0 +1,268 @@
+"""The report of a run: what was trained, how tight its bound became, what it draws, how good it is.
+
+Everything is read from the run folder and its data; the page itself is made by
+:mod:`hilbound.page`, the pictures by :mod:`hilbound.plots`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hilbound import plots
+from hilbound.datasets import Dataset
+from hilbound.drawing import canvas
+from hilbound.evaluation import METRICS, evaluate, format_metric, reference_rows
+from hilbound.features import FeatureSpace, fit_features
+from hilbound.gram import squared_distances
+from hilbound.mixture import GaussianMixture
+from hilbound.models import MixtureDensityNetwork
+from hilbound.objectives import OBJECTIVES
+from hilbound.page import Fact, Figure, Page, Section, Table, figure_uri, render
+from hilbound.runs import Run
+from hilbound.seeding import stream
+from hilbound.spectrum import effective_rank, singular_values
+from hilbound.training import load_dataset
+
+_SPECTRUM_ROWS = 512
+_SHOWN_IMAGES = 64
+_SHOWN_POINTS = 1000
+
+
+def write_report(run: Run) -> Path:
+    """Write ``report.html`` into the run folder and return its path.
+
+    The run is evaluated first if it was not yet.
+    """
+    measured = (
+        run.read_json("metrics.json") if (run.path / "metrics.json").exists() else evaluate(run)
+    )
+    dataset, model = load_dataset(run.config), run.load_model()
+    generator = stream(run.config.seed, "report")
+    fake = model.sample(_SHOWN_POINTS, generator).to(dataset.test)
+    sections = [
+        training_section(run),
+        samples_section(run, dataset, model, fake),
+        spectrum_section(run, dataset, fake),
+        metrics_section(measured),
+        configuration_section(run),
+    ]
+    versions = run.read_json("run.json")["versions"]
+    page = Page(
+        title=f"{Path(run.config.data).stem}, {run.config.objective}",
+        lead=_lead(run, dataset),
+        facts=_facts(run, measured),
+        sections=tuple(section for section in sections if section is not None),
+        footer="Made by "
+        + ", ".join(f"{name} {number}" for name, number in versions.items())
+        + ".",
+    )
+    return run.write_text("report.html", render(page))
+
+
+def _lead(run: Run, dataset: Dataset) -> str:
+    status = run.read_json("run.json")
+    what = (
+        f"A {run.config.model.replace('-', ' ')} trained on {len(dataset.train):,} rows of "
+        f"{run.config.data} with the objective “{run.config.objective}”: "
+        f"{OBJECTIVES.describe(run.config.objective)}."
+    )
+    if status["status"] == "finished":
+        return what
+    return f"{what} The training was {status['status']} at step {status['step']}."
+
+
+def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
+    rows = run.read_bounds()
+    status = run.read_json("run.json")
+    values = measured["metrics"]
+    held_out = [row for row in rows if row["split"] == "validation"]
+    facts = []
+    if held_out:
+        facts.append(
+            Fact("Bound reached", percent(held_out[-1]["tightness"]), "of its limit, held-out rows")
+        )
+    facts += [
+        Fact(METRICS[name].title, format_metric(name, values[name]["model"]),
+             f"real data: {format_metric(name, values[name]['real'])}")
+        for name in ("coverage", "recall", "precision", "frechet_distance")
+    ]  # fmt: skip
+    facts.append(Fact("Kernel variance", variance_text(run), str(run.config.variance)))
+    facts.append(Fact("Steps", f"{status['step']:,}", f"of {run.config.batch_size:,} rows"))
+    if rows:
+        facts.append(Fact("Training time", f"{rows[-1]['seconds']:.0f} s"))
+    return tuple(facts)
+
+
+def variance_text(run: Run) -> str:
+    """Return the variance of the kernel as text: a number, or the ends of a schedule."""
+    variance = run.read_json("run.json")["variance"]
+    ends = (variance["start"], variance["end"])
+    return f"{ends[0]:.4g}" if ends[0] == ends[1] else f"{ends[0]:.4g} to {ends[1]:.4g}"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage that stays readable when it is tiny.
+
+    >>> percent(0.8712), percent(1e-9)
+    ('87.1 %', '< 0.01 %')
+    """
+    return f"{100 * share:.1f} %" if share >= 1e-4 else "< 0.01 %"
+
+
+def training_section(run: Run) -> Section | None:
+    """Curves of the cost against its limit and of the tightness."""
+    rows = run.read_bounds()
+    by_split = {
+        split: [row for row in rows if row["split"] == split] for split in ("train", "validation")
+    }
+    train, held_out = by_split["train"], by_split["validation"]
+    if len(train) < 2:
+        return None
+    objective = OBJECTIVES[run.config.objective]
+    cost = [objective.readable(row["log_value"]) for row in train]
+    limit = [objective.readable(row["log_limit"]) for row in train]
+    points = ([r["step"] for r in held_out], [objective.readable(r["log_value"]) for r in held_out])
+    figure, ax = canvas()
+    plots.plot_curve(
+        ax, [row["step"] for row in train], cost, limit=limit, label=objective.cost_name,
+        validation=points if held_out else None,
+    )  # fmt: skip
+    first = Figure(
+        figure_uri(figure),
+        f"{objective.cost_name} against training steps, below its limit",
+        f"The cost ({objective.cost_name}) and the limit it cannot pass; the gap is shaded.",
+    )
+    figure, ax = canvas()
+    curves = {
+        k: ([r["step"] for r in v], [r["tightness"] for r in v]) for k, v in by_split.items() if v
+    }
+    plots.plot_tightness(ax, curves)
+    second = Figure(
+        figure_uri(figure), "tightness of the bound against training steps",
+        "Tightness: the share of the limit that is reached on a batch.",
+    )  # fmt: skip
+    return Section("Training", "", (first, second))
+
+
+def samples_section(
+    run: Run, dataset: Dataset, model: MixtureDensityNetwork, fake: Tensor
+) -> Section:
+    """What the model draws, beside the data: images, a scatter, or ranges of the coordinates."""
+    if dataset.image_shape is not None:
+        return _image_section(run, dataset, fake)
+    if dataset.dim == 2:
+        return _planar_section(run, dataset, model, fake)
+    figure, ax = canvas(7.0, 3.6)
+    real, own = dataset.to_user_units(dataset.test), dataset.to_user_units(fake)
+    plots.plot_marginals(ax, real, own, columns=dataset.columns)
+    alt = "quantile ranges of every coordinate, of held-out data and of samples"
+    return Section("Samples", "", (Figure(figure_uri(figure), alt, alt.capitalize() + "."),))
+
+
+def _image_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
+    space = fit_features(dataset, seed=run.config.seed)
+    shape = dataset.image_shape or ()
+    figures = []
+    for title, rows in (("Samples", fake), ("Held-out images", dataset.test)):
+        figure, ax = canvas(4.4, 4.4)
+        plots.plot_images(ax, rows[:_SHOWN_IMAGES].reshape(-1, *shape), columns=8)
+        figures.append(Figure(figure_uri(figure, "png"), f"a grid of {title.lower()}", f"{title}."))
+    figure, ax = canvas(7.0, 4.4)
+    few = fake[:10]
+    nearest = nearest_rows(space, few, dataset.train, 6)
+    plots.plot_neighbours(ax, few.reshape(-1, *shape), nearest.reshape(len(few), 6, *shape))
+    caption = (
+        "Samples beside their nearest training images (by "
+        f"{space.description}): close relatives, not copies, are what one hopes for."
+    )
+    alt = "samples and their nearest training images"
+    return Section("Samples", "", (*figures, Figure(figure_uri(figure, "png"), alt, caption)))
+
+
+def nearest_rows(space: FeatureSpace, samples: Tensor, train: Tensor, k: int) -> Tensor:
+    """Return the ``k`` training rows nearest to every sample in feature space, ``(n, k, d)``."""
+    distances = squared_distances(space.transform(samples), space.transform(train))
+    return train[distances.topk(k, largest=False).indices]
+
+
+def _planar_section(
+    run: Run, dataset: Dataset, model: MixtureDensityNetwork, fake: Tensor
+) -> Section:
+    test = dataset.test[:_SHOWN_POINTS]
+    figure, ax = canvas(4.4, 4.2)
+    plots.plot_points(ax, test, fake, dataset.log_density)
+    density = "with the true density behind" if dataset.log_density is not None else "as they came"
+    drawn = Figure(
+        figure_uri(figure, "png"), "scatter of held-out points and samples",
+        f"Samples (centres of the mixture) over held-out points, {density}.",
+    )  # fmt: skip
+    with torch.no_grad():
+        q = model(model.noise(_SHOWN_POINTS, stream(run.config.seed, "report-density")))
+    figure, ax = canvas(4.4, 4.2)
+    plots.plot_points(ax, test, fake, q.log_prob)
+    smooth = Figure(
+        figure_uri(figure, "png"), "density of the model with held-out points and samples",
+        f"The model's density: the mixture of {q.components:,} centres with component variance "
+        f"{float(model.variance):.3g}.",
+    )  # fmt: skip
+    return Section("Samples", "", (drawn, smooth))
+
+
+def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
+    """The singular values of the cross Gram matrix, model against real."""
+    variance = run.read_json("run.json")["variance"]["end"]
+    n = min(_SPECTRUM_ROWS, len(fake), len(dataset.test), len(dataset.train))
+    test, real = reference_rows(dataset, n, run.config.seed)
+    p = GaussianMixture(test, variance / 2)
+    spectra = {
+        "model against held-out": singular_values(
+            p.log_overlaps(GaussianMixture(fake[:n], variance / 2)).exp()
+        ),
+        "training against held-out": singular_values(
+            p.log_overlaps(GaussianMixture(real, variance / 2)).exp()
+        ),
+    }
+    figure, ax = canvas()
+    plots.plot_spectrum(ax, spectra)
+    ranks = {name: float(effective_rank(values)) for name, values in spectra.items()}
+    text = (
+        f"Singular values of the cross Gram matrix of {n} held-out points and {n} centres at "
+        f"kernel variance {variance:.4g}. Their sum is the fidelity; the tail is where diversity shows. "
+        "Effective rank: " + ", ".join(f"{rank:.1f} {name}" for name, rank in ranks.items()) + "."
+    )
+    picture = Figure(
+        figure_uri(figure), "singular values in descending order",
+        "The model's spectrum beside that of real data in the model's place.",
+    )  # fmt: skip
+    return Section("Spectrum", text, (picture,))
+
+
+def metrics_section(measured: dict[str, Any]) -> Section:
+    """The table of metrics with real data beside the model."""
+    rows = tuple(
+        (METRICS[name].title, format_metric(name, entry["model"]),
+         format_metric(name, entry["real"]), METRICS[name].better, METRICS[name].meaning)
+        for name, entry in measured["metrics"].items()
+    )  # fmt: skip
+    text = (
+        f"{measured['samples']:,} samples against as many held-out rows, in the features of "
+        f"{measured['features']}. “Real data” are training rows in the model's place."
+    )
+    columns = ("Metric", "Model", "Real data", "Better", "Meaning")
+    return Section("Metrics", text, (), (Table(columns, rows, "Samples against held-out data"),))
+
+
+def configuration_section(run: Run) -> Section:
+    """Every option of the run."""
+    rows = [
+        (name.replace("_", "-"), "–" if value is None else str(value))
+        for name, value in run.config.model_dump(mode="json").items()
+    ]
+    variance = run.read_json("run.json")["variance"]
+    text = (
+        f"The kernel variance {variance_text(run)} starts with component variance "
+        f"{variance['component_start']:.4g}. To repeat the run: hilbound fit --config config.yaml."
+    )
+    return Section("Configuration", text, (), (Table(("Option", "Value"), tuple(rows), "Options"),))

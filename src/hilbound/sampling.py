@@ -1,0 +1,99 @@
+"""Samples of a run as a file: a picture, an array or a table."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hilbound import plots
+from hilbound.drawing import canvas
+from hilbound.errors import InputError
+from hilbound.runs import Run
+from hilbound.seeding import stream
+
+SUFFIXES = (".png", ".npz", ".npy", ".csv")
+
+
+def draw(
+    run: Run, n: int, *, seed: int = 0, source: Literal["centers", "density"] = "centers"
+) -> Tensor:
+    """Draw samples with shape ``(n, d)`` in the units of the data as they came.
+
+    Args:
+        run: A trained run.
+        n: How many.
+        seed: Seed of the draw; the same seed draws the same samples.
+        source: ``"centers"`` for what the network generates, ``"density"`` for draws from the
+            mixture, which adds the noise of the components' variance.
+
+    Raises:
+        InputError: If ``n`` is not positive or ``source`` is unknown.
+    """
+    if n < 1:
+        raise InputError(f"n must be at least 1, got {n}")
+    model, generator = run.load_model(), stream(seed, "sample")
+    if source == "centers":
+        rows = model.sample(n, generator)
+    elif source == "density":
+        with torch.no_grad():
+            q = model(model.noise(n, generator))
+        rows = q.sample((n,), generator=generator)
+    else:
+        raise InputError(f"source must be 'centers' or 'density', got {source!r}")
+    return run.to_user_units(rows)
+
+
+def write_samples(run: Run, samples: Tensor, output: Path) -> Path:
+    """Write samples with shape ``(n, d)`` as ``.png``, ``.npz``, ``.npy`` or ``.csv``.
+
+    Images keep their shape in arrays, ``(n, channels, height, width)``, and become one picture;
+    vectors of two coordinates become a scatter.
+
+    Raises:
+        InputError: If the suffix is another, there is no picture of such data, or the file cannot
+            be written.
+    """
+    suffix = output.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"output must end in one of {', '.join(SUFFIXES)}, got {str(output)!r}")
+    data = run.read_json("run.json")["data"]
+    shape = data["image_shape"]
+    rows = samples if shape is None else samples.reshape(-1, *shape)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".png":
+            _write_picture(rows, data["columns"], output)
+        elif suffix == ".csv":
+            columns = data["columns"] or [f"x{i}" for i in range(samples.shape[1])]
+            header = ",".join(f'"{name}"' if "," in name else name for name in columns)
+            np.savetxt(output, samples.numpy(), "%.9g", ",", header=header, comments="")
+        elif suffix == ".npy":
+            np.save(output, rows.numpy())
+        else:
+            np.savez_compressed(output, x=rows.numpy())
+    except OSError as error:
+        raise InputError(f"output {str(output)!r} cannot be written: {error.strerror}") from None
+    return output
+
+
+def _write_picture(rows: Tensor, columns: list[str] | None, output: Path) -> None:
+    if rows.ndim == 4:
+        figure, ax = canvas(6.0, 6.0)
+        plots.plot_images(ax, rows)
+    elif rows.shape[1] == 2:
+        figure, ax = canvas(5.0, 5.0)
+        ax.scatter(
+            rows[:, 0].numpy(), rows[:, 1].numpy(), s=6, color=plots.PALETTE[0], linewidths=0
+        )
+        ax.set_aspect("equal")
+        first, second = columns or ("x₁", "x₂")
+        ax.set_xlabel(first)
+        ax.set_ylabel(second)
+    else:
+        raise InputError(
+            f"output {str(output)!r}: {rows.shape[1]} coordinates make no picture; "
+            "write a .csv, .npy or .npz file"
+        )
+    figure.savefig(output, dpi=200)
