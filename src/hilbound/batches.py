@@ -13,7 +13,7 @@ class BatchStream:
     """Batches of training rows, each a function of the seed and the step.
 
     Rows are visited in a fresh order every pass; a batch may span two passes, so that every step
-    sees the same number of rows.
+    sees the same number of rows. Of several devices each takes its own batch in a step.
 
     Args:
         rows: Training rows with shape ``(n, d)``.
@@ -21,6 +21,8 @@ class BatchStream:
         steps: Number of batches.
         seed: Seed of the orders.
         first: The step to start from, for a resumed run.
+        rank: Which of the devices this is.
+        world: How many devices there are.
 
     >>> stream = BatchStream(torch.arange(5.0).unsqueeze(-1), batch_size=3, steps=5, seed=0)
     >>> rows = torch.cat(list(stream)).squeeze(-1)
@@ -29,13 +31,23 @@ class BatchStream:
     """
 
     def __init__(
-        self, rows: Tensor, batch_size: int, steps: int, seed: int, first: int = 0
+        self,
+        rows: Tensor,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        first: int = 0,
+        *,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self.steps = steps
         self.seed = seed
         self.first = first
+        self.rank = rank
+        self.world = world
 
     def __len__(self) -> int:
         return self.steps
@@ -43,7 +55,8 @@ class BatchStream:
     def __iter__(self) -> Iterator[Tensor]:
         orders: dict[int, Tensor] = {}
         for step in range(self.first, self.steps):
-            position = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
+            batch = step * self.world + self.rank
+            position = torch.arange(batch * self.batch_size, (batch + 1) * self.batch_size)
             passes = position // len(self.rows)
             wanted = {int(passes[0]), *passes.unique().tolist()}
             orders = {k: orders[k] if k in orders else self._order(k) for k in wanted}

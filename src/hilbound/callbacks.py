@@ -5,16 +5,22 @@ This module imports Lightning and is itself imported only when training starts.
 
 import csv
 import math
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from torch import Tensor
 
 from hilbound.bounds import Bound
-from hilbound.runs import BOUND_COLUMNS, Run
+from hilbound.runs import BOUND_COLUMNS, Run, read_bounds
+
+
+def _is_kept(row: dict[str, Any], step: int) -> bool:
+    # A validation comes after its step, a row of training before: the latter will come again.
+    return bool(row["step"] < step or (row["step"] == step and row["split"] == "validation"))
 
 
 class BoundsRecord(L.Callback):
@@ -30,15 +36,14 @@ class BoundsRecord(L.Callback):
         self._began = time.perf_counter()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Keep the rows up to the step that training goes on from."""
-        rows = []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as lines:
-                rows = [r for r in csv.DictReader(lines) if int(r["step"]) <= trainer.global_step]
+        """Keep the rows before the step that training goes on from."""
+        if not trainer.is_global_zero:
+            return
+        rows = [row for row in read_bounds(self.path) if _is_kept(row, trainer.global_step)]
         with self.path.open("w", newline="", encoding="utf-8") as lines:
             writer = csv.DictWriter(lines, BOUND_COLUMNS)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({**row, "step": int(row["step"])} for row in rows)
         before = float(rows[-1]["seconds"]) if rows else 0.0
         self._began = time.perf_counter() - before
 
@@ -56,23 +61,52 @@ class SafetyNet(L.Callback):
     """Leave a usable run folder whatever ends the training.
 
     The checkpoint for ``--resume`` and the weights are written at every validation, at the end, and
-    when an interruption or an error comes.
+    when an interruption comes. Ctrl-C is heeded between two steps, never within one: half an update
+    would make a resumed run another one than an uninterrupted one.
 
     Args:
         run: The run folder.
+        asked: Set when the user has asked to stop.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, asked: threading.Event | None = None) -> None:
         self.run = run
+        self.asked = asked or threading.Event()
 
     def _save(self, trainer: L.Trainer, module: Any, status: str) -> None:  # noqa: ANN401
+        beside = self.run.checkpoint.with_suffix(".partial")
+        # Every device takes part, the first one writes.
+        trainer.save_checkpoint(beside)
         if not trainer.is_global_zero:
             return
-        beside = self.run.checkpoint.with_suffix(".partial")
-        trainer.save_checkpoint(beside)
         beside.replace(self.run.checkpoint)
         self.run.save_model(module.model)
         self.run.update(status=status, step=trainer.global_step)
+
+    def on_train_batch_start(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,  # noqa: ARG002 - Lightning's signature
+        batch: Any,  # noqa: ANN401, ARG002 - Lightning's own
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Stop here if that was asked for."""
+        asked = self.asked.is_set()
+        if trainer.world_size > 1:
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked:
+            raise KeyboardInterrupt
+
+    def on_save_checkpoint(
+        self,
+        trainer: L.Trainer,  # noqa: ARG002 - Lightning's signature
+        pl_module: L.LightningModule,  # noqa: ARG002
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Forget the step that was begun: Lightning would count it twice, and validate early."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(("ready", "started", "processed"), counts["completed"]))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save between two stretches of training."""
@@ -87,10 +121,45 @@ class SafetyNet(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """Save what an interruption has left; a failed step is not saved over a good one."""
-        if isinstance(exception, KeyboardInterrupt):
+        # Lightning turns SIGTERM, too, into an exit between two steps.
+        if not isinstance(exception, KeyboardInterrupt | SystemExit):
+            status = "failed"
+        # One device that is torn out of a step must not wait for the others to save.
+        elif trainer.world_size == 1 or self.asked.is_set():
             self._save(trainer, pl_module, "interrupted")
+            return
         else:
-            self.run.update(status="failed")
+            status = "interrupted"
+        if trainer.is_global_zero:
+            self.run.update(status=status)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoint of the best validation, and finds it again in a folder that was moved.
+
+    Args:
+        folder: Where the checkpoint goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor="validation_loss")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state of an interrupted run, with this run's folder in it."""
+        here = str(self.dirpath)
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {name: _within(here, state_dict[name]) for name in paths}
+        scores = {_within(here, path): s for path, s in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"dirpath": here, "best_k_models": scores})
+
+
+def early_stopping(folder: Path, patience: int) -> list[L.Callback]:
+    """Stop after ``patience`` validations without improvement; the best is kept in ``folder``."""
+    return [EarlyStopping("validation_loss", patience=patience), BestCheckpoint(folder)]
+
+
+def _within(folder: str, path: str) -> str:
+    return str(Path(folder) / Path(path).name) if path else path
 
 
 class NonFiniteLoss(L.Callback):

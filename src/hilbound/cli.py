@@ -6,21 +6,47 @@ imported until a command needs it, so that ``--help`` answers at once.
 
 import inspect
 import logging
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+from typer.core import TyperGroup
 
 import hilbound
-from hilbound.config import RunConfig, read_yaml
+from hilbound.config import RunConfig, Switches, read_yaml
 from hilbound.errors import InputError
 
+
+class _Commands(TyperGroup):
+    """Turns errors into exit codes, without a traceback where the message says it all."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - click's own, which typer may vendor
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            _fail("error", str(error), 2)
+        except BrokenPipeError:
+            raise
+        except (FloatingPointError, OSError) as error:
+            _fail("failed", str(error), 1)
+        except KeyboardInterrupt:
+            _fail("interrupted", "nothing more was written", 1)
+
+
+def _fail(kind: str, message: str, code: int) -> NoReturn:
+    from rich.markup import escape  # noqa: PLC0415 - only for errors
+
+    err.print(f"[bold red]{kind}:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(code) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Train density models on contrastive entropy bounds, and see how tight each bound is.",
     no_args_is_help=True,
     add_completion=False,
@@ -90,9 +116,13 @@ def fit(
         Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")
     ] = None,
     report: Annotated[
-        bool,
-        typer.Option("--report/--no-report", help="Evaluate and write report.html at the end."),
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--report/--no-report",
+            help="Evaluate and write report.html at the end. (default: on)",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Quiet = False,
     **options: Any,  # noqa: ANN401 - the fields of RunConfig
 ) -> None:
@@ -100,20 +130,39 @@ def fit(
     from hilbound import training  # noqa: PLC0415 - imports torch
 
     given = {name: value for name, value in options.items() if value is not None}
+    if resume is not None:
+        _refuse_beside_resume(data, config, output, given, overwrite=overwrite)
+    settings = read_yaml(config) if config is not None else {}
+    switches = Switches.take(settings)
+    quiet = quiet or switches.quiet
+    settings |= given | ({} if data is None else {"data": data})
     try:
-        if resume is not None:
-            _refuse_beside_resume(data, config, output, given, overwrite=overwrite)
-            run = training.resume(resume, steps=given.get("steps"), quiet=quiet)
-        else:
-            settings = read_yaml(config) if config is not None else {}
-            settings |= given | ({} if data is None else {"data": data})
-            where = output or settings.pop("output", None)
-            run = training.fit(where, overwrite=overwrite, quiet=quiet, **settings)
+        with _notices(quiet=quiet):
+            if resume is not None:
+                run = training.resume(resume, steps=given.get("steps"), quiet=quiet)
+            else:
+                run = training.fit(
+                    output or switches.output,
+                    overwrite=overwrite or switches.overwrite,
+                    quiet=quiet,
+                    **settings,
+                )
     except KeyboardInterrupt:
-        err.print("interrupted; what was reached is saved: go on with 'hilbound fit --resume RUN'")
-        raise typer.Exit(1) from None
-    if report:
+        _fail("interrupted", "what was reached is saved: go on with 'hilbound fit --resume RUN'", 1)
+    if switches.report if report is None else report:
         _finish(run, quiet=quiet)
+
+
+@contextmanager
+def _notices(*, quiet: bool) -> Iterator[None]:
+    """Leave out the library's notices for a while, if that was asked for."""
+    logger = logging.getLogger("hilbound")
+    before = logger.level
+    logger.setLevel(logging.ERROR if quiet else before)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _refuse_beside_resume(
@@ -136,20 +185,12 @@ def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
     from hilbound.evaluation import evaluate as measure  # noqa: PLC0415 - imports torch
     from hilbound.run_report import write_report  # noqa: PLC0415 - imports matplotlib
 
-    with err.status("evaluating and writing the report") if not quiet else _nothing():
+    with err.status("evaluating and writing the report") if not quiet else nullcontext():
         measured = measure(run)
         path = write_report(run)
     if not quiet:
         _print_metrics(measured)
         out.print(f"report: {path}", soft_wrap=True)
-
-
-class _nothing:  # noqa: N801 - stands where a context manager of rich stands
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 @app.command()
@@ -252,30 +293,30 @@ def demo(
     run_demo(output, out, quiet=quiet)
 
 
-@app.callback()
-def _common(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         out.print(hilbound.__version__)
         raise typer.Exit
 
 
+@app.callback()
+def _common(
+    # Answered by its callback, before a command is missed.
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Print the version and stop.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Run the command line and turn errors into exit codes."""
+    """Run the command line, its notices on stderr."""
     handler = RichHandler(console=err, show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    try:
-        app()
-    except InputError as error:
-        err.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
-        sys.exit(2)
-    except FloatingPointError as error:
-        err.print(f"[bold red]failed:[/] {_escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape  # noqa: PLC0415 - only for errors
-
-    return escape(text)
+    app()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hilbound.errors import InputError
 from hilbound.registry import suggest
@@ -30,7 +30,10 @@ class RunConfig(BaseModel):
     'nuclear'
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # YAML reads `devices: 2` as a number, and infinity is no learning rate.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
 
     data: str = _option(..., "Name of a data set, or path to a .npy, .npz or .csv file.", _DATA)
     samples: int | None = _option(None, "Use at most this many training rows.", _DATA, ge=2)
@@ -71,7 +74,7 @@ class RunConfig(BaseModel):
     )
 
     steps: int = _option(2000, "Number of training steps.", _TRAINING, ge=1)
-    learning_rate: float = _option(1e-3, "Learning rate of Adam at the start.", _TRAINING, gt=0)
+    learning_rate: float = _option(5e-3, "Learning rate of Adam at the start.", _TRAINING, gt=0)
     decay: bool = _option(True, "Let the learning rate fall to zero along a cosine.", _TRAINING)
     beta1: float = _option(0.5, "Adam's first momentum.", _TRAINING, ge=0, lt=1)
     beta2: float = _option(0.9, "Adam's second momentum.", _TRAINING, ge=0, lt=1)
@@ -89,6 +92,11 @@ class RunConfig(BaseModel):
         "32-true", "Precision of the network; objectives are never below float32.", _TRAINING
     )
     tensorboard: bool = _option(True, "Write TensorBoard logs into the run folder.", _TRAINING)
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _path_as_text(cls, data: object) -> object:
+        return str(data) if isinstance(data, Path) else data
 
     @classmethod
     def create(cls, **options: Any) -> Self:  # noqa: ANN401 - checked by pydantic
@@ -112,12 +120,35 @@ class RunConfig(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+class Switches(BaseModel):
+    """What ``hilbound fit`` takes beside the options of a run; the weights do not depend on it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output: Path | None = None
+    overwrite: bool = False
+    report: bool = True
+    quiet: bool = False
+
+    @classmethod
+    def take(cls, settings: dict[str, Any]) -> Self:
+        """Move the switches out of the settings that a YAML file holds.
+
+        Raises:
+            InputError: If a value is no path, or neither true nor false.
+        """
+        own = {name: settings.pop(name) for name in cls.model_fields if name in settings}
+        try:
+            return cls(**own)
+        except ValidationError as error:
+            raise InputError("\n".join(map(_sentence, error.errors()))) from None
+
+
 def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
     name = ".".join(map(str, error["loc"][:1])) or "configuration"
     if error["type"] == "extra_forbidden":
-        hint = (
-            suggest(name, RunConfig.model_fields) or f"known: {', '.join(RunConfig.model_fields)}"
-        )
+        known = [*RunConfig.model_fields, *Switches.model_fields]
+        hint = suggest(name, known) or f"known: {', '.join(known)}"
         return f"unknown option {name!r}: {hint}".rstrip()
     if error["type"] == "missing":
         return f"{name} is missing: name a data set or a file (hilbound list shows the names)"

@@ -17,10 +17,12 @@ from hilbound.datasets import Dataset
 from hilbound.drawing import canvas
 from hilbound.errors import InputError
 from hilbound.evaluation import METRICS, evaluate, format_metric
+from hilbound.machine import versions
 from hilbound.objectives import OBJECTIVES
 from hilbound.page import Fact, Figure, Page, Section, Table, figure_uri, render
+from hilbound.quiet import one_thread
 from hilbound.run_report import variance_text
-from hilbound.runs import Run, versions
+from hilbound.runs import Run
 from hilbound.seeding import stream
 from hilbound.training import fit, load_dataset
 
@@ -29,16 +31,16 @@ _COLUMNS = ("coverage", "recall", "frechet_distance", "tightness")
 #: The likelihood wants a narrower kernel than the Hilbert-space costs, and images a wider one than
 #: points in the plane.
 _SETTINGS: dict[str, dict[str, Any]] = {
-    "moons": {"steps": 400, "batch_size": 256, "width": 128, "noise_dim": 4},
-    "digits": {"steps": 400, "batch_size": 256, "width": 256, "noise_dim": 16},
+    "moons": {"steps": 400, "batch_size": 256, "width": 128, "depth": 3, "noise_dim": 2},
+    "digits": {"steps": 500, "batch_size": 256, "width": 256, "noise_dim": 16},
 }
 _VARIANCES: dict[tuple[str, str], str] = {
-    ("moons", "nuclear"): "0.1*median",
-    ("moons", "scalar"): "0.1*median",
-    ("moons", "likelihood"): "0.01*median",
+    ("moons", "nuclear"): "0.05*median",
+    ("moons", "scalar"): "0.05*median",
+    ("moons", "likelihood"): "0.005*median",
     ("digits", "nuclear"): "median",
-    ("digits", "scalar"): "0.2*median",
-    ("digits", "likelihood"): "0.05*median",
+    ("digits", "scalar"): "0.4*median",
+    ("digits", "likelihood"): "0.02*median",
 }
 
 
@@ -73,11 +75,12 @@ def run_demo(output: Path, console: Console, *, quiet: bool = False) -> Path:
     """
     _refuse_foreign(output)
     results: list[Result] = []
-    for data, settings in _SETTINGS.items():
-        for objective in _OBJECTIVES:
-            if not quiet:
-                console.print(f"[bold]{data}[/], {objective}")
-            results.append(_one(output, data, objective, settings, quiet=quiet))
+    with one_thread():
+        for data, settings in _SETTINGS.items():
+            for objective in _OBJECTIVES:
+                if not quiet:
+                    console.print(f"[bold]{data}[/], {objective}")
+                results.append(_one(output, data, objective, settings, quiet=quiet))
     console.print(_terminal_table(results))
     path = output / "report.html"
     path.write_text(render(_page(results)), encoding="utf-8")
@@ -107,6 +110,7 @@ def _one(
         data=data,
         objective=objective,
         variance=_VARIANCES[data, objective],
+        learning_rate=5e-3,
         tensorboard=False,
         **settings,
     )

@@ -22,11 +22,13 @@ from hilbound.functional import fidelity
 from hilbound.mixture import GaussianMixture
 from hilbound.runs import Run
 from hilbound.seeding import stream
-from hilbound.training import load_dataset
+from hilbound.training import load_run_dataset
 from hilbound.variance import median_variance
 
 # The fidelity needs singular values: rows beyond these are left out of it.
 _FIDELITY_ROWS = 1024
+# Neighbourhoods and covariances of fewer rows say nothing.
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -109,26 +111,32 @@ def measure(
     return values
 
 
-def evaluate(run: Run, samples: int | None = None) -> dict[str, Any]:
+Split = Literal["validation", "test"]
+
+
+def evaluate(run: Run, samples: int | None = None, split: Split = "test") -> dict[str, Any]:
     """Measure a run, write its ``metrics.json`` and return what stands in it.
 
     Args:
         run: The run.
         samples: How many samples and held-out rows to compare; by default as many as there are
             held-out rows, at most 10,000.
+        split: The held-out rows: ``"validation"`` for choosing, ``"test"`` for final figures.
 
     Raises:
         InputError: If there are fewer rows than asked for, or the run is damaged.
     """
     began = time.perf_counter()
-    dataset, model = load_dataset(run.config), run.load_model()
-    n = _count(dataset, samples)
+    dataset, model = load_run_dataset(run), run.load_model()
+    held_out = getattr(dataset, split)
+    n = _count(held_out, dataset, samples)
     space = fit_features(dataset, seed=run.config.seed)
-    fake = model.sample(n, stream(run.config.seed, "evaluation")).to(dataset.test)
-    test, real = reference_rows(dataset, n, run.config.seed)
+    fake = model.sample(n, stream(run.config.seed, "evaluation")).to(held_out)
+    test, real = reference_rows(held_out, dataset.train, n, run.config.seed)
     model_values = measure(test, fake, space, dataset.classes, run.config.seed)
     real_values = measure(test, real, space, dataset.classes, run.config.seed)
     content = {
+        "split": split,
         "samples": n,
         "features": space.description,
         "classifier_accuracy": space.accuracy,
@@ -142,23 +150,29 @@ def evaluate(run: Run, samples: int | None = None) -> dict[str, Any]:
     return content
 
 
-def _count(dataset: Dataset, samples: int | None) -> int:
-    most = min(len(dataset.test), len(dataset.train))
+def _count(held_out: Tensor, dataset: Dataset, samples: int | None) -> int:
+    most = min(len(held_out), len(dataset.train))
+    if most < _FEWEST:
+        raise InputError(
+            f"{dataset.name!r} has {most} held-out rows, at least {_FEWEST} are needed to measure "
+            "samples: give more data, or a larger --test-fraction; the trained run is kept and can "
+            "be sampled from"
+        )
     if samples is None:
         return min(10_000, most)
-    if not 10 <= samples <= most:
+    if not _FEWEST <= samples <= most:
         raise InputError(
-            f"samples must lie between 10 and {most}, the held-out rows of {dataset.name!r}, "
-            f"got {samples}"
+            f"samples must lie between {_FEWEST} and {most}, the held-out rows of "
+            f"{dataset.name!r}, got {samples}"
         )
     return samples
 
 
-def reference_rows(dataset: Dataset, n: int, seed: int) -> tuple[Tensor, Tensor]:
+def reference_rows(held_out: Tensor, train: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return ``n`` held-out rows and ``n`` training rows, drawn at random."""
-    test = torch.randperm(len(dataset.test), generator=stream(seed, "evaluation-test"))[:n]
-    train = torch.randperm(len(dataset.train), generator=stream(seed, "evaluation-train"))[:n]
-    return dataset.test[test], dataset.train[train]
+    first = torch.randperm(len(held_out), generator=stream(seed, "evaluation-test"))[:n]
+    second = torch.randperm(len(train), generator=stream(seed, "evaluation-train"))[:n]
+    return held_out[first], train[second]
 
 
 def format_metric(name: str, value: float) -> str:

@@ -1,7 +1,8 @@
 r"""Where generated points are measured: in a space whose distances mean something.
 
 Pixels are a poor space for neighbours. A :class:`FeatureSpace` says where the metrics of
-:mod:`hilbound.metrics` look instead, and which class a point belongs to where labels exist. :func:`fit_features` chooses:
+:mod:`hilbound.metrics` look instead, and which class a point belongs to where labels exist.
+:func:`fit_features` chooses:
 
 * images, and vectors of more than eight coordinates, *with* labels: the penultimate layer of a
   small classifier, trained here on the training labels, so nothing is downloaded;
@@ -20,9 +21,7 @@ import logging
 import math
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -33,6 +32,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 
 from hilbound.datasets.base import Dataset
 from hilbound.errors import InputError
+from hilbound.quiet import one_thread, quiet_lightning
 
 if TYPE_CHECKING:
     from lightning import LightningModule
@@ -247,26 +247,6 @@ def _lightning_module(network: nn.Module) -> "LightningModule":
     return Classification()
 
 
-@contextmanager
-def _aside() -> Iterator[None]:
-    """Keep what Lightning says of machines and workers to itself, and the work to one thread.
-
-    The batches are too small to gain from threads, and the sums come out alike on any machine.
-    """
-    log = logging.getLogger("lightning.pytorch")
-    level, threads = log.level, torch.get_num_threads()
-    log.setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        for message in ("does not have many workers", "available but not used", "LeafSpec"):
-            warnings.filterwarnings("ignore", f".*{message}")
-        try:
-            yield
-        finally:
-            log.setLevel(level)
-            torch.set_num_threads(threads)
-
-
 def _train(classifier: nn.Module, rows: Tensor, labels: Tensor) -> None:
     """Minimise the cross entropy for about ``_STEPS`` steps, on the CPU for the same result."""
     import lightning  # noqa: PLC0415 - slow to import, and it sets its log level as it is
@@ -275,7 +255,7 @@ def _train(classifier: nn.Module, rows: Tensor, labels: Tensor) -> None:
     sampler = BatchSampler(RandomSampler(range(len(rows))), size, drop_last=False)
     loader = DataLoader(TensorDataset(rows, labels), sampler=sampler, batch_size=None)
     epochs = min(max(round(_STEPS / len(sampler)), _EPOCHS[0]), _EPOCHS[1])
-    with _aside():
+    with quiet_lightning(), one_thread():
         trainer = lightning.Trainer(
             accelerator="cpu",
             devices=1,

@@ -10,8 +10,8 @@ For two components with means :math:`x, y` and diagonal variances :math:`v, w` (
 and dividing by both norms leaves the overlap, a number in [0, 1]:
 
 .. math::
-    k = \exp\Big(-\tfrac12 Q + \tfrac14 \sum_c
-        \log\Big(1 - \Big(\frac{v_c - w_c}{v_c + w_c}\Big)^2\Big)\Big),
+    k = \exp\Big(-\tfrac12 Q - \tfrac14 \sum_c
+        \log\Big(1 + \frac{(v_c - w_c)^2}{4 v_c w_c}\Big)\Big),
     \qquad Q = \sum_c \frac{(x_c - y_c)^2}{v_c + w_c}.
 
 Everything here returns a logarithm: at :math:`d = 12288` and variance 0.01 the densities themselves
@@ -31,6 +31,8 @@ from torch.utils.checkpoint import checkpoint
 _KERNEL_ERROR = 1e-5
 # Pairs held at a time by the streamed reductions: 64 MiB in float32.
 _BLOCK_PAIRS = 2**24
+#: The variance whose Gaussian is 1 at its mean, in which inner products are plain numbers.
+PLAIN_UNIT = 1 / (2 * math.pi)
 
 
 def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
@@ -52,12 +54,13 @@ def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
     """
     same = x is y
     dtype = x.dtype
-    centre = x.detach().mean(-2, keepdim=True)
+    points, centre = (x, y), x.detach().mean(-2, keepdim=True)
     x, y = x - centre, y - centre
     x2, y2 = x.square().sum(-1), y.square().sum(-1)
     rounding = torch.finfo(dtype).eps * float(x2.detach().amax() + y2.detach().amax())
     if rounding > resolution:
-        x, y = x.double(), y.double()
+        # From the start: what an outlier's centre rounds off a small point does not come back.
+        x, y = (a.double() - centre.double() for a in points)
         x2, y2 = x.square().sum(-1), y.square().sum(-1)
     product = x @ y.mT
     distances = (x2.unsqueeze(-1) + y2.unsqueeze(-2) - 2 * product).clamp_min(0).to(dtype)
@@ -67,16 +70,28 @@ def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
     return distances
 
 
+def _isotropic(v: Tensor, w: Tensor) -> bool:
+    """Whether every component has one variance for all coordinates."""
+    return v.shape[-1] == 1 and w.shape[-1] == 1
+
+
+def _shared(v: Tensor, w: Tensor) -> bool:
+    """Whether all components of a mixture have the same variances."""
+    return v.shape[-2] == 1 and w.shape[-2] == 1
+
+
 def _quadratic_form(x: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
     """Return ``Q`` of the module docstring for every pair, with shape ``(*, N, M)``."""
-    if v.shape[-1] == 1 and w.shape[-1] == 1:
+    if _isotropic(v, w):
         total = v + w.mT
         resolution = _KERNEL_ERROR * float(total.detach().amin())
         return squared_distances(x, y, resolution) / total
-    if v.shape[-2] == 1 and w.shape[-2] == 1:
-        scale = (v + w).rsqrt()
-        scaled = x * scale
-        return squared_distances(scaled, scaled if x is y else y * scale, _KERNEL_ERROR)
+    if _shared(v, w):
+        # Scaling rounds; before the centre is gone it would round digits that cancel later.
+        centre, scale = x.detach().mean(-2, keepdim=True), (v + w).rsqrt()
+        scaled = (x - centre) * scale
+        other = scaled if x is y else (y - centre) * scale
+        return squared_distances(scaled, other, _KERNEL_ERROR)
     difference = x.unsqueeze(-2) - y.unsqueeze(-3)
     return (difference.square() / (v.unsqueeze(-2) + w.unsqueeze(-3))).sum(-1)
 
@@ -85,12 +100,14 @@ def _sum_over_coordinates(
     function: Callable[[Tensor, Tensor], Tensor], v: Tensor, w: Tensor, dim: int
 ) -> Tensor:
     """Return the sum of ``function(v_c, w_c)`` over ``dim`` coordinates for every pair."""
-    if v.shape[-1] == 1 and w.shape[-1] == 1:
+    if _isotropic(v, w):
         return dim * function(v, w.mT)
     return function(v.unsqueeze(-2), w.unsqueeze(-3)).sum(-1)
 
 
-def log_inner_products(x: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
+def log_inner_products(
+    x: Tensor, v: Tensor, y: Tensor, w: Tensor, unit: float = PLAIN_UNIT
+) -> Tensor:
     r"""Return :math:`\log \langle p_i, q_j \rangle` for every pair, with shape ``(*, N, M)``.
 
     Args:
@@ -98,14 +115,14 @@ def log_inner_products(x: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
         v: Their variances with shape ``(*, N or 1, d or 1)``.
         y: Means with shape ``(*, M, d)``.
         w: Their variances with shape ``(*, M or 1, d or 1)``.
+        unit: The products are multiplied by :math:`(2\pi\,\text{unit})^{d/2}`. A unit near
+            v + w keeps the logarithms small, and so their digits, where only ratios are needed.
 
     >>> x, v = torch.zeros(1, 2), torch.full((1, 1), 0.5)
     >>> (log_inner_products(x, v, x, v).exp() * 2 * math.pi).round(decimals=4)
     tensor([[1.]])
     """
-    normaliser = _sum_over_coordinates(
-        lambda a, b: (2 * math.pi * (a + b)).log(), v, w, x.shape[-1]
-    )
+    normaliser = _sum_over_coordinates(lambda a, b: ((a + b) / unit).log(), v, w, x.shape[-1])
     return -0.5 * (_quadratic_form(x, v, y, w) + normaliser)
 
 
@@ -121,12 +138,14 @@ def log_overlaps(x: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
             [0.1353, 1.0000]])
     """
     mismatch = _sum_over_coordinates(
-        lambda a, b: torch.log1p(-((a - b) / (a + b)).square()), v, w, x.shape[-1]
+        lambda a, b: torch.log1p((a - b) / a * ((a - b) / b) / 4), v, w, x.shape[-1]
     )
-    return 0.25 * mismatch - 0.5 * _quadratic_form(x, v, y, w)
+    return -0.25 * mismatch - 0.5 * _quadratic_form(x, v, y, w)
 
 
-def log_row_sums(x: Tensor, v: Tensor, y: Tensor, w: Tensor, b: Tensor) -> Tensor:
+def log_row_sums(
+    x: Tensor, v: Tensor, y: Tensor, w: Tensor, b: Tensor, *, unit: float = PLAIN_UNIT
+) -> Tensor:
     r"""Return :math:`\log \sum_j b_j \langle p_i, q_j \rangle` for every row, shape ``(*, N)``.
 
     Rows are taken in blocks, and a block is computed again in the backward pass instead of being
@@ -138,10 +157,14 @@ def log_row_sums(x: Tensor, v: Tensor, y: Tensor, w: Tensor, b: Tensor) -> Tenso
         y: Means with shape ``(*, M, d)``.
         w: Their variances with shape ``(*, M or 1, d or 1)``.
         b: Logarithms of their weights, with shape ``(*, M)``.
+        unit: See :func:`log_inner_products`.
     """
-    rows = max(1, _BLOCK_PAIRS // max(1, math.prod(b.shape)))
+    batch = torch.broadcast_shapes(x.shape[:-2], b.shape[:-1])
+    # Where neither a product nor a scaling does, a pair takes d differences.
+    per_pair = 1 if _isotropic(v, w) or _shared(v, w) else x.shape[-1]
+    rows = max(1, _BLOCK_PAIRS // max(1, math.prod(batch) * b.shape[-1] * per_pair))
     if x.shape[-2] <= rows:
-        return _log_row_sums_of_block(x, v, y, w, b)
+        return _log_row_sums_of_block(x, v, y, w, b, unit=unit)
     per_row = v.shape[-2] > 1
     blocks = [
         checkpoint(
@@ -151,6 +174,7 @@ def log_row_sums(x: Tensor, v: Tensor, y: Tensor, w: Tensor, b: Tensor) -> Tenso
             y,
             w,
             b,
+            unit=unit,
             use_reentrant=False,
             preserve_rng_state=False,
         )
@@ -159,5 +183,7 @@ def log_row_sums(x: Tensor, v: Tensor, y: Tensor, w: Tensor, b: Tensor) -> Tenso
     return torch.cat(blocks, -1)
 
 
-def _log_row_sums_of_block(x: Tensor, v: Tensor, y: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    return torch.logsumexp(log_inner_products(x, v, y, w) + b.unsqueeze(-2), -1)
+def _log_row_sums_of_block(
+    x: Tensor, v: Tensor, y: Tensor, w: Tensor, b: Tensor, *, unit: float
+) -> Tensor:
+    return torch.logsumexp(log_inner_products(x, v, y, w, unit) + b.unsqueeze(-2), -1)

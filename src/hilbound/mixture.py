@@ -55,9 +55,9 @@ class GaussianMixture(Distribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        if means.ndim < 2 or not means.is_floating_point():
+        if means.ndim < 2 or 0 in means.shape[-2:] or not means.is_floating_point():
             raise InputError(
-                f"means must be a floating-point tensor with shape (*batch, K, d), "
+                f"means must be a floating-point tensor with shape (*batch, K, d), K and d > 0, "
                 f"got {means.dtype} with shape {tuple(means.shape)}"
             )
         self.means = means
@@ -72,7 +72,7 @@ class GaussianMixture(Distribution):
         if not torch.isfinite(self.means).all():
             bad = int((~torch.isfinite(self.means)).sum())
             raise InputError(f"means must be finite, got {bad} NaN or infinite values")
-        v = self.component_variance
+        v = self.component_variance.detach()
         if not (torch.isfinite(v) & (v > 0)).all():
             raise InputError(
                 f"variance must be positive and finite, got values from {float(v.min()):g} to "
@@ -155,8 +155,12 @@ class GaussianMixture(Distribution):
             noise = torch.randn(shape, generator=generator, dtype=means.dtype, device=means.device)
             return means + variances.sqrt() * noise
 
-    def log_inner(self, other: "GaussianMixture") -> Tensor:
+    def log_inner(self, other: "GaussianMixture", unit: float = gram.PLAIN_UNIT) -> Tensor:
         r"""Return :math:`\log \langle q, p \rangle = \log \int q p`, with shape ``(*batch)``.
+
+        Args:
+            other: The mixture p, with the same batch shape.
+            unit: For ratios, where it cancels; see :func:`hilbound.gram.log_inner_products`.
 
         Raises:
             InputError: If the two mixtures live in different dimensions.
@@ -168,6 +172,7 @@ class GaussianMixture(Distribution):
             other.means,
             other.component_variance,
             other.log_weights,
+            unit=unit,
         )
         return torch.logsumexp(row_sums + self.log_weights, -1)
 
@@ -219,7 +224,7 @@ class GaussianMixture(Distribution):
             )
 
     def __repr__(self) -> str:
-        v = self.component_variance
+        v = self.component_variance.detach()
         low, high = float(v.min()), float(v.max())
         variance = f"{low:.4g}" if low == high else f"{low:.4g}..{high:.4g}"
         return (
@@ -228,28 +233,35 @@ class GaussianMixture(Distribution):
         )
 
 
+def _expands_to(tensor: Tensor, shape: torch.Size) -> bool:
+    try:
+        broadcast: torch.Size = torch.broadcast_shapes(tensor.shape, shape)
+    except RuntimeError:
+        return False
+    return broadcast == shape
+
+
 def _as_component_variance(variance: float | Tensor, means: Tensor) -> Tensor:
     """Bring a variance to shape ``(*, K or 1, d or 1)``, which :mod:`hilbound.gram` reads."""
     v = torch.as_tensor(variance, dtype=means.dtype, device=means.device)
-    try:
-        torch.broadcast_shapes(v.shape, means.shape)
-    except RuntimeError:
+    if not _expands_to(v, means.shape):
         raise InputError(
             f"variance with shape {tuple(v.shape)} does not broadcast to the means' shape "
             f"{tuple(means.shape)}: give a number, or one value per component with shape "
             f"{(*means.shape[:-1], 1)}"
-        ) from None
+        )
     return v.reshape((1,) * max(0, 2 - v.ndim) + v.shape)
 
 
 def _as_log_weights(weights: Tensor, means: Tensor) -> Tensor:
-    if weights.shape[-1:] != means.shape[-2:-1]:
+    if weights.shape[-1:] != means.shape[-2:-1] or not _expands_to(weights, means.shape[:-1]):
         raise InputError(
             f"weights must have shape {tuple(means.shape[:-1])}, one per component, "
             f"got {tuple(weights.shape)}"
         )
     weights = weights.to(means).expand(means.shape[:-1])
-    present = weights > 0
-    # log 0 would send an infinite gradient back to a weight that plays no part.
-    log_weights = weights.where(present, 1).log().masked_fill(~present, -math.inf)
-    return log_weights - weights.sum(-1, keepdim=True).log()
+    weights = weights / weights.sum(-1, keepdim=True)
+    # log 0 would send an infinite gradient back to a weight that plays no part, and the reciprocal
+    # of a number below the normal ones overflows just the same.
+    present = weights >= torch.finfo(weights.dtype).tiny
+    return weights.where(present, 1).log().masked_fill(~present, -math.inf)

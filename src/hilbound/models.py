@@ -23,6 +23,9 @@ from hilbound.networks import MLP, NETWORKS, ImageShape
 from hilbound.registry import Registry
 from hilbound.seeding import stream
 
+# Where softplus is 1.
+_SOFTPLUS_ONE = math.log(math.e - 1)
+
 
 class MixtureDensityNetwork(nn.Module):
     """Noise to the centres of a Gaussian mixture, optionally with learned weights and variances.
@@ -92,9 +95,10 @@ class MixtureDensityNetwork(nn.Module):
     def _component_variance(self, noise: Tensor) -> Tensor:
         if self.variance_head is None:
             return self.variance
-        # The head starts at zero, so that training starts from `variance`.
-        learned: Tensor = (self.variance - self.min_variance) * self.variance_head(noise).exp()
-        return self.min_variance + learned
+        # The head starts at zero, where the factor is 1: training starts from `variance`. An
+        # exponential would overflow within a few steps of a large learning rate.
+        factor = nn.functional.softplus(self.variance_head(noise).to(self.variance) + _SOFTPLUS_ONE)
+        return self.min_variance + (self.variance - self.min_variance) * factor
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw standard normal noise with shape ``(n, noise_dim)``."""

@@ -1,5 +1,6 @@
 """The LightningModule: one step of comparing the data's mixture with the model's."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from hilbound.bounds import Bound
 from hilbound.callbacks import BoundsRecord
+from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.seeding import stream
 
@@ -44,11 +46,25 @@ class DensityModule(L.LightningModule):
         variance = self.objective.component_variance(self._variance())
         generator = stream(self.config.seed, purpose, index, self.global_rank, device=self.device)
         noise = self.model.noise(self.config.centers or self.config.batch_size, generator)
-        q = self.model(noise)
+        try:
+            q = self.model(noise)
+        except InputError as error:
+            # Of the model's own output nothing is the user's to mend but the step that spoilt it.
+            raise FloatingPointError(
+                f"the weights are no longer finite at step {self.global_step}: lower "
+                "--learning-rate, or raise --variance; run.json says which step was saved last"
+            ) from error
         return GaussianMixture(batch.to(q.means), variance), q
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ANN401, ARG002
         """Move the model's variance along the schedule."""
+        self._follow_schedule()
+
+    def on_validation_start(self) -> None:
+        """Move it for the held-out rows, too: both sides are smoothed alike."""
+        self._follow_schedule()
+
+    def _follow_schedule(self) -> None:
         if not self.plan.schedule.constant:
             self.model.variance.fill_(self.objective.component_variance(self._variance()))
 
@@ -69,9 +85,10 @@ class DensityModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             loss = self.objective(p, q)
             bound = self.objective.bound(p, q, self._draws(batch_idx))
-        self.log("validation_loss", loss, batch_size=len(batch))
-        self.log("validation_tightness", bound.tightness, batch_size=len(batch))
-        self.log("validation_gap", bound.gap, batch_size=len(batch))
+        values = {"loss": loss, "tightness": bound.tightness, "gap": bound.gap}
+        means = {f"validation_{name}": value for name, value in values.items()}
+        # Devices draw their own noise, and must agree on which validation was the best.
+        self.log_dict(means, batch_size=len(batch), sync_dist=True)
         if batch_idx == 0 and self.trainer.is_global_zero:
             self.bounds.append(self.global_step, "validation", loss, bound, self._variance())
 
@@ -93,5 +110,11 @@ class DensityModule(L.LightningModule):
         )
         if not config.decay:
             return adam
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.steps)
+
+        # A function of the step alone: torch's own cosine keeps the old number of steps in its
+        # state, and would rise again where a finished run is trained for longer.
+        def share(step: int) -> float:
+            return 0.5 * (1 + math.cos(math.pi * min(step / config.steps, 1)))
+
+        cosine = torch.optim.lr_scheduler.LambdaLR(adam, share)
         return {"optimizer": adam, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}

@@ -28,6 +28,7 @@ class MLP(nn.Sequential):
         width: Units of a hidden layer.
         depth: Number of hidden layers.
 
+    >>> import torch
     >>> MLP(2, 3, width=8, depth=1)(torch.zeros(5, 2)).shape
     torch.Size([5, 3])
     """
@@ -48,6 +49,7 @@ class ConvGenerator(nn.Module):
         width: Channels of the coarse grid; every upsampling halves them.
         depth: Number of upsamplings by two.
 
+    >>> import torch
     >>> ConvGenerator(4, (1, 8, 8), width=16, depth=1)(torch.zeros(5, 4)).shape
     torch.Size([5, 64])
     """

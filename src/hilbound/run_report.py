@@ -23,7 +23,7 @@ from hilbound.page import Fact, Figure, Page, Section, Table, figure_uri, render
 from hilbound.runs import Run
 from hilbound.seeding import stream
 from hilbound.spectrum import effective_rank, singular_values
-from hilbound.training import load_dataset
+from hilbound.training import load_run_dataset
 
 _SPECTRUM_ROWS = 512
 _SHOWN_IMAGES = 64
@@ -38,7 +38,7 @@ def write_report(run: Run) -> Path:
     measured = (
         run.read_json("metrics.json") if (run.path / "metrics.json").exists() else evaluate(run)
     )
-    dataset, model = load_dataset(run.config), run.load_model()
+    dataset, model = load_run_dataset(run), run.load_model()
     generator = stream(run.config.seed, "report")
     fake = model.sample(_SHOWN_POINTS, generator).to(dataset.test)
     sections = [
@@ -214,7 +214,7 @@ def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     """The singular values of the cross Gram matrix, model against real."""
     variance = run.read_json("run.json")["variance"]["end"]
     n = min(_SPECTRUM_ROWS, len(fake), len(dataset.test), len(dataset.train))
-    test, real = reference_rows(dataset, n, run.config.seed)
+    test, real = reference_rows(dataset.test, dataset.train, n, run.config.seed)
     p = GaussianMixture(test, variance / 2)
     spectra = {
         "model against held-out": singular_values(
@@ -229,8 +229,10 @@ def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     ranks = {name: float(effective_rank(values)) for name, values in spectra.items()}
     text = (
         f"Singular values of the cross Gram matrix of {n} held-out points and {n} centres at "
-        f"kernel variance {variance:.4g}. Their sum is the fidelity; the tail is where diversity shows. "
-        "Effective rank: " + ", ".join(f"{rank:.1f} {name}" for name, rank in ranks.items()) + "."
+        f"kernel variance {variance:.4g}. Their sum is the fidelity; the tail is where diversity "
+        "shows. Effective rank: "
+        + ", ".join(f"{rank:.1f} {name}" for name, rank in ranks.items())
+        + "."
     )
     picture = Figure(
         figure_uri(figure), "singular values in descending order",
@@ -247,8 +249,9 @@ def metrics_section(measured: dict[str, Any]) -> Section:
         for name, entry in measured["metrics"].items()
     )  # fmt: skip
     text = (
-        f"{measured['samples']:,} samples against as many held-out rows, in the features of "
-        f"{measured['features']}. “Real data” are training rows in the model's place."
+        f"{measured['samples']:,} samples against as many rows of the "
+        f"{measured['split']} split, in the features of {measured['features']}. “Real data” are "
+        "training rows in the model's place."
     )
     columns = ("Metric", "Model", "Real data", "Better", "Meaning")
     return Section("Metrics", text, (), (Table(columns, rows, "Samples against held-out data"),))

@@ -17,10 +17,8 @@ half a file. Nothing executable is unpickled from a run folder.
 
 import csv
 import json
-import platform
 import shutil
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from safetensors.torch import load_file, save
 from hilbound.config import RunConfig, read_yaml
 from hilbound.datasets import Dataset, Standardization
 from hilbound.errors import InputError
+from hilbound.machine import versions
 from hilbound.models import MixtureDensityNetwork, build_model
 from hilbound.variance import VarianceSchedule
 
@@ -39,6 +38,11 @@ BOUND_COLUMNS = (
 )  # fmt: skip
 _OWN = ("config.yaml", "run.json", "model.safetensors", "metrics.json", "bounds.csv", "report.html",
         "checkpoints", "tensorboard")  # fmt: skip
+
+_ENTRIES = {
+    "run.json": {"status", "step", "data", "variance", "versions"},
+    "metrics.json": {"split", "samples", "features", "metrics"},
+}
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,11 @@ class Run:
             raise InputError(f"run {str(self.path)!r} has no {name}: {_remedy(name)}") from None
         except ValueError as error:
             raise InputError(f"{str(file)!r} is damaged ({error}): {_remedy(name)}") from None
+        lacking = _ENTRIES[name] - set(content if isinstance(content, dict) else ())
+        if lacking:
+            raise InputError(
+                f"{str(file)!r} is damaged (no {', '.join(sorted(lacking))}): {_remedy(name)}"
+            )
         return dict(content)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
@@ -148,6 +157,11 @@ class Run:
         """Change entries of ``run.json``."""
         self.write_json("run.json", self.read_json("run.json") | facts)
 
+    def forget_results(self) -> None:
+        """Remove what was measured and drawn, before the weights change."""
+        for name in ("metrics.json", "report.html"):
+            _remove(self.path / name)
+
     def save_model(self, model: MixtureDensityNetwork) -> None:
         """Write the weights as safetensors, in one piece."""
         target = self.path / "model.safetensors"
@@ -178,7 +192,7 @@ class Run:
             raise InputError(
                 f"run {str(self.path)!r} has no weights: {_remedy(file.name)}"
             ) from None
-        except (SafetensorError, KeyError, RuntimeError) as error:
+        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
             raise InputError(
                 f"{str(file)!r} does not hold the weights of this run's model: {error}"
             ) from None
@@ -189,26 +203,41 @@ class Run:
         data = self.read_json("run.json")["data"]
         if data["offset"] is None:
             return x
-        offset, scale = torch.tensor(data["offset"]), torch.tensor(data["scale"])
-        return Standardization(offset.to(x), scale.to(x)).inverse(x)
+        offset, scale = (
+            torch.tensor(data[name], dtype=torch.float64) for name in ("offset", "scale")
+        )
+        return Standardization(offset, scale).inverse(x)
 
     def read_bounds(self) -> list[dict[str, Any]]:
         """Return the rows of ``bounds.csv``, numbers as numbers."""
-        file = self.path / "bounds.csv"
-        if not file.exists():
-            return []
+        return read_bounds(self.path / "bounds.csv")
+
+
+def read_bounds(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``bounds.csv``, numbers as numbers; none if there is no file.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    if not file.exists():
+        return []
+    try:
         with file.open(newline="", encoding="utf-8") as lines:
             return [
-                {k: v if k == "split" else float(v) for k, v in row.items()}
+                {k: row[k] if k == "split" else float(row[k]) for k in BOUND_COLUMNS}
                 for row in csv.DictReader(lines)
             ]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error):
+        raise InputError(
+            f"{str(file)!r} is damaged: remove the lines that are not complete, or the file"
+        ) from None
 
 
 def refuse_occupied(path: Path, *, overwrite: bool) -> None:
     """Raise an InputError if a new run must not be written to ``path``."""
     if path.exists() and not path.is_dir():
         raise InputError(f"output {str(path)!r} is a file: give a folder")
-    if (path / "config.yaml").exists():
+    if _is_run(path):
         if not overwrite:
             raise InputError(
                 f"output {str(path)!r} already holds a run: choose another folder, go on with it "
@@ -220,18 +249,21 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
         )
 
 
+def _is_run(path: Path) -> bool:
+    """Whether a folder is a run of ours: other programs, too, write a ``config.yaml``."""
+    try:
+        Run.open(path)
+    except InputError:
+        return False
+    return True
+
+
 def fingerprint(dataset: Dataset) -> str:
     """Return a short hash of the training rows, by which a resumed run knows its data."""
     import hashlib  # noqa: PLC0415 - used once a run
 
     rows = dataset.train.contiguous().numpy().tobytes()
     return hashlib.blake2b(rows, digest_size=8).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computed a run."""
-    libraries = {name: version(name) for name in ("hilbound", "torch", "lightning", "numpy")}
-    return {"python": platform.python_version(), **libraries}
 
 
 def _write(target: Path, content: str) -> Path:

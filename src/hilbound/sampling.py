@@ -1,5 +1,6 @@
 """Samples of a run as a file: a picture, an array or a table."""
 
+import csv
 from pathlib import Path
 from typing import Literal
 
@@ -67,8 +68,7 @@ def write_samples(run: Run, samples: Tensor, output: Path) -> Path:
             _write_picture(rows, data["columns"], output)
         elif suffix == ".csv":
             columns = data["columns"] or [f"x{i}" for i in range(samples.shape[1])]
-            header = ",".join(f'"{name}"' if "," in name else name for name in columns)
-            np.savetxt(output, samples.numpy(), "%.9g", ",", header=header, comments="")
+            _write_table(samples, columns, output)
         elif suffix == ".npy":
             np.save(output, rows.numpy())
         else:
@@ -76,6 +76,12 @@ def write_samples(run: Run, samples: Tensor, output: Path) -> Path:
     except OSError as error:
         raise InputError(f"output {str(output)!r} cannot be written: {error.strerror}") from None
     return output
+
+
+def _write_table(samples: Tensor, columns: list[str], output: Path) -> None:
+    with output.open("w", newline="", encoding="utf-8") as lines:
+        csv.writer(lines, lineterminator="\n").writerow(columns)
+        np.savetxt(lines, samples.numpy(), "%.9g", ",")
 
 
 def _write_picture(rows: Tensor, columns: list[str] | None, output: Path) -> None:

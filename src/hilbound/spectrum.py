@@ -20,16 +20,21 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, bu
 from hilbound.errors import InputError
 
 
+def _require_finite(matrix: Tensor) -> None:
+    # LAPACK refuses NaN but not infinity, and other devices refuse neither.
+    if not torch.isfinite(matrix).all():
+        raise InputError(
+            "matrix holds NaN or infinite values, and its singular values do not exist: "
+            "check the means and variances it was made from"
+        )
+
+
 def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the thin SVD; a failure to converge is retried in float64, and said."""
+    _require_finite(matrix)
     try:
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     except LinAlgError:
-        if not torch.isfinite(matrix).all():
-            raise InputError(
-                "matrix holds NaN or infinite values, and its singular values do not exist: "
-                "check the means and variances it was made from"
-            ) from None
         warnings.warn(
             f"the singular value decomposition in {matrix.dtype} did not converge; "
             "it is done again in float64 with the columns reversed",
@@ -87,8 +92,16 @@ def nuclear_norm(matrix: Tensor, drop: float | None = None) -> Tensor:
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    """Return the singular values in descending order, shape ``(*, min(N, M))``, for reports."""
-    values: Tensor = torch.linalg.svdvals(matrix.detach())
+    """Return the singular values in descending order, shape ``(*, min(N, M))``, for reports.
+
+    Raises:
+        InputError: If the matrix holds NaN or infinite values.
+    """
+    _require_finite(matrix)
+    try:
+        values: Tensor = torch.linalg.svdvals(matrix.detach())
+    except LinAlgError:
+        _, values, _ = _decompose(matrix.detach())
     return values
 
 

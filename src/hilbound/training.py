@@ -2,13 +2,16 @@
 
 :func:`fit` checks everything first (the data, the names, the folder), and only then writes.
 Lightning does the loop. It takes seconds to import, so it is imported when training starts and
-never before.
+never before. For further devices it starts this very program again, once for each; such a helper
+finds the run folder already there, takes part in the training, and ends with it.
 """
 
 import logging
+import os
+import pickle
 import signal
-import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,9 +33,10 @@ from hilbound.seeding import stream
 from hilbound.variance import VarianceSchedule, parse_variance
 
 if TYPE_CHECKING:
-    from lightning import Trainer
+    from lightning import Callback, Trainer
+    from lightning.pytorch.loggers import Logger
 
-    from hilbound.module import DensityModule
+    from hilbound.callbacks import BoundsRecord
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +73,26 @@ def load_dataset(config: RunConfig) -> Dataset:
     )
 
 
+def load_run_dataset(run: Run) -> Dataset:
+    """Load the data set of a run, to measure and draw the run against.
+
+    Rows that have changed since the training are told in a warning.
+
+    Raises:
+        InputError: If the data are gone, or can no longer be compared with the run's samples.
+    """
+    dataset, data = load_dataset(run.config), run.read_json("run.json")["data"]
+    shape = None if data["image_shape"] is None else tuple(data["image_shape"])
+    if (dataset.dim, dataset.image_shape) != (data["dim"], shape):
+        raise InputError(
+            f"the data of run {str(run.path)!r} ({run.config.data}) now have {dataset.dim} "
+            f"coordinates, and had {data['dim']} when it was trained: restore them, or fit anew"
+        )
+    if fingerprint(dataset) != data["fingerprint"]:
+        log.warning("the data of run %s (%s) have changed since", run.path, run.config.data)
+    return dataset
+
+
 def plan(config: RunConfig) -> Plan:
     """Check a configuration against its data and build what training needs.
 
@@ -96,6 +120,9 @@ def plan(config: RunConfig) -> Plan:
         )
     component = objective.component_variance(schedule.start)
     model = build_model(config, dataset.dim, dataset.image_shape, component)
+    if config.precision == "64-true":
+        # Lightning would do it only after the weights of a checkpoint were rounded to float32.
+        model = model.double()
     return Plan(config, dataset, objective, schedule, model)
 
 
@@ -128,13 +155,16 @@ def fit(
     """
     config = RunConfig.create(**options)
     path = Path(output) if output is not None else default_output(config)
-    refuse_occupied(path, overwrite=overwrite)
+    if not _is_helper():
+        refuse_occupied(path, overwrite=overwrite)
     prepared = plan(config)
-    run = Run.create(path, config, overwrite=overwrite)
-    component = prepared.objective.component_variance(prepared.schedule.start)
-    run.describe(prepared.dataset, prepared.schedule, component)
-    _train(run, prepared, quiet=quiet, resumed=False)
-    return run
+    loop = _Loop(Run(path, config), prepared, quiet=quiet)
+    if not _is_helper():
+        Run.create(path, config, overwrite=overwrite)
+        component = prepared.objective.component_variance(prepared.schedule.start)
+        loop.run.describe(prepared.dataset, prepared.schedule, component)
+    loop.train()
+    return loop.run
 
 
 def resume(path: Path | str, *, steps: int | None = None, quiet: bool = False) -> Run:
@@ -152,14 +182,11 @@ def resume(path: Path | str, *, steps: int | None = None, quiet: bool = False) -
     if steps is not None:
         run = replace(run, config=RunConfig.create(**run.config.model_dump() | {"steps": steps}))
     facts = run.read_json("run.json")
-    if not run.checkpoint.exists():
+    checkpoint = _read_checkpoint(run.checkpoint)
+    if checkpoint["global_step"] >= run.config.steps:
         raise InputError(
-            f"run {str(run.path)!r} has no checkpoint: it stopped before the first one; fit again "
-            "with --overwrite"
-        )
-    if facts["step"] >= run.config.steps:
-        raise InputError(
-            f"run {str(run.path)!r} has done all its {facts['step']} steps: give a larger --steps"
+            f"run {str(run.path)!r} has done all its {checkpoint['global_step']} steps: give a "
+            "larger --steps"
         )
     prepared = plan(run.config)
     if fingerprint(prepared.dataset) != facts["data"]["fingerprint"]:
@@ -167,100 +194,190 @@ def resume(path: Path | str, *, steps: int | None = None, quiet: bool = False) -
             f"the data of run {str(run.path)!r} ({run.config.data}) have changed since it started: "
             "restore them, or fit anew"
         )
-    run.write_text("config.yaml", run.config.to_yaml())
-    _train(run, prepared, quiet=quiet, resumed=True)
+    loop = _Loop(run, prepared, quiet=quiet)
+    loop.check(checkpoint)
+    if not _is_helper():
+        run.write_text("config.yaml", run.config.to_yaml())
+        run.forget_results()
+    loop.train(checkpoint["global_step"])
     return run
 
 
-def _train(run: Run, prepared: Plan, *, quiet: bool, resumed: bool) -> None:
-    """Run Lightning's loop, from the run's checkpoint if ``resumed``."""
-    # Lightning takes three seconds to import.
-    from hilbound.module import DensityModule  # noqa: PLC0415
-
-    config, dataset = prepared.config, prepared.dataset
-    first = int(run.read_json("run.json")["step"]) if resumed else 0
-    batches = BatchStream(dataset.train, config.batch_size, config.steps, config.seed, first)
-    size = min(config.batch_size, len(dataset.validation))
-    # Batches of unequal size would compare costs of unequal bias, so the remainder is left out.
-    validation = dataset.validation[: len(dataset.validation) // size * size].split(size)
-    with quiet_lightning(), _interruptible() as interrupted:
-        trainer, bounds = _trainer(run, config, quiet=quiet)
-        module = DensityModule(prepared, bounds)
-        try:
-            trainer.fit(
-                module,
-                train_dataloaders=batches,
-                # A list would be taken for several loaders.
-                val_dataloaders=Batches(validation),
-                ckpt_path=run.checkpoint if resumed else None,
-                weights_only=True,
-            )
-        except SystemExit:
-            # Lightning turns Ctrl-C into an exit of the whole process, which is ours to decide.
-            interrupted.set()
-    if interrupted.is_set():
-        raise KeyboardInterrupt
-    if config.patience is not None:
-        _keep_best(run, module, trainer)
+def _is_helper() -> bool:
+    """Whether Lightning has started this process for a further device."""
+    return os.environ.get("LOCAL_RANK", "0") != "0"
 
 
-def _trainer(run: Run, config: RunConfig, *, quiet: bool) -> "tuple[Trainer, Any]":
-    import lightning as L  # noqa: PLC0415
-    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint  # noqa: PLC0415
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds; nothing executable is unpickled."""
+    try:
+        with warnings.catch_warnings():
+            # A plain pickle is of another protocol, and refused below.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(
+            f"{str(path)!r} is missing: the run stopped before the first checkpoint; fit again "
+            "with --overwrite"
+        ) from None
+    # What torch's reader of archives and pickles raises, by where the damage is.
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+            pickle.UnpicklingError):  # fmt: skip
+        raise _damaged(path) from None
+    if not isinstance(content, dict) or not {"global_step", "state_dict"} <= set(content):
+        raise _damaged(path)
+    return content
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(
+        f"{str(path)!r} is no checkpoint of this run: it was damaged or replaced; fit again with "
+        "--overwrite"
+    )
+
+
+class _Loop:
+    """Lightning's loop around a plan; an unusable device is refused before anything is written."""
+
+    def __init__(self, run: Run, prepared: Plan, *, quiet: bool) -> None:
+        # Lightning takes three seconds to import.
+        from hilbound.module import DensityModule  # noqa: PLC0415
+
+        self.run = run
+        self.plan = prepared
+        self.asked = threading.Event()
+        with quiet_lightning():
+            self.trainer, bounds = _trainer(run, prepared.config, self.asked, quiet=quiet)
+            self.module = DensityModule(prepared, bounds)
+
+    def check(self, checkpoint: dict[str, Any]) -> None:
+        """Raise an InputError if a checkpoint is that of another model."""
+        found, own = checkpoint["state_dict"], self.module.state_dict()
+        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in own.items()}:
+            raise _damaged(self.run.checkpoint)
+
+    def train(self, first: int | None = None) -> None:
+        """Run the loop, from step ``first`` of the run's checkpoint if it is given."""
+        with quiet_lightning(), _interruptible(self.asked):
+            try:
+                self.trainer.fit(
+                    self.module,
+                    train_dataloaders=self._batches(first or 0),
+                    val_dataloaders=self._validation(),
+                    ckpt_path=None if first is None else self.run.checkpoint,
+                    weights_only=True,
+                )
+            except SystemExit:
+                # Lightning turns Ctrl-C into an exit of the whole process, which is ours to decide.
+                raise KeyboardInterrupt from None
+        if not self.trainer.is_global_zero:
+            raise SystemExit(0)
+        if self.plan.config.patience is not None:
+            self._keep_best()
+        if self.asked.is_set():
+            raise KeyboardInterrupt
+
+    def _batches(self, first: int) -> BatchStream:
+        config = self.plan.config
+        return BatchStream(
+            self.plan.dataset.train,
+            config.batch_size,
+            config.steps,
+            config.seed,
+            first,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+        )
+
+    def _validation(self) -> Batches:
+        rows = self.plan.dataset.validation
+        size = min(self.plan.config.batch_size, len(rows))
+        # Batches of unequal size would compare costs of unequal bias, so the remainder is left out.
+        # A list would be taken for several loaders.
+        return Batches(rows[: len(rows) // size * size].split(size))
+
+    def _keep_best(self) -> None:
+        """After early stopping, the weights of the best validation are the run's."""
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        if best:
+            checkpoint = _read_checkpoint(Path(best))
+            self.check(checkpoint)
+            self.module.load_state_dict(checkpoint["state_dict"])
+            self.run.save_model(self.module.model)
+            self.run.update(kept_step=int(checkpoint["global_step"]))
+
+
+def _trainer(
+    run: Run, config: RunConfig, asked: threading.Event, *, quiet: bool
+) -> "tuple[Trainer, BoundsRecord]":
     from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415
 
-    from hilbound.callbacks import Bar, BoundsRecord, NonFiniteLoss, SafetyNet  # noqa: PLC0415
+    from hilbound import callbacks  # noqa: PLC0415
 
-    bounds = BoundsRecord(run.path / "bounds.csv")
-    callbacks: list[L.Callback] = [bounds, NonFiniteLoss(), SafetyNet(run)]
+    bounds = callbacks.BoundsRecord(run.path / "bounds.csv")
+    safety = callbacks.SafetyNet(run, asked)
+    own: list[Callback] = [bounds, callbacks.NonFiniteLoss(), safety]
     if config.patience is not None:
-        best = ModelCheckpoint(run.path / "checkpoints", "best", monitor="validation_loss")
-        callbacks += [EarlyStopping("validation_loss", patience=config.patience), best]
+        own += callbacks.early_stopping(run.path / "checkpoints", config.patience)
     if not quiet:
-        callbacks.append(Bar(leave=True))
+        own.append(callbacks.Bar(leave=True))
     logger = (
         TensorBoardLogger(run.path, name="", version="tensorboard") if config.tensorboard else False
     )
-    trainer = L.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        precision=config.precision,
-        max_steps=config.steps,
-        max_epochs=-1,
-        val_check_interval=min(config.validate_every, config.steps),
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        enable_progress_bar=not quiet,
-        enable_model_summary=False,
-        enable_checkpointing=config.patience is not None,
-        use_distributed_sampler=False,
-        callbacks=callbacks,
-        logger=logger,
-    )
-    return trainer, bounds
+    return _lightning_trainer(config, own, logger, quiet=quiet), bounds
 
 
-def _keep_best(run: Run, module: "DensityModule", trainer: "Trainer") -> None:
-    """After early stopping, the weights of the best validation are the run's."""
-    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    if best:
-        state = torch.load(best, weights_only=True)
-        module.load_state_dict(state["state_dict"])
-        run.save_model(module.model)
-        run.update(kept_step=int(state["global_step"]))
+def _lightning_trainer(
+    config: RunConfig, callbacks: "list[Callback]", logger: "Logger | bool", *, quiet: bool
+) -> "Trainer":
+    """Build Lightning's trainer, and refuse what the machine hasn't got."""
+    import lightning as L  # noqa: PLC0415
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
+
+    wish = f"accelerator {config.accelerator!r}, devices {config.devices!r}, precision "
+    wish += repr(config.precision)
+    try:
+        trainer = L.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            precision=config.precision,
+            max_steps=config.steps,
+            max_epochs=-1,
+            val_check_interval=min(config.validate_every, config.steps),
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            enable_progress_bar=not quiet,
+            enable_model_summary=False,
+            enable_checkpointing=config.patience is not None,
+            use_distributed_sampler=False,
+            callbacks=callbacks,
+            logger=logger,
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{wish} cannot be used here: {error}") from None
+    if trainer.precision != config.precision:
+        raise InputError(f"{wish} cannot be used here: on a CPU, use 'bf16-mixed' or '32-true'")
+    return trainer
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Put back the handler of Ctrl-C, which Lightning leaves switched off."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
+def _interruptible(asked: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C ask for a stop between two steps; a second one stops at once.
+
+    Afterwards the handler is as it was: Lightning would leave it switched off.
+    """
     before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+        yield
+        return
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, ask)
     try:
-        yield interrupted
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
-        sys.stderr.flush()

@@ -37,7 +37,7 @@ def median_variance(
         A variance, in squared units of ``x``.
 
     Raises:
-        InputError: If there is one point only, or more than half of all pairs coincide.
+        InputError: If there is one point only, or at least half of all pairs coincide.
 
     References:
         Large sample analysis of the median heuristic (Garreau, Jitkrittum and Kanagawa, 2017).
@@ -53,7 +53,7 @@ def median_variance(
     variance = 0.5 * float(squared_distances(x, x)[i, j].median())
     if variance == 0:
         raise InputError(
-            "x has a median distance of zero: more than half of all pairs of points coincide; "
+            "x has a median distance of zero: at least half of all pairs of points coincide; "
             "give the variance as a number"
         )
     return variance

@@ -1,0 +1,149 @@
+"""The options of a run: their limits, their messages, their YAML."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hilbound.config import RunConfig, Switches, read_yaml
+from hilbound.errors import InputError
+
+
+def refusal(**options) -> str:
+    with pytest.raises(InputError) as caught:
+        RunConfig.create(**options)
+    return str(caught.value)
+
+
+def test_every_option_has_a_description_and_a_panel_for_the_help():
+    for name, field in RunConfig.model_fields.items():
+        assert field.description, name
+        assert field.json_schema_extra["panel"] in {"Data", "Model", "Objective", "Training"}
+
+
+def test_the_data_set_is_all_that_must_be_named():
+    assert RunConfig.create(data="moons").objective == "nuclear"
+    assert "data is missing" in refusal(objective="nuclear")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("batch_sise", "batch_size"), ("objectiv", "objective"), ("outputs", "output")],
+)
+def test_an_unknown_option_is_answered_with_the_nearest(wrong, meant):
+    assert f"unknown option {wrong!r}: did you mean {meant!r}?" in refusal(
+        data="moons", **{wrong: 1}
+    )
+
+
+def test_an_option_like_no_other_is_answered_with_all():
+    message = refusal(data="moons", zzz=1)
+    assert "unknown option 'zzz'" in message
+    assert all(name in message for name in RunConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 1),
+        ("batch_size", "many"),
+        ("steps", 0),
+        ("steps", 1.5),
+        ("learning_rate", 0),
+        ("learning_rate", -1e-3),
+        ("learning_rate", float("inf")),
+        ("learning_rate", float("nan")),
+        ("validation_fraction", 1.0),
+        ("test_fraction", 0.0),
+        ("min_variance", 0),
+        ("beta1", 1),
+        ("beta2", -0.1),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("samples", 1),
+        ("centers", 1),
+        ("patience", 0),
+        ("validate_every", 0),
+        ("width", 0),
+        ("depth", -1),
+        ("noise_dim", 0),
+        ("precision", "8-bit"),
+        ("scale", "whiten"),
+        ("decay", "perhaps"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_came(name, value):
+    message = refusal(data="moons", **{name: value})
+    assert message.startswith(f"{name}: ")
+    assert repr(value) in message
+    assert "\n" not in message
+
+
+def test_every_mistake_is_said_at_once():
+    lines = refusal(data="moons", steps=0, seed=-1, colour="red").splitlines()
+    assert [line.split()[0] for line in lines] == ["steps:", "seed:", "unknown"]
+
+
+def test_a_configuration_does_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        RunConfig(data="moons").steps = 3
+
+
+def test_a_path_and_a_number_are_taken_as_text_where_text_is_meant():
+    config = RunConfig.create(data=Path("a") / "b.csv", devices=2, label_column=4)
+    assert (config.data, config.devices, config.label_column) == ("a/b.csv", "2", "4")
+
+
+@given(
+    data=st.sampled_from(["moons", "25-grid", "my table.csv", "Tabelle für 2.csv"]),
+    learning_rate=st.floats(1e-12, 1e3),
+    variance=st.one_of(st.floats(1e-12, 1e12), st.sampled_from(["median", "2*median:0.1", "1e-3"])),
+    samples=st.one_of(st.none(), st.integers(2, 10**9)),
+    decay=st.booleans(),
+    label_column=st.one_of(
+        st.none(), st.text(st.characters(codec="utf-8", exclude_categories=["C"]))
+    ),
+)
+def test_yaml_repeats_a_configuration_exactly(tmp_path_factory, **options):
+    config = RunConfig.create(**options)
+    path = tmp_path_factory.getbasetemp() / "config.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    assert RunConfig.create(**read_yaml(path)) == config
+    assert set(yaml.safe_load(config.to_yaml())) == set(RunConfig.model_fields)
+
+
+def test_yaml_takes_the_spelling_of_the_command_line(tmp_path):
+    path = tmp_path / "options.yaml"
+    path.write_text("data: moons\nbatch-size: 64\nlearning_rate: 1e-3\ndevices: 2\n")
+    config = RunConfig.create(**read_yaml(path))
+    assert (config.batch_size, config.learning_rate, config.devices) == (64, 1e-3, "2")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        (b"data: [moons", "is not YAML"),
+        (b"- moons", "must hold options"),
+        (b"", "must hold options"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"!!python/object/apply:os.mkdir [x]", "is not YAML"),
+    ],
+)
+def test_a_file_that_holds_no_options_is_refused(tmp_path, content, words):
+    path = tmp_path / "options.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        read_yaml(path)
+    assert str(path) in str(caught.value)
+
+
+def test_switches_are_taken_out_of_the_settings():
+    settings = {"data": "moons", "output": "runs/x", "quiet": True}
+    assert Switches.take(settings) == Switches(output=Path("runs/x"), quiet=True)
+    assert settings == {"data": "moons"}
+    with pytest.raises(InputError, match=r"overwrite: .*got 'perhaps'"):
+        Switches.take({"overwrite": "perhaps"})

@@ -1,0 +1,64 @@
+"""What an import pays for: each in a process of its own, for this one has paid for everything."""
+
+import subprocess
+import sys
+
+import pytest
+
+import hilbound
+
+HEAVY = ("torch", "lightning", "pandas", "sklearn", "matplotlib", "torchmetrics", "scipy")
+
+
+def imported(code):
+    """The heavy packages that a fresh process holds after some code."""
+    after = f"\nimport sys\nprint(*[name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", code + after], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import hilbound", set()),
+        ("import hilbound; hilbound.__version__; dir(hilbound)", set()),
+        ("import hilbound.cli", set()),
+        ("from hilbound import RunConfig, InputError", set()),
+        ("import hilbound; hilbound.GaussianMixture", {"torch"}),
+        ("from hilbound import functional, bounds, objectives, Run, fit", {"torch"}),
+    ],
+)
+def test_an_import_pays_for_what_it_needs(code, expected):
+    assert imported(code) == expected
+
+
+def test_help_pays_for_nothing():
+    code = (
+        "import sys\nfrom hilbound.cli import app\n"
+        "for words in (['--help'], ['fit', '--help'], ['--version']):\n"
+        "    try:\n        app(words)\n"
+        "    except SystemExit as done:\n        assert done.code == 0"
+    )
+    assert imported(code) == set()
+
+
+def test_every_public_name_is_there():
+    assert set(hilbound.__all__) <= set(dir(hilbound))
+    for name in hilbound.__all__:
+        assert getattr(hilbound, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = hilbound.nothing
+
+
+def test_importing_draws_no_random_numbers_and_changes_no_defaults():
+    code = (
+        "import torch, random\nfrom hilbound import cli\n"
+        "state = torch.get_rng_state(), torch.get_default_dtype(), random.getstate()\n"
+        "import hilbound\n[getattr(hilbound, name) for name in hilbound.__all__]\n"
+        "assert torch.equal(state[0], torch.get_rng_state())\n"
+        "assert state[1:] == (torch.get_default_dtype(), random.getstate())\n"
+    )
+    assert "torch" in imported(code)
