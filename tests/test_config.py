@@ -105,6 +105,9 @@ def test_a_path_and_a_number_are_taken_as_text_where_text_is_meant():
     label_column=st.one_of(
         st.none(), st.text(st.characters(codec="utf-8", exclude_categories=["C"]))
     ),
+    objective_options=st.dictionaries(
+        st.sampled_from(["power", "drop", "weight"]), st.one_of(st.booleans(), st.floats(0, 1))
+    ),
 )
 def test_yaml_repeats_a_configuration_exactly(tmp_path_factory, **options):
     config = RunConfig.create(**options)
@@ -147,3 +150,65 @@ def test_switches_are_taken_out_of_the_settings():
     assert settings == {"data": "moons"}
     with pytest.raises(InputError, match=r"overwrite: .*got 'perhaps'"):
         Switches.take({"overwrite": "perhaps"})
+
+
+# --- options of the objective -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options"),
+    [
+        (["power=0.7"], {"power": 0.7}),
+        (["power=7e-1", "drop=1e-3"], {"power": 0.7, "drop": 0.001}),
+        (["power=1"], {"power": 1.0}),
+        ([" power = 0.7 "], {"power": 0.7}),
+        (["reference=true", "weight=0.35"], {"reference": True, "weight": 0.35}),
+        (["reference=no"], {"reference": False}),
+        (["some-option=2"], {"some_option": 2.0}),
+        (["power=0.7", "power=0.8"], {"power": 0.8}),
+        ([], {}),
+    ],
+)
+def test_pairs_are_a_mapping(pairs, options):
+    config = RunConfig.create(data="moons", objective_options=pairs)
+    assert config.objective_options == options
+    assert config == RunConfig.create(data="moons", objective_options=options)
+    kinds = {name: type(value) for name, value in config.objective_options.items()}
+    assert kinds == {name: type(value) for name, value in options.items()}
+
+
+@pytest.mark.parametrize("bad", ["power", "=0.7", "power=", "", " =1", "power= "])
+def test_what_is_no_pair_is_refused(bad):
+    message = refusal(data="moons", objective_options=["drop=0.1", bad])
+    assert message == f"objective_options: must be written as name=value, got {['drop=0.1', bad]!r}"
+
+
+@pytest.mark.parametrize("bad", ["much", "nan", "inf", "-.inf", "[1]", "{", "0.7,", "None", "0,7"])
+def test_an_option_that_is_no_number_is_refused_by_its_name(bad):
+    message = refusal(data="moons", objective_options=[f"power={bad}", "drop=0.1"])
+    assert message.startswith("objective_options.power: input should be a ")
+    assert message.endswith(f"got {bad!r}")
+    assert "\n" not in message
+
+
+def test_every_wrong_option_is_named():
+    lines = refusal(data="moons", steps=0, objective_options={"power": "x", "drop": None})
+    assert [line.split(":")[0] for line in lines.splitlines()] == [
+        "objective_options.power", "objective_options.drop", "steps",
+    ]  # fmt: skip
+    assert "objective_options: " in refusal(data="moons", objective_options="power=0.7")
+    assert "objective_options: " in refusal(data="moons", objective_options=0.7)
+
+
+def test_an_option_of_two_types_is_answered_in_one_line():
+    assert refusal(data="moons", variance=[1]).startswith("variance: input should be")
+    assert "\n" not in refusal(data="moons", variance=[1])
+
+
+def test_a_yaml_file_holds_the_options_as_a_mapping(tmp_path):
+    path = tmp_path / "options.yaml"
+    path.write_text("data: moons\nobjective-options:\n  power: 0.7\n  reference: yes\n")
+    expected = {"power": 0.7, "reference": True}
+    assert RunConfig.create(**read_yaml(path)).objective_options == expected
+    path.write_text("data: moons\nobjective_options: [power=0.7, reference=yes]\n")
+    assert RunConfig.create(**read_yaml(path)).objective_options == expected

@@ -13,36 +13,7 @@ from hilbound import gram
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from oracles import as_dense, as_dtype, random_mixture
-
-SIZES = st.integers(1, 6)
-DIMS = st.sampled_from([1, 2, 5])
-SEEDS = st.integers(0, 10_000)
-KINDS = ["one", "component", "diagonal", "full"]
-
-
-def normal(seed, *shape, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def variance_of(kind, n, d):
-    return {"one": 0.5, "component": (n, 1), "diagonal": (1, d), "full": (n, d)}[kind]
-
-
-@st.composite
-def mixtures(draw):
-    """A pair of mixtures of one space, with any shapes of variance, weighted or not."""
-    d = draw(DIMS)
-    return tuple(
-        random_mixture(
-            draw(SEEDS),
-            n,
-            d,
-            variance=variance_of(draw(st.sampled_from(KINDS)), n, d),
-            weighted=draw(st.booleans()),
-            spread=draw(st.sampled_from([0.1, 1.0, 4.0])),
-        )
-        for n in (draw(SIZES), draw(SIZES))
-    )
+from strategies import DIMS, KINDS, SEEDS, SIZES, mixtures, normal, union, variance_of
 
 
 def tightness(p, q):
@@ -278,14 +249,8 @@ def test_the_fidelity_is_jointly_concave(pair, seed, share):
     p, q = pair
     r, s = random_mixture(seed, 3, p.dim), random_mixture(seed + 1, 2, p.dim)
 
-    def union(a, b):
-        shape = (a.components + b.components, a.dim)
-        v = [m.component_variance.expand(m.means.shape) for m in (a, b)]
-        weights = torch.cat([share * a.weights, (1 - share) * b.weights])
-        return GaussianMixture(torch.cat([a.means, b.means]), torch.cat(v).expand(shape), weights)
-
     mean = share * float(F.fidelity(p, q)) + (1 - share) * float(F.fidelity(r, s))
-    assert float(F.fidelity(union(p, r), union(q, s))) >= mean - 1e-12
+    assert float(F.fidelity(union(p, r, share), union(q, s, share))) >= mean - 1e-12
 
 
 def test_the_fidelity_of_two_halves_grows_with_the_sample(generator):

@@ -9,16 +9,17 @@ from hilbound import functional as F
 from hilbound import gram
 from hilbound.mixture import GaussianMixture
 from oracles import as_dense, random_mixture
-
-KINDS = ["one", "component", "diagonal", "full"]
-
-
-def normal(seed, *shape, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+from strategies import KINDS, normal, variance_of
 
 
-def variance_of(kind, n, d):
-    return {"one": 0.5, "component": (n, 1), "diagonal": (1, d), "full": (n, d)}[kind]
+def shifted(m, shift):
+    return GaussianMixture(m.means + shift, m.component_variance, m.weights)
+
+
+def two_conditions(m):
+    """The mixture, and the same twice as wide: a batch of two."""
+    weights = m.weights.expand(2, -1)
+    return GaussianMixture(torch.stack([m.means, 2 * m.means]), m.component_variance, weights)
 
 
 COSTS = {
@@ -27,13 +28,39 @@ COSTS = {
     "log_scalar_cost": F.log_scalar_cost,
     "cauchy_schwarz_divergence": F.cauchy_schwarz_divergence,
     "negative_log_likelihood": lambda p, q: F.negative_log_likelihood(p.means, q),
+    "log_vector_cost": F.log_vector_cost,
+    "schur_cost": F.schur_cost,
+    "trace_overlap": lambda p, q: F.trace_overlap(p.select(slice(0, q.components)), q),
+    "schatten_overlap": lambda p, q: F.schatten_overlap(p, q, 0.7),
+    "debiased_fidelity": lambda p, q: F.debiased_fidelity(
+        p, shifted(p, -0.4), q, shifted(q, 0.3), 0.35
+    ),
+    "distance_nuclear_norm": lambda p, q: F.distance_nuclear_norm(p.means, q.means),
+    "conditional_log_scalar_cost": lambda p, q: F.conditional_log_scalar_cost(
+        two_conditions(p), two_conditions(q)
+    ),
 }
+TWICE = ["log_scalar_cost", "log_vector_cost", "schur_cost", "trace_overlap"]
 
 
 @pytest.mark.parametrize("name", COSTS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("n", "m"), [(3, 3), (4, 2)])
 def test_gradients_are_those_of_finite_differences(name, kind, n, m):
+    cost, leaves = differentiable(name, kind, n, m)
+    assert torch.autograd.gradcheck(cost, leaves)
+
+
+@pytest.mark.parametrize("name", TWICE)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (4, 2)])
+def test_second_derivatives_are_those_of_finite_differences(name, kind, n, m):
+    """Where the spectrum decides, there is one derivative only; these have two."""
+    assert torch.autograd.gradgradcheck(*differentiable(name, kind, n, m))
+
+
+def differentiable(name, kind, n, m):
+    """A cost as a function of every number of both mixtures, and these numbers."""
     d = 2
     p = random_mixture(0, n, d, variance=variance_of(kind, n, d))
     q = random_mixture(1, m, d, variance=variance_of(kind, m, d))
@@ -46,7 +73,13 @@ def test_gradients_are_those_of_finite_differences(name, kind, n, m):
     if name == "negative_log_likelihood":
         leaves[2].requires_grad_(False)
         leaves[4].requires_grad_(False)
-    assert torch.autograd.gradcheck(cost, leaves)
+    return cost, leaves
+
+
+def test_gradients_of_distances_whose_matrix_lacks_rank():
+    """Of 20 and 15 points of the plane it has 4 singular values; the rest must stay silent."""
+    leaves = (normal(0, 20, 2).requires_grad_(), normal(1, 15, 2).requires_grad_())
+    assert torch.autograd.gradcheck(F.distance_nuclear_norm, leaves)
 
 
 def test_gradients_of_streamed_costs(monkeypatch):
@@ -68,6 +101,7 @@ def points(kind, d=3):
         "collapse on a point": x[:1].expand(6, d),
         "duplicates": torch.cat([x[:3], x[:3]]),
         "identical": x,
+        "overlaps of 1e-30": x + 6.8,
         "far": x + 30,
         "farther than float64": x + 1e4,
         "one centre": x[:1] + 0.1,
@@ -83,6 +117,7 @@ STRAINS = [
     "collapse on a point",
     "duplicates",
     "identical",
+    "overlaps of 1e-30",
     "far",
     "farther than float64",
     "one centre",
@@ -106,7 +141,9 @@ def test_gradients_stay_finite(name, strain, dtype, zeros):
     cost.backward()
     assert torch.isfinite(cost)
     for leaf in (y, v, weights):
-        assert torch.isfinite(leaf.grad).all()
+        # The cost of distances knows of points alone.
+        assert leaf.grad is None or torch.isfinite(leaf.grad).all()
+    assert y.grad is not None
 
 
 @pytest.mark.parametrize("distance", [12.0, 40.0, 1e3])
@@ -150,7 +187,7 @@ def test_drop_silences_the_tail_of_the_gradient_and_not_the_value():
 
 def test_equality_is_a_stationary_point():
     p = random_mixture(0, 5, 2)
-    for function in (F.fidelity, F.log_scalar_cost):
+    for function in (F.fidelity, F.log_scalar_cost, F.log_vector_cost, F.schur_cost):
         y = p.means.clone().requires_grad_()
         function(p, GaussianMixture(y, 0.5, p.weights)).backward()
         assert y.grad.abs().max() < 1e-9

@@ -1,6 +1,8 @@
 """Inner products of components against loops in float64, sixty digits, and scipy's distances."""
 
 import math
+import re
+import warnings
 from itertools import product
 
 import numpy as np
@@ -245,3 +247,129 @@ def test_gradients_are_those_of_finite_differences(v, w):
     leaves = tuple(a.requires_grad_() for a in leaves)
     assert torch.autograd.gradcheck(gram.log_inner_products, leaves)
     assert torch.autograd.gradcheck(gram.log_overlaps, leaves)
+
+
+# ------------------------------------------------------------------ fewer bits
+
+
+@pytest.fixture
+def matmul_precision():
+    """Set the bits of float32 products, which are everybody's, and put them back."""
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize(
+    ("setting", "dtype", "unit"),
+    [
+        ("highest", torch.float32, 2.0**-23),
+        ("high", torch.float32, 2.0**-10),
+        ("medium", torch.float32, 2.0**-7),
+        ("medium", torch.float64, 2.0**-52),
+        ("high", torch.float16, 2.0**-10),
+        ("highest", torch.bfloat16, 2.0**-7),
+    ],
+)
+def test_the_rounding_unit_is_that_of_the_products(matmul_precision, setting, dtype, unit):
+    matmul_precision(setting)
+    assert gram.rounding_unit(dtype) == unit
+
+
+def rounded_square(x, y, dtype):
+    """The expanded square in float64 of centred points that were rounded once: no other error."""
+    return cdist(*(a.to(dtype).double().numpy() for a in (x, y)), "sqeuclidean")
+
+
+def expanded_square(x, y, dtype):
+    """The expanded square as a machine forms it: float32 sums of products of rounded points."""
+    squares = [a.float().square().sum(-1) for a in (x, y)]
+    product = x.to(dtype).float() @ y.to(dtype).float().mT
+    return (squares[0].unsqueeze(-1) + squares[1] - 2 * product).double().numpy()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("d", [1, 2, 10, 784])
+def test_no_exponent_is_further_off_than_predicted(dtype, d):
+    """Points on either side of their mean are the worst: there all the roundings add up."""
+    worst = 0.0
+    for seed in range(100):
+        # Within the range of float16, in any unit: powers of two round as one does.
+        scale = 2.0 ** (seed % 7 - 3) * (1 + seed / 100)
+        x = scale * normal(seed, 6, d)
+        y = (2 * x.mean(0) - x) if seed % 2 else scale * normal(seed + 1, 5, d)
+        v = 0.1 + seed / 10
+        exact = cdist(x, y, "sqeuclidean") / (2 * v)
+        bound = gram.exponent_error(x, y, v, dtype)
+        centre = x.mean(0)
+        for square in (rounded_square, expanded_square):
+            error = np.abs(square(x - centre, y - centre, dtype) / (2 * v) - exact).max()
+            worst = max(worst, error / bound)
+    assert worst <= 1
+    # No bound of anything: it is within two orders of what happens.
+    assert worst > 0.01
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    d=st.integers(1, 20),
+    scale=st.floats(1e-2, 1e2),
+    offset=st.sampled_from([0.0, 1e3]),
+)
+def test_the_predicted_error_bounds_that_of_the_squared_distances(seed, d, scale, offset):
+    x, y = (offset + scale * normal(seed + i, 7, d, dtype=torch.float32) for i in range(2))
+    exact = cdist(x.double().numpy(), y.double().numpy(), "sqeuclidean") / 2
+    # Products in float32, however large their error.
+    error = np.abs(gram.squared_distances(x, y, math.inf).double().numpy() / 2 - exact).max()
+    # The mean of float32 points is a float32 number: subtracting it rounds by the offset's digits.
+    slack = 8 * torch.finfo(torch.float32).eps * offset * float(np.sqrt(2 * exact).max()) * d**0.5
+    assert error <= gram.exponent_error(x, y, 1.0) + slack
+
+
+def test_the_prediction_follows_the_setting_the_dtype_and_the_variance(matmul_precision):
+    x = normal(0, 5, 3, dtype=torch.float32)
+    plain = gram.exponent_error(x, x, 1.0)
+    assert gram.exponent_error(x, x, 4.0) == pytest.approx(plain / 4)
+    assert gram.exponent_error(10 * x, 10 * x, 1.0) == pytest.approx(100 * plain, rel=1e-5)
+    assert gram.exponent_error(x, x, 1.0, torch.bfloat16) == pytest.approx(2**16 * plain)
+    matmul_precision("high")
+    assert gram.exponent_error(x, x, 1.0) == pytest.approx(2**13 * plain)
+    assert gram.exponent_error(x, x, 1.0, torch.float64) == pytest.approx(2**-29 * plain)
+
+
+@pytest.mark.parametrize("setting", ["high", "medium"])
+def test_too_few_bits_are_not_used_and_that_is_said_once(matmul_precision, setting):
+    x, y = (normal(i, 30, 50, dtype=torch.float32) for i in range(2))
+    v = torch.ones(1, 1)
+    exact = gram.log_overlaps(x, v, y, v)
+    matmul_precision(setting)
+    with pytest.warns(UserWarning, match="formed in float64") as caught:
+        ours = gram.log_overlaps(x, v, y, v)
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    assert "set_float32_matmul_precision allows products of fewer bits" in message
+    # What is predicted and what would be harmless, in the units of the distance.
+    predicted, harmless = map(float, re.findall(r"\((\S+?)(?: predicted)?\)", message))
+    assert predicted > harmless > 0
+    assert torch.allclose(ours, exact, rtol=1e-6, atol=1e-6)
+    seen = []
+    original = torch.Tensor.double
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(torch.Tensor, "double", lambda self: seen.append(1) or original(self))
+        gram.log_overlaps(x, v, y, v)
+    assert seen, "the products were not formed in float64"
+
+
+def test_few_bits_that_do_no_harm_are_used_in_silence(matmul_precision):
+    matmul_precision("high")
+    x = 1e-4 * normal(0, 5, 3, dtype=torch.float32)
+    v = torch.ones(1, 1)
+    gram.log_overlaps(x, v, x, v)
+    gram.log_overlaps(x.double(), v.double(), 1e3 * x.double(), v.double())
+
+
+def test_float64_without_the_wish_for_fewer_bits_needs_no_warning():
+    x = 1e3 * normal(0, 5, 3, dtype=torch.float32)
+    v = torch.ones(1, 1)
+    assert torch.isfinite(gram.log_overlaps(x, v, x.clone(), v)).all()

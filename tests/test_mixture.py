@@ -297,3 +297,78 @@ def test_cauchy_schwarz(seed, p_size, q_size):
     p = random_mixture(seed, p_size, 2, variance=(p_size, 2))
     q = random_mixture(seed + 1, q_size, 2, variance=(q_size, 2))
     assert 2 * float(p.log_inner(q)) <= float(p.log_norm() + q.log_norm()) + 1e-12
+
+
+# ------------------------------------------------------------------ parts
+
+
+@pytest.mark.parametrize("chosen", [slice(1, 4), slice(0, 5, 2), torch.tensor([4, 0, 0])])
+@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("weighted", [True, False])
+def test_a_selection_is_the_mixture_of_these_components(chosen, variance, weighted):
+    q = random_mixture(0, 5, 3, variance=variance, weighted=weighted)
+    part = q.select(chosen)
+    v = q.component_variance.expand(5, 3)[chosen]
+    expected = GaussianMixture(q.means[chosen], v, q.weights[chosen])
+    x = normal(1, 6, 3)
+    assert part.components == 3
+    assert torch.allclose(part.weights, q.weights[chosen] / q.weights[chosen].sum())
+    assert torch.allclose(part.log_prob(x), expected.log_prob(x), rtol=1e-12)
+    assert torch.allclose(part.log_norm(), expected.log_norm(), rtol=1e-12)
+    # One variance for all stays one, and its products cheap.
+    assert part.component_variance.shape[-2] == (1 if q.component_variance.shape[-2] == 1 else 3)
+
+
+def test_selections_of_batches_and_their_gradients():
+    means = normal(0, 2, 5, 3).requires_grad_()
+    v = (0.5 + normal(1, 2, 5, 1).square()).requires_grad_()
+    weights = (0.5 + normal(2, 2, 5).square()).requires_grad_()
+    part = GaussianMixture(means, v, weights).select(slice(1, 4))
+    assert part.batch_shape == (2,)
+    assert part.means.shape == (2, 3, 3)
+    for i in range(2):
+        alone = GaussianMixture(means[i], v[i], weights[i]).select(slice(1, 4))
+        assert torch.allclose(part.log_norm()[i], alone.log_norm(), rtol=1e-12)
+    gradients = torch.autograd.grad(part.log_norm().sum(), (means, v, weights))
+    for gradient in gradients:
+        assert gradient[:, 1:4].abs().amax() > 1e-3
+        # The sum of all weights cancels, but for its rounding.
+        assert gradient[:, [0, 4]].abs().amax() < 1e-15
+
+
+# ------------------------------------------------------------------ half precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_raised_and_the_price_is_said(dtype):
+    means = normal(0, 6, 4)
+    half = means.to(dtype)
+    with pytest.warns(UserWarning, match=rf"means come in {dtype}.*exponents by up to") as caught:
+        q = GaussianMixture(half, 0.3, torch.ones(6, dtype=dtype))
+    assert len(caught) == 1
+    assert {q.means.dtype, q.component_variance.dtype, q.weights.dtype} == {torch.float32}
+    assert torch.equal(q.means, half.float())
+    # No exponent is further from that of the means before their rounding than was said.
+    said = float(str(caught[0].message).split()[-1])
+    exact = GaussianMixture(means, 0.3)
+    error = float((gram_of(exact) - gram_of(q).double()).abs().max())
+    assert 0.01 * said < error <= said
+
+
+def gram_of(q):
+    v = q.component_variance
+    return gram.log_overlaps(q.means, v, q.means, v)
+
+
+def test_wider_components_forgive_more():
+    errors = []
+    for variance in (0.1, 1.0):
+        with pytest.warns(UserWarning, match="means come in") as caught:
+            GaussianMixture(normal(0, 6, 4).half(), variance)
+        errors.append(float(str(caught[0].message).split()[-1]))
+    assert errors[0] == pytest.approx(10 * errors[1], rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_full_precision_needs_no_warning(dtype):
+    assert GaussianMixture(1e3 * normal(0, 6, 4, dtype=dtype), 0.1).means.dtype == dtype

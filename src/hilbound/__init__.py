@@ -12,9 +12,20 @@ if TYPE_CHECKING:
     from hilbound.bounds import Bound
     from hilbound.config import RunConfig
     from hilbound.errors import DataError, InputError
+    from hilbound.full_mixture import FullGaussianMixture
     from hilbound.mixture import GaussianMixture
     from hilbound.models import MixtureDensityNetwork
-    from hilbound.objectives import Likelihood, NuclearNorm, ScalarCost
+    from hilbound.objectives import (
+        DebiasedNuclearNorm,
+        DistanceNuclearNorm,
+        Likelihood,
+        NuclearNorm,
+        ScalarCost,
+        Schatten,
+        SchurCost,
+        Trace,
+        VectorCost,
+    )
     from hilbound.runs import Run
     from hilbound.training import fit, resume
     from hilbound.variance import median_variance
@@ -24,6 +35,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Bound",
     "DataError",
+    "DebiasedNuclearNorm",
+    "DistanceNuclearNorm",
+    "FullGaussianMixture",
     "GaussianMixture",
     "InputError",
     "Likelihood",
@@ -32,6 +46,10 @@ __all__ = [
     "Run",
     "RunConfig",
     "ScalarCost",
+    "Schatten",
+    "SchurCost",
+    "Trace",
+    "VectorCost",
     "__version__",
     "bounds",
     "datasets",
@@ -45,6 +63,9 @@ __all__ = [
 _HOMES = {
     "Bound": "bounds",
     "DataError": "errors",
+    "DebiasedNuclearNorm": "objectives",
+    "DistanceNuclearNorm": "objectives",
+    "FullGaussianMixture": "full_mixture",
     "GaussianMixture": "mixture",
     "InputError": "errors",
     "Likelihood": "objectives",
@@ -53,6 +74,10 @@ _HOMES = {
     "Run": "runs",
     "RunConfig": "config",
     "ScalarCost": "objectives",
+    "Schatten": "objectives",
+    "SchurCost": "objectives",
+    "Trace": "objectives",
+    "VectorCost": "objectives",
     "fit": "training",
     "median_variance": "variance",
     "resume": "training",

@@ -4,12 +4,11 @@ A :class:`Bound` holds both as logarithms, because only their difference is need
 themselves are outside float64 in high dimension.
 """
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from hilbound.functional import common_unit
+from hilbound.functional import precise_log_inner
 from hilbound.mixture import GaussianMixture
 
 
@@ -63,7 +62,5 @@ def marginal_bound(p: GaussianMixture, q: GaussianMixture) -> Bound:
     >>> float(marginal_bound(p, p).tightness)
     1.0
     """
-    unit = common_unit(p, q)
-    constant = 0.5 * p.dim * math.log(2 * math.pi * unit)
-    log_pp, log_pq, log_qq = (a.log_inner(b, unit).double() for a, b in ((p, p), (p, q), (q, q)))
-    return Bound(2 * log_pq - log_qq - constant, log_pp - constant)
+    log_pp, log_pq, log_qq = (precise_log_inner(*pair) for pair in ((p, p), (p, q), (q, q)))
+    return Bound(2 * log_pq - log_qq, log_pp)

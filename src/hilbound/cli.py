@@ -70,9 +70,9 @@ def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         panel = str(extra["panel"]) if isinstance(extra, dict) else None
         flag = "--" + name.replace("_", "-")
         kind: Any = field.annotation
-        if name == "variance":
-            kind = str
-        default = field.default
+        # What YAML holds as a number or a mapping is text on a command line.
+        kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
+        default = field.default if field.default != {} else None
         if isinstance(default, bool):
             default = "on" if default else "off"
         option = typer.Option(

@@ -62,6 +62,11 @@ class RunConfig(BaseModel):
     )
 
     objective: str = _option("nuclear", "Name of the objective.", _OBJECTIVE)
+    objective_options: dict[str, float | bool] = _option(
+        {},
+        "Option of the objective, such as power=0.7 for schatten; repeat it for more.",
+        _OBJECTIVE,
+    )
     variance: float | str = _option(
         "median",
         "Variance of the kernel between a point and a centre: a number, median, 0.5*median, "
@@ -98,6 +103,17 @@ class RunConfig(BaseModel):
     def _path_as_text(cls, data: object) -> object:
         return str(data) if isinstance(data, Path) else data
 
+    @field_validator("objective_options", mode="before")
+    @classmethod
+    def _read_pairs(cls, value: Any) -> Any:  # noqa: ANN401 - what a user wrote
+        """Read ``["power=0.7"]``, as the command line has it, as ``{"power": 0.7}``."""
+        if not isinstance(value, list):
+            return value
+        pairs = [str(pair).partition("=") for pair in value]
+        if not all(name.strip() and text.strip() for name, _, text in pairs):
+            raise ValueError("must be written as name=value")
+        return {name.strip().replace("-", "_"): text.strip() for name, _, text in pairs}
+
     @classmethod
     def create(cls, **options: Any) -> Self:  # noqa: ANN401 - checked by pydantic
         """Build a configuration; what is wrong is said in one line for each option.
@@ -113,7 +129,7 @@ class RunConfig(BaseModel):
         try:
             return cls(**options)
         except ValidationError as error:
-            raise InputError("\n".join(map(_sentence, error.errors()))) from None
+            raise InputError(_sentences(error)) from None
 
     def to_yaml(self) -> str:
         """Return the configuration as YAML, every option written out."""
@@ -141,18 +157,28 @@ class Switches(BaseModel):
         try:
             return cls(**own)
         except ValidationError as error:
-            raise InputError("\n".join(map(_sentence, error.errors()))) from None
+            raise InputError(_sentences(error)) from None
 
 
-def _sentence(error: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
-    name = ".".join(map(str, error["loc"][:1])) or "configuration"
+def _sentences(error: ValidationError) -> str:
+    """Return one line for each option; pydantic has one for each type that it might have been."""
+    lines: dict[str, str] = {}
+    for one in error.errors():
+        # Of an option of several types the place ends in the type.
+        name = ".".join(map(str, one["loc"][:-1] or one["loc"])) or "configuration"
+        lines.setdefault(name, _sentence(name, one))
+    return "\n".join(lines.values())
+
+
+def _sentence(name: str, error: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
     if error["type"] == "extra_forbidden":
         known = [*RunConfig.model_fields, *Switches.model_fields]
         hint = suggest(name, known) or f"known: {', '.join(known)}"
         return f"unknown option {name!r}: {hint}".rstrip()
     if error["type"] == "missing":
         return f"{name} is missing: name a data set or a file (hilbound list shows the names)"
-    return f"{name}: {error['msg'].lower()}, got {error['input']!r}"
+    message = error["msg"].removeprefix("Value error, ").lower()
+    return f"{name}: {message}, got {error['input']!r}"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

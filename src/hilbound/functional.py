@@ -14,10 +14,21 @@ References:
     Networks (Hu and Principe, 2025, arXiv 2509.24076).
 """
 
+import math
+
+import torch
 from torch import Tensor
 
+from hilbound import gram
+from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from hilbound.spectrum import nuclear_norm
+from hilbound.spectrum import inverse_form, nuclear_norm, schatten_power
+
+
+def _require_one_space(p: int, q: int) -> None:
+    # One coordinate would broadcast against many, and give a number.
+    if p != q:
+        raise InputError(f"p has {p} coordinates and q has {q}: both must live in the same space")
 
 
 def log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tensor:
@@ -69,6 +80,16 @@ def common_unit(p: GaussianMixture, q: GaussianMixture) -> float:
     resolves to 0.001; it cancels in every ratio, and in this unit it is never formed.
     """
     return float(p.component_variance.detach().mean() + q.component_variance.detach().mean())
+
+
+def precise_log_inner(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return :math:`\log \langle p, q \rangle` with shape ``(*)`` in float64, to be subtracted.
+
+    In float32 the sums are formed in the common unit, where they are small, and the constant is
+    added in float64: it would take the digits along that are left when two such values cancel.
+    """
+    unit = common_unit(p, q)
+    return p.log_inner(q, unit).double() - 0.5 * p.dim * math.log(2 * math.pi * unit)
 
 
 def log_fidelity(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
@@ -136,3 +157,242 @@ def negative_log_likelihood(x: Tensor, q: GaussianMixture) -> Tensor:
     """
     points = x.reshape(x.shape[0], *(1,) * len(q.batch_shape), x.shape[-1])
     return -q.log_prob(points).mean(0)
+
+
+def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
+    r"""Return the logarithm of the vector-matrix cost, to be maximised.
+
+    .. math:: k^\top G^{-1} k \le \langle p, p \rangle, \qquad
+        k_j = \langle p, q_j \rangle, \quad G_{jl} = \langle q_j, q_l \rangle,
+
+    with equality where p lies in the span of the :math:`q_j`. It is the scalar cost at the best
+    weights of the components, of any sign, so it does not depend on those that q has (a component
+    of weight zero is absent).
+
+    Args:
+        p: The data's mixture with batch shape ``(*)``.
+        q: The model's mixture with the same batch shape and M components.
+        drop: See :func:`hilbound.spectrum.inverse_form`.
+
+    Returns:
+        Logarithms with shape ``(*)``, in float64.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [1.0]]), 0.5, torch.tensor([0.9, 0.1]))
+    >>> q = GaussianMixture(p.means, 0.5)
+    >>> bool(torch.isclose(log_vector_cost(p, q), p.log_norm().double()))
+    True
+    """
+    _require_one_space(p.dim, q.dim)
+    present = q.log_weights > -math.inf
+    # Unit vectors for components: the Gram matrix then has a unit diagonal.
+    log_k = _log_projections(p, q).masked_fill(~present, -math.inf)
+    largest = log_k.detach().amax(-1, keepdim=True)
+    k = (log_k - largest).exp().unsqueeze(-1)
+    return 2 * largest.squeeze(-1) + inverse_form(_unit_gram(q, present), k, drop).squeeze(-1).log()
+
+
+def _log_projections(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return :math:`\log \langle p, q_j / |q_j| \rangle` with shape ``(*, M)``, in float64."""
+    v = q.component_variance.double()
+    row_sums = gram.log_row_sums(
+        q.means.double(),
+        v,
+        p.means.double(),
+        p.component_variance.double(),
+        p.log_weights.double(),
+    )
+    log_norms = -0.5 * (4 * math.pi * v).log().expand(*v.shape[:-1], q.dim).sum(-1)
+    return row_sums - 0.5 * log_norms
+
+
+def _unit_gram(q: GaussianMixture, present: Tensor) -> Tensor:
+    """Return the overlaps of q's components; absent ones see nothing but themselves."""
+    v = q.component_variance
+    overlaps = gram.log_overlaps(q.means, v, q.means, v).exp()
+    both = present.unsqueeze(-1) & present.unsqueeze(-2)
+    itself = torch.eye(q.components, dtype=torch.bool, device=overlaps.device)
+    return overlaps.masked_fill(~(both | itself), 0)
+
+
+def schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
+    r"""Return the matrix-matrix cost, in [0, 1], to be maximised.
+
+    .. math:: \operatorname{tr}(K_{pq} K_{qq}^{-1} K_{qp}) = \sum_i a_i\, k_i^\top G^{-1} k_i \le
+        \operatorname{tr} K_{pp} = 1
+
+    with normalised, weighted overlaps: how much of every data component, on average, lies in the
+    span of the model's. It is 1 where all of them do. Like :func:`log_vector_cost` it does not
+    depend on the weights of q.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)``.
+        q: The model's mixture with the same batch shape.
+        drop: See :func:`hilbound.spectrum.inverse_form`.
+
+    Returns:
+        Values with shape ``(*)``, in float64.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [1.0]]), 0.5)
+    >>> schur_cost(p, p).round(decimals=4)
+    tensor(1., dtype=torch.float64)
+    """
+    _require_one_space(p.dim, q.dim)
+    present = q.log_weights > -math.inf
+    overlaps = gram.log_overlaps(q.means, q.component_variance, p.means, p.component_variance)
+    k = overlaps.masked_fill(~present.unsqueeze(-1), -math.inf).exp()
+    return (p.weights * inverse_form(_unit_gram(q, present), k, drop)).sum(-1)
+
+
+def trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return the one-to-one overlap, in [0, 1], to be maximised.
+
+    .. math:: T = \sum_i \sqrt{a_i b_i}\, k_{ii}
+
+    It is 1 only where every centre sits on its own data point. :func:`fidelity` is its relaxation
+    from a given pairing to all orthogonal ones, and never smaller.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components.
+        q: The model's mixture with the same batch shape and as many components.
+
+    Raises:
+        InputError: If the numbers of components or coordinates differ.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+    >>> trace_overlap(p, p).round(decimals=4)
+    tensor(1.)
+    """
+    _require_one_space(p.dim, q.dim)
+    if p.components != q.components:
+        raise InputError(
+            f"p has {p.components} components and q has {q.components}: the trace pairs them one "
+            "to one, so both need as many; the fidelity needs no pairing"
+        )
+    # Every pair is a batch of its own, so that nothing is formed but the diagonal.
+    pairs = (
+        t.unsqueeze(-2) for t in (p.means, p.component_variance, q.means, q.component_variance)
+    )
+    log_overlaps = gram.log_overlaps(*pairs)[..., 0, 0]
+    return (0.5 * (p.log_weights + q.log_weights) + log_overlaps).exp().sum(-1)
+
+
+def schatten_overlap(
+    p: GaussianMixture, q: GaussianMixture, power: float, drop: float | None = None
+) -> Tensor:
+    r"""Return :math:`S_p = \sum_i \sigma_i^p` of the matrix of :func:`fidelity`, to be maximised.
+
+    Its limit is :math:`\min(N, M)^{1-p}`, reached by a flat spectrum. At power 1 it is the
+    fidelity; below 1 it favours diverse centres, and its maximum is no longer at q = p: it is a
+    counterweight to the blur that mini-batches cause, to be calibrated.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components.
+        q: The model's mixture with the same batch shape and M components.
+        power: The power in (0, 1].
+        drop: See :func:`hilbound.spectrum.schatten_power`.
+
+    Returns:
+        Sums with shape ``(*)``.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [99.0]]), 0.5)
+    >>> schatten_overlap(p, p, power=0.5).round(decimals=4)
+    tensor(1.4142)
+    """
+    return schatten_power(p.log_overlaps(q).exp(), power, drop)
+
+
+def debiased_fidelity(
+    p: GaussianMixture,
+    p_copy: GaussianMixture | None,
+    q: GaussianMixture,
+    q_copy: GaussianMixture,
+    weight: float = 0.5,
+) -> Tensor:
+    r"""Return a divergence that undoes the mini-batch's bias of the fidelity, to be minimised.
+
+    .. math:: D = \tfrac12 F(p, \tilde p) + \lambda F(q, \tilde q)
+        - \tfrac12 F(p, q) - \tfrac12 F(p, \tilde q)
+
+    with independent batches :math:`p, \tilde p` of the data and :math:`q, \tilde q` of the model.
+    At :math:`\lambda = \tfrac12` its expectation is 0 at q = p by construction. The self term is to
+    the fidelity what :math:`\langle q, q \rangle` is to the scalar cost: the contrast.
+
+    Args:
+        p: A batch of the data, with batch shape ``(*)``.
+        p_copy: An independent batch of the data, or ``None`` to drop the data's own term, which
+            sends no gradient to the model.
+        q: A batch of the model, with the same batch shape.
+        q_copy: An independent batch of the model.
+        weight: The weight :math:`\lambda` of the model's own term.
+
+    Returns:
+        Values with shape ``(*)``; a single one can be negative.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+    >>> debiased_fidelity(p, p, p, p).abs().round(decimals=4)
+    tensor(0.)
+    """
+    own = 0.0 if p_copy is None else 0.5 * fidelity(p, p_copy)
+    return own + weight * fidelity(q, q_copy) - 0.5 * (fidelity(p, q) + fidelity(p, q_copy))
+
+
+def distance_nuclear_norm(x: Tensor, y: Tensor) -> Tensor:
+    r"""Return the nuclear norm of the squared distances, without the Gaussian, to be minimised.
+
+    .. math:: \Big\| \frac{1}{\sqrt{NM}} \big( |x_i - y_j|^2 \big)_{ij} \Big\|_*
+        \ge \frac1N \sum_i |x_i - \bar x|^2
+
+    An ablation. The matrix has rank at most d + 2, so its norm sees little more than second
+    moments, and its lower limit, the total variance of x, asks y to collapse to the mean.
+
+    Args:
+        x: Points with shape ``(*, N, d)``.
+        y: Points with shape ``(*, M, d)``.
+
+    Returns:
+        Norms with shape ``(*)``, in squared units of the points.
+
+    >>> import torch
+    >>> x, y = torch.tensor([[-1.0], [1.0]]), torch.tensor([[0.0]])
+    >>> distance_nuclear_norm(x, y).round(decimals=4)
+    tensor(1.)
+    """
+    _require_one_space(x.shape[-1], y.shape[-1])
+    scale = math.sqrt(x.shape[-2] * y.shape[-2])
+    return nuclear_norm(gram.squared_distances(x, y) / scale)
+
+
+def conditional_log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return the logarithm of the conditional scalar cost, one number, to be maximised.
+
+    .. math:: \log \frac{\big(\tfrac1B \sum_b \langle p_b, q_b \rangle\big)^2}
+        {\tfrac1B \sum_b \langle q_b, q_b \rangle}
+        \le \log \tfrac1B \sum_b \langle p_b, p_b \rangle
+
+    by Cauchy-Schwarz for the B conditions together. Both means sit inside a logarithm, so a batch
+    is needed.
+
+    Args:
+        p: Mixtures of the data with batch shape ``(B,)``, one for each condition.
+        q: Mixtures of the model with the same batch shape.
+
+    Raises:
+        InputError: If a mixture has another batch shape than ``(B,)``.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
+    >>> bool(torch.isclose(conditional_log_scalar_cost(p, p), p.log_norm()[0]))
+    True
+    """
+    if len(p.batch_shape) != 1 or p.batch_shape != q.batch_shape:
+        raise InputError(
+            "p and q must both have batch shape (B,), one mixture for each condition, got "
+            f"{tuple(p.batch_shape)} and {tuple(q.batch_shape)}"
+        )
+    cross, own = p.log_inner(q), q.log_norm()
+    return 2 * torch.logsumexp(cross, 0) - torch.logsumexp(own, 0) - math.log(len(own))

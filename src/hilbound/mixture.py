@@ -7,6 +7,7 @@ Inner products of two of them are double sums of Gaussians (:mod:`hilbound.gram`
 """
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,15 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from hilbound import gram
+from hilbound.arguments import (
+    as_component_variance,
+    as_coordinates,
+    as_log_weights,
+    as_posterior,
+    as_values,
+    at_least_float32,
+    rest_of,
+)
 from hilbound.errors import InputError
 
 
@@ -21,7 +31,8 @@ class GaussianMixture(Distribution):
     r"""A mixture :math:`q(x) = \sum_k b_k N(x - m_k; v_k)` with diagonal variances.
 
     Args:
-        means: Centres of the components, with shape ``(*batch, K, d)``.
+        means: Centres of the components, with shape ``(*batch, K, d)``. Half precision is raised
+            to float32, with a warning that predicts the error of its rounding.
         variance: Variance of the components: a number, or a tensor that broadcasts to
             ``(*batch, K, d)``. It is a variance, not a standard deviation.
         weights: Weights of the components, with shape ``(*batch, K)``, not negative; they are
@@ -60,9 +71,9 @@ class GaussianMixture(Distribution):
                 f"means must be a floating-point tensor with shape (*batch, K, d), K and d > 0, "
                 f"got {means.dtype} with shape {tuple(means.shape)}"
             )
-        self.means = means
-        self.component_variance = _as_component_variance(variance, means)
-        self._log_weights = None if weights is None else _as_log_weights(weights, means)
+        self.means = means = at_least_float32(means, variance)
+        self.component_variance = as_component_variance(variance, means)
+        self._log_weights = None if weights is None else as_log_weights(weights, means)
         # torch's own switch is read from the class, or from the argument where it is given.
         if self._validate_args if validate_args is None else validate_args:
             self._check_values(weights)
@@ -120,20 +131,33 @@ class GaussianMixture(Distribution):
         """Return log densities with shape ``(*sample, *batch)`` of ``(*sample, *batch, d)``."""
         if self._validate_args:
             self._check_dim("value", value.shape[-1])
-        batch = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-        value = value.expand((*batch, self.dim))
-        # A point is a component of variance zero: its inner product with q is q(x). Rows of one
-        # mixture go through the streamed sums together, as one block of points.
-        lead = len(batch) - len(self.batch_shape)
-        points = value.movedim(tuple(range(lead)), tuple(range(len(batch) - lead, len(batch))))
-        points = points.reshape((*self.batch_shape, -1, self.dim))
+        points, sample_shape = self._as_rows(value)
+        if points.numel() == 0:
+            # Nothing to sum; still a function of the means, so that a backward pass goes through.
+            return self._as_samples((points + self.means.sum()).sum(-1), sample_shape)
+        # A point is a component of variance zero: its inner product with q is q(x).
         log_density = gram.log_row_sums(
             points, points.new_zeros(1, 1), self.means, self.component_variance, self.log_weights
         )
-        log_density = log_density.reshape((*self.batch_shape, *batch[:lead]))
-        return log_density.movedim(
-            tuple(range(len(self.batch_shape), len(batch))), tuple(range(lead))
-        )
+        return self._as_samples(log_density, sample_shape)
+
+    def _as_rows(self, value: Tensor) -> tuple[Tensor, torch.Size]:
+        """Return ``(*sample, *batch, d)`` as ``(*batch, n, d)``, and the sample shape.
+
+        Rows of one mixture go through the sums together, as one block of points.
+        """
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        value = value.expand((*shape, value.shape[-1]))
+        lead = len(shape) - len(self.batch_shape)
+        value = value.movedim(tuple(range(lead)), tuple(range(len(shape) - lead, len(shape))))
+        count = math.prod(shape[:lead])
+        return value.reshape((*self.batch_shape, count, value.shape[-1])), shape[:lead]
+
+    def _as_samples(self, rows: Tensor, sample_shape: torch.Size) -> Tensor:
+        """Return ``(*batch, n, *rest)`` as ``(*sample, *batch, *rest)``."""
+        batch, lead = len(self.batch_shape), len(sample_shape)
+        rows = rows.reshape((*self.batch_shape, *sample_shape, *rows.shape[batch + 1 :]))
+        return rows.movedim(tuple(range(batch, batch + lead)), tuple(range(lead)))
 
     def sample(
         self,
@@ -142,18 +166,37 @@ class GaussianMixture(Distribution):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Draw points with shape ``(*sample, *batch, d)``; no gradient flows through them."""
-        count = math.prod(sample_shape)
         with torch.no_grad():
-            weights = self.weights.reshape(-1, self.components)
-            chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
-            chosen = chosen.T.reshape(*sample_shape, *self.batch_shape, 1, 1)
-            shape = (*sample_shape, *self.batch_shape, self.dim)
-            index = chosen.expand(*shape[:-1], 1, self.dim)
-            lead = (*sample_shape, *self.means.shape)
-            means = self.means.expand(lead).gather(-2, index).squeeze(-2)
-            variances = self.component_variance.expand(lead).gather(-2, index).squeeze(-2)
-            noise = torch.randn(shape, generator=generator, dtype=means.dtype, device=means.device)
-            return means + variances.sqrt() * noise
+            return self.rsample(sample_shape, generator=generator)
+
+    def rsample(
+        self,
+        sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size(),  # noqa: B008 - torch's signature
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        r"""Draw points with shape ``(*sample, *batch, d)`` that follow the means and variances.
+
+        .. math:: x = m_k + \sqrt{v_k}\, \varepsilon, \qquad k \sim b,
+            \quad \varepsilon \sim N(0; 1)
+
+        The gradient to means and variances is that of the chosen component, an unbiased one of
+        every expectation :math:`E f(x)` at given weights. **Weights get no gradient**: the choice
+        of k does not move with them. That is why ``has_rsample`` stays ``False``, by which torch
+        promises a gradient to every parameter.
+
+        >>> means = torch.tensor([[0.0], [9.0]], requires_grad=True)
+        >>> GaussianMixture(means, 0.5, torch.tensor([0.0, 1.0])).rsample((4,)).sum().backward()
+        >>> means.grad.squeeze(-1)
+        tensor([0., 4.])
+        """
+        chosen = choose(self.weights, torch.Size(sample_shape), generator)
+        means, v = self.means[chosen], self.component_variance
+        variances = v.expand((*self.means.shape[:-1], v.shape[-1]))[chosen]
+        noise = torch.randn(
+            means.shape, generator=generator, dtype=means.dtype, device=means.device
+        )
+        return means + variances.sqrt() * noise
 
     def log_inner(self, other: "GaussianMixture", unit: float = gram.PLAIN_UNIT) -> Tensor:
         r"""Return :math:`\log \langle q, p \rangle = \log \int q p`, with shape ``(*batch)``.
@@ -200,21 +243,102 @@ class GaussianMixture(Distribution):
         )
         return log_k + 0.5 * (self.log_weights.unsqueeze(-1) + other.log_weights.unsqueeze(-2))
 
+    def select(self, components: slice | Tensor) -> "GaussianMixture":
+        """Return the mixture of some of the components, their weights scaled to sum to one.
+
+        Args:
+            components: A slice, or indices with shape ``(m,)``.
+
+        >>> q = GaussianMixture(torch.tensor([[0.0], [1.0], [2.0]]), 0.5)
+        >>> q.select(slice(0, 2)).means.squeeze(-1)
+        tensor([0., 1.])
+        """
+        v = self.component_variance
+        return GaussianMixture(
+            self.means[..., components, :],
+            v[..., components, :] if v.shape[-2] > 1 else v,
+            None if self._log_weights is None else self.weights[..., components],
+            validate_args=False,
+        )
+
+    def marginal(self, dims: Sequence[int]) -> "GaussianMixture":
+        """Return the distribution of some of the coordinates, in the order given.
+
+        Args:
+            dims: Coordinates, each once; negative ones count from the end.
+
+        Raises:
+            InputError: If there are none, one comes twice, or one is out of range.
+
+        >>> GaussianMixture(torch.tensor([[0.0, 1.0, 2.0]]), 0.5).marginal([2, 0]).means
+        tensor([[2., 0.]])
+        """
+        coordinates = as_coordinates(dims, self.dim)
+        v = self.component_variance
+        return self._with(
+            self.means[..., coordinates], v[..., coordinates] if v.shape[-1] > 1 else v
+        )
+
+    def condition(self, dims: Sequence[int], values: Tensor) -> "GaussianMixture":
+        r"""Return the distribution of the other coordinates where those in ``dims`` are given.
+
+        .. math:: q(x_R \mid x_D = y) = \sum_k w_k N(x_R - m_{kR}; v_{kR}), \qquad
+            w_k \propto b_k N(y - m_{kD}; v_{kD})
+
+        because the coordinates of a component with diagonal variance are independent. The weights
+        stay logarithms, so that a component far from y may still rule far from the others.
+
+        Args:
+            dims: The given coordinates, each once; negative ones count from the end.
+            values: Their values with shape ``(*sample, len(dims))``, or with
+                ``(*sample, *batch, len(dims))`` where the mixture has a batch shape.
+
+        Returns:
+            Mixtures with batch shape ``(*sample, *batch)`` over the remaining coordinates.
+
+        Raises:
+            InputError: If ``dims`` or the shape of ``values`` does not fit, no coordinate remains,
+                or no component has a density at a value that the dtype can hold, even as a log.
+
+        >>> q = GaussianMixture(torch.tensor([[0.0, -1.0], [9.0, 1.0]]), 0.5)
+        >>> q.condition([0], torch.tensor([[0.0], [9.0], [4.5]])).mean.squeeze(-1)
+        tensor([-1.,  1.,  0.])
+        """
+        given = as_coordinates(dims, self.dim)
+        rest = self.marginal(rest_of(given, self.dim))
+        known = self.marginal(given)
+        points, sample_shape = known._as_rows(as_values(values, len(given), self.means))
+        v = known.component_variance
+        # In this unit, which cancels, the logarithms stay small and keep their digits.
+        unit = float(v.detach().mean())
+        log_joint = known.log_weights.unsqueeze(-2) + gram.log_inner_products(
+            points, points.new_zeros(1, 1), known.means, v, unit
+        )
+        conditional = rest.expand((*sample_shape, *self.batch_shape))
+        conditional._log_weights = self._as_samples(as_posterior(log_joint), sample_shape)
+        return conditional
+
+    def _with(self, means: Tensor, variance: Tensor) -> "GaussianMixture":
+        """Return a mixture of other components with the same weights."""
+        other = GaussianMixture(means, variance, validate_args=False)
+        other._log_weights = self._log_weights
+        other._validate_args = self._validate_args
+        return other
+
     def expand(
         self,
         batch_shape: torch.Size | list[int] | tuple[int, ...],
         _instance: Distribution | None = None,
     ) -> "GaussianMixture":
         """Return the mixture with its batch shape broadcast to ``batch_shape``."""
-        shape = (*batch_shape, self.components, self.dim)
+        lead = tuple(batch_shape)
         v = self.component_variance
-        weights = None if self._log_weights is None else self.weights.expand(shape[:-1])
-        return GaussianMixture(
-            self.means.expand(shape),
-            v.expand(*batch_shape, *v.shape[-2:]),
-            weights,
-            validate_args=False,
+        other = self._with(
+            self.means.expand((*lead, *self.means.shape[-2:])), v.expand((*lead, *v.shape[-2:]))
         )
+        if self._log_weights is not None:
+            other._log_weights = self._log_weights.expand((*lead, self.components))
+        return other
 
     def _check_dim(self, name: str, dim: int) -> None:
         if dim != self.dim:
@@ -233,35 +357,22 @@ class GaussianMixture(Distribution):
         )
 
 
-def _expands_to(tensor: Tensor, shape: torch.Size) -> bool:
-    try:
-        broadcast: torch.Size = torch.broadcast_shapes(tensor.shape, shape)
-    except RuntimeError:
-        return False
-    return broadcast == shape
+def choose(
+    weights: Tensor, sample_shape: torch.Size, generator: torch.Generator | None
+) -> tuple[Tensor, ...]:
+    """Draw components of mixtures by their weights, with shape ``(*batch, K)``.
 
-
-def _as_component_variance(variance: float | Tensor, means: Tensor) -> Tensor:
-    """Bring a variance to shape ``(*, K or 1, d or 1)``, which :mod:`hilbound.gram` reads."""
-    v = torch.as_tensor(variance, dtype=means.dtype, device=means.device)
-    if not _expands_to(v, means.shape):
-        raise InputError(
-            f"variance with shape {tuple(v.shape)} does not broadcast to the means' shape "
-            f"{tuple(means.shape)}: give a number, or one value per component with shape "
-            f"{(*means.shape[:-1], 1)}"
-        )
-    return v.reshape((1,) * max(0, 2 - v.ndim) + v.shape)
-
-
-def _as_log_weights(weights: Tensor, means: Tensor) -> Tensor:
-    if weights.shape[-1:] != means.shape[-2:-1] or not _expands_to(weights, means.shape[:-1]):
-        raise InputError(
-            f"weights must have shape {tuple(means.shape[:-1])}, one per component, "
-            f"got {tuple(weights.shape)}"
-        )
-    weights = weights.to(means).expand(means.shape[:-1])
-    weights = weights / weights.sum(-1, keepdim=True)
-    # log 0 would send an infinite gradient back to a weight that plays no part, and the reciprocal
-    # of a number below the normal ones overflows just the same.
-    present = weights >= torch.finfo(weights.dtype).tiny
-    return weights.where(present, 1).log().masked_fill(~present, -math.inf)
+    Returns:
+        Indices into the leading axes of any tensor with shape ``(*batch, K, ...)``; what they
+        select has shape ``(*sample, *batch, ...)``.
+    """
+    batch_shape, shape = weights.shape[:-1], (*sample_shape, *weights.shape[:-1])
+    if 0 in shape:  # which torch's draw refuses
+        chosen = torch.zeros(shape, dtype=torch.long, device=weights.device)
+    else:
+        rows = weights.detach().reshape(-1, weights.shape[-1])
+        count = math.prod(sample_shape)
+        chosen = torch.multinomial(rows, count, replacement=True, generator=generator)
+        chosen = chosen.T.reshape(shape)
+    axes = [torch.arange(n, device=weights.device) for n in batch_shape]
+    return (*(torch.meshgrid(*axes, indexing="ij") if axes else ()), chosen)

@@ -45,7 +45,8 @@ class DensityModule(L.LightningModule):
         """Return the data's mixture and the model's, for the noise of this step."""
         variance = self.objective.component_variance(self._variance())
         generator = stream(self.config.seed, purpose, index, self.global_rank, device=self.device)
-        noise = self.model.noise(self.config.centers or self.config.batch_size, generator)
+        centers = len(batch) if self.objective.paired else self.config.centers
+        noise = self.model.noise(centers or self.config.batch_size, generator)
         try:
             q = self.model(noise)
         except InputError as error:

@@ -1,4 +1,4 @@
-r"""Nuclear norms with the polar factor as gradient.
+r"""Nuclear norms and Schatten powers with closed-form gradients, and inverse quadratic forms.
 
 For a thin singular value decomposition :math:`A = U S V^\top` the nuclear norm is
 :math:`\|A\|_* = \sum_i s_i`, and where all :math:`s_i > 0` its gradient is the polar factor
@@ -10,6 +10,7 @@ largest singular value, which hold rounding noise, are left out.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +30,23 @@ def _require_finite(matrix: Tensor) -> None:
         )
 
 
+def check_drop(drop: float | None, *, all_may_go: bool = True) -> None:
+    """Raise an InputError if ``drop`` is no share of the largest value.
+
+    Args:
+        drop: The share, or ``None`` for the default.
+        all_may_go: Whether it may be 1, which leaves every direction out.
+
+    >>> check_drop(-0.5)
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.InputError: drop must lie in [0, 1], got -0.5: it is a share of the largest
+    """
+    if drop is not None and not (0 <= drop < 1 or (all_may_go and drop == 1)):
+        allowed = "[0, 1]" if all_may_go else "[0, 1)"
+        raise InputError(f"drop must lie in {allowed}, got {drop}: it is a share of the largest")
+
+
 def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the thin SVD; a failure to converge is retried in float64, and said."""
     _require_finite(matrix)
@@ -46,19 +64,57 @@ def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u.to(matrix.dtype), s.to(matrix.dtype), vh.to(matrix.dtype)
 
 
-class _NuclearNorm(torch.autograd.Function):
+class _SchattenPower(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, drop: float) -> Tensor:  # noqa: ANN401 - torch's own type
+    def forward(ctx: Any, matrix: Tensor, power: float, drop: float) -> Tensor:  # noqa: ANN401 - torch's own type
         u, s, vh = _decompose(matrix)
-        kept = s > drop * s[..., :1]
-        ctx.save_for_backward((u * kept.unsqueeze(-2).to(u.dtype)) @ vh)
-        return s.sum(-1)
+        largest = s[..., :1]
+        kept = s > drop * largest
+        slope = power * s.where(kept, 1).pow(power - 1).where(kept, 0)
+        ctx.save_for_backward((u * slope.unsqueeze(-2)) @ vh)
+        return s.pow(power).sum(-1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 - torch's own
-        (polar,) = ctx.saved_tensors
-        return grads[0][..., None, None] * polar, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - torch's own
+        (slope,) = ctx.saved_tensors
+        return grads[0][..., None, None] * slope, None, None
+
+
+def schatten_power(matrix: Tensor, power: float, drop: float | None = None) -> Tensor:
+    r"""Return :math:`S_p(A) = \sum_i s_i(A)^p`, with the gradient :math:`p\, U S^{p-1} V^\top`.
+
+    Args:
+        matrix: Real matrices with shape ``(*, N, M)``.
+        power: The power p in (0, 1]; at 1 it is the nuclear norm.
+        drop: Singular directions with :math:`s_i \le \text{drop} \cdot s_1` are left out of the
+            gradient (never of the value). The default is the rounding unit of the dtype, below
+            which a computed direction is noise. For p < 1 it is also the floor under S: the pull
+            on a direction is at most :math:`p\,(\text{drop} \cdot s_1)^{p-1}`. A larger one
+            silences the tail of the spectrum, and with it the pull towards diverse centres.
+
+    Returns:
+        The sums, with shape ``(*)``.
+
+    Raises:
+        InputError: If the power is not in (0, 1] or drop not in [0, 1], or the matrix holds NaN or
+            infinite values.
+
+    >>> a = torch.tensor([[4.0, 0.0], [0.0, -9.0]], requires_grad=True)
+    >>> total = schatten_power(a, 0.5)
+    >>> total.backward()
+    >>> float(total.detach()), (1 / a.grad.diagonal()).tolist()
+    (5.0, [4.0, -6.0])
+    """
+    if not 0 < power <= 1:
+        raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
+    check_drop(drop)
+    if drop is None:
+        drop = torch.finfo(matrix.dtype).eps
+    if torch.is_grad_enabled() and matrix.requires_grad:
+        total: Tensor = _SchattenPower.apply(matrix, power, drop)  # type: ignore[no-untyped-call]  # torch's
+        return total
+    return singular_values(matrix).pow(power).sum(-1)
 
 
 def nuclear_norm(matrix: Tensor, drop: float | None = None) -> Tensor:
@@ -66,10 +122,7 @@ def nuclear_norm(matrix: Tensor, drop: float | None = None) -> Tensor:
 
     Args:
         matrix: Real matrices with shape ``(*, N, M)``.
-        drop: Singular directions with :math:`s_i \le \text{drop} \cdot s_1` are left out of the
-            gradient (never of the value). The default is the rounding unit of the dtype, below
-            which a computed direction is noise; a larger one silences the tail of the spectrum,
-            and with it the pull towards diverse centres.
+        drop: See :func:`schatten_power`.
 
     Returns:
         The norms, with shape ``(*)``.
@@ -83,12 +136,7 @@ def nuclear_norm(matrix: Tensor, drop: float | None = None) -> Tensor:
     >>> float(norm.detach()), a.grad.tolist()
     (7.0, [[1.0, 0.0], [0.0, -1.0]])
     """
-    if drop is None:
-        drop = torch.finfo(matrix.dtype).eps
-    if torch.is_grad_enabled() and matrix.requires_grad:
-        norm: Tensor = _NuclearNorm.apply(matrix, drop)  # type: ignore[no-untyped-call]  # torch's
-        return norm
-    return singular_values(matrix).sum(-1)
+    return schatten_power(matrix, 1.0, drop)
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -123,3 +171,56 @@ def effective_rank(values: Tensor) -> Tensor:
     share = values / values.sum(-1, keepdim=True)
     entropy: Tensor = torch.special.entr(share).sum(-1)
     return entropy.exp()
+
+
+def inverse_form(gram: Tensor, vectors: Tensor, drop: float | None = None) -> Tensor:
+    r"""Return :math:`k^\top G^{-1} k` for every column k: the squared norm of a projection.
+
+    With G the Gram matrix of unit vectors and k the inner products of another vector with them, it
+    is how much of that vector lies in their span. Where G is singular to rounding (centres that
+    coincide), the span is that of the directions above the line, so the value is a little too small
+    there, but for the rounding of G itself. It is computed in float64.
+
+    Args:
+        gram: Symmetric positive semidefinite matrices with shape ``(*, M, M)``.
+        vectors: Columns with shape ``(*, M, N)``.
+        drop: Eigenvectors of G with eigenvalues at or below ``drop`` times the largest are left
+            out. The default is M times the rounding unit of the dtype that ``gram`` comes in: below
+            it an eigenvalue is noise, and its reciprocal would rule the gradient. A larger one
+            lowers the value.
+
+    Returns:
+        Values with shape ``(*, N)``, differentiable twice.
+
+    Raises:
+        InputError: If drop is not in [0, 1), or ``gram`` holds NaN or infinite values.
+
+    >>> inverse_form(torch.eye(2), torch.tensor([[3.0], [4.0]]))
+    tensor([25.], dtype=torch.float64)
+    """
+    check_drop(drop, all_may_go=False)
+    if drop is None:
+        drop = gram.shape[-1] * torch.finfo(gram.dtype).eps
+    gram, vectors = gram.double(), vectors.double()
+    with torch.no_grad():
+        pseudo_inverse = _pseudo_inverse(gram, drop)
+        solution = pseudo_inverse(vectors)
+    # The value is the maximum over w of 2 k'w - w'Gw, so w need not be differentiated for the first
+    # derivative; one step of refinement, which changes nothing else, carries the second.
+    solution = solution + pseudo_inverse(vectors - gram @ solution)
+    form: Tensor = (solution * (2 * vectors - gram @ solution)).sum(-2)
+    return form
+
+
+def _pseudo_inverse(gram: Tensor, drop: float) -> Callable[[Tensor], Tensor]:
+    """Return the product with the inverse of ``gram`` above the line ``drop``."""
+    _require_finite(gram)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    # The least pivot bounds the least eigenvalue from above: one near the line is a reason to look.
+    near = 100 * gram.shape[-1] * drop
+    if not failed.any() and float(factor.diagonal(dim1=-2, dim2=-1).amin()) ** 2 > near:
+        return lambda b: torch.cholesky_solve(b, factor)
+    values, basis = torch.linalg.eigh(gram)
+    kept = values > drop * values[..., -1:]
+    inverse = values.where(kept, 1).reciprocal().where(kept, 0).unsqueeze(-1)
+    return lambda b: basis @ (inverse * (basis.mT @ b))

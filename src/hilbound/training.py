@@ -26,7 +26,7 @@ from hilbound.config import RunConfig
 from hilbound.datasets import Dataset
 from hilbound.errors import InputError
 from hilbound.models import MixtureDensityNetwork, build_model
-from hilbound.objectives import OBJECTIVES, Objective
+from hilbound.objectives import Objective, create_objective
 from hilbound.quiet import quiet_lightning
 from hilbound.runs import Run, fingerprint, refuse_occupied
 from hilbound.seeding import stream
@@ -99,12 +99,17 @@ def plan(config: RunConfig) -> Plan:
     Raises:
         InputError: If a name is unknown, the data cannot be used, or options contradict each other.
     """
-    objective = OBJECTIVES[config.objective]()
+    objective = create_objective(config.objective, **config.objective_options)
     dataset = load_dataset(config)
     schedule = parse_variance(config.variance, dataset.train, stream(config.seed, "median"))
     if config.learn_variance and not schedule.constant:
         raise InputError(
             f"variance {config.variance!r} is a schedule, and learn_variance learns it: use one"
+        )
+    if objective.paired and config.centers not in {None, config.batch_size}:
+        raise InputError(
+            f"objective {config.objective!r} pairs every centre with a data point: leave centers "
+            f"out, or give as many as batch_size ({config.batch_size}), got {config.centers}"
         )
     if config.batch_size > len(dataset.train):
         log.warning(

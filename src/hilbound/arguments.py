@@ -1,0 +1,149 @@
+"""How the arguments of a mixture are read: shapes, defaults and what is refused."""
+
+import math
+import operator
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hilbound import gram
+from hilbound.errors import InputError
+
+
+def at_least_float32(means: Tensor, variance: float | Tensor) -> Tensor:
+    """Raise half precision to float32, and say what its rounding has already cost."""
+    if means.dtype not in {torch.float16, torch.bfloat16}:
+        return means
+    smallest = float(torch.as_tensor(variance).detach().min())
+    error = gram.exponent_error(means, means, 2 * smallest) if smallest > 0 else math.inf
+    warnings.warn(
+        f"means come in {means.dtype}: inner products are formed in float32, but the rounding of "
+        f"the means themselves may change exponents by up to {error:.2g}",
+        stacklevel=3,
+    )
+    return means.float()
+
+
+def _expands_to(tensor: Tensor, shape: torch.Size) -> bool:
+    try:
+        broadcast: torch.Size = torch.broadcast_shapes(tensor.shape, shape)
+    except RuntimeError:
+        return False
+    return broadcast == shape
+
+
+def as_component_variance(variance: float | Tensor, means: Tensor) -> Tensor:
+    """Bring a variance to shape ``(*, K or 1, d or 1)``, which :mod:`hilbound.gram` reads.
+
+    Raises:
+        InputError: If it does not broadcast to the means' shape.
+    """
+    v = torch.as_tensor(variance, dtype=means.dtype, device=means.device)
+    if not _expands_to(v, means.shape):
+        raise InputError(
+            f"variance with shape {tuple(v.shape)} does not broadcast to the means' shape "
+            f"{tuple(means.shape)}: give a number, or one value per component with shape "
+            f"{(*means.shape[:-1], 1)}"
+        )
+    return v.reshape((1,) * max(0, 2 - v.ndim) + v.shape)
+
+
+def as_log_weights(weights: Tensor, means: Tensor) -> Tensor:
+    """Return logarithms of weights divided by their sum, with shape ``(*, K)``, none for zero.
+
+    Raises:
+        InputError: If there is not one weight for each component.
+    """
+    if weights.shape[-1:] != means.shape[-2:-1] or not _expands_to(weights, means.shape[:-1]):
+        raise InputError(
+            f"weights must have shape {tuple(means.shape[:-1])}, one per component, "
+            f"got {tuple(weights.shape)}"
+        )
+    weights = weights.to(means).expand(means.shape[:-1])
+    weights = weights / weights.sum(-1, keepdim=True)
+    # log 0 would send an infinite gradient back to a weight that plays no part, and the reciprocal
+    # of a number below the normal ones overflows just the same.
+    present = weights >= torch.finfo(weights.dtype).tiny
+    return weights.where(present, 1).log().masked_fill(~present, -math.inf)
+
+
+def as_coordinates(dims: Sequence[int], dim: int) -> list[int]:
+    """Return distinct coordinates between 0 and ``dim - 1``; negative ones count from the end.
+
+    Raises:
+        InputError: If there are none, one comes twice, or one is no integer or out of range.
+
+    >>> as_coordinates((2, -3), 3)
+    [2, 0]
+    """
+    try:
+        given = [operator.index(c) for c in dims]
+    except TypeError:
+        raise InputError(
+            f"dims must be a sequence of whole numbers, such as [0, 2], got {dims!r}"
+        ) from None
+    if not given or not all(-dim <= c < dim for c in given):
+        raise InputError(
+            f"dims must name one or more of the {dim} coordinates, 0 to {dim - 1} "
+            f"(or -{dim} to -1 from the end), got {given}"
+        )
+    coordinates = [c % dim for c in given]
+    if len(set(coordinates)) < len(coordinates):
+        raise InputError(f"dims must name every coordinate once, got {given}")
+    return coordinates
+
+
+def as_values(values: Tensor, count: int, means: Tensor) -> Tensor:
+    """Return values of ``count`` coordinates, shape ``(*, count)``, in the dtype of the means.
+
+    Raises:
+        InputError: If the last axis is another, or the others don't broadcast with the batch.
+    """
+    values = torch.as_tensor(values, dtype=means.dtype, device=means.device)
+    try:
+        torch.broadcast_shapes(values.shape[:-1], means.shape[:-2])
+        fits = values.shape[-1:] == (count,)
+    except RuntimeError:
+        fits = False
+    if not fits:
+        batch = tuple(means.shape[:-2])
+        raise InputError(
+            f"values must have shape (*, {count}), one for each of dims"
+            f"{f', and broadcast to the batch shape {batch}' if batch else ''}, "
+            f"got {tuple(values.shape)}"
+        )
+    return values
+
+
+def rest_of(coordinates: Sequence[int], dim: int) -> list[int]:
+    """Return the coordinates that are not given, in order.
+
+    Raises:
+        InputError: If all are given.
+
+    >>> rest_of([0, 2], 3)
+    [1]
+    """
+    rest = [c for c in range(dim) if c not in set(coordinates)]
+    if not rest:
+        raise InputError(
+            f"dims names all {dim} coordinates: leave at least one whose distribution is wanted, "
+            "or ask log_prob for the density at a point"
+        )
+    return rest
+
+
+def as_posterior(log_joint: Tensor) -> Tensor:
+    """Return the logarithms of weights that are known up to a factor, with shape ``(*, K)``.
+
+    Raises:
+        InputError: If they are all zero, even as logarithms, or one is not a number.
+    """
+    if not (log_joint.amax(-1) > -math.inf).all():
+        raise InputError(
+            "values must be finite and near enough to a component that the logarithm of its "
+            f"density is a number in {log_joint.dtype}"
+        )
+    return log_joint.log_softmax(-1)
