@@ -68,7 +68,7 @@ def as_dense(q):
 
 def as_dtype(q, dtype):
     """The same mixture in another precision."""
-    weights = None if q._log_weights is None else q.weights.to(dtype)
+    weights = q.weights.to(dtype)
     return GaussianMixture(q.means.to(dtype), q.component_variance.to(dtype), weights)
 
 

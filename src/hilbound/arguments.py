@@ -50,12 +50,14 @@ def as_component_variance(variance: float | Tensor, means: Tensor) -> Tensor:
     return v.reshape((1,) * max(0, 2 - v.ndim) + v.shape)
 
 
-def as_log_weights(weights: Tensor, means: Tensor) -> Tensor:
-    """Return logarithms of weights divided by their sum, with shape ``(*, K)``, none for zero.
+def as_log_weights(weights: Tensor | None, means: Tensor) -> Tensor:
+    """Return logarithms of the weights' shares, with shape ``(*, K)``; equal ones for ``None``.
 
     Raises:
         InputError: If there is not one weight for each component.
     """
+    if weights is None:
+        return means.new_full(means.shape[:-1], -math.log(means.shape[-2]))
     if weights.shape[-1:] != means.shape[-2:-1] or not _expands_to(weights, means.shape[:-1]):
         raise InputError(
             f"weights must have shape {tuple(means.shape[:-1])}, one per component, "

@@ -9,22 +9,22 @@ components in few coordinates; the objectives take :class:`~hilbound.mixture.Gau
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal, constraints
+from torch.distributions import MultivariateNormal
 from torch.utils.checkpoint import checkpoint
 
 from hilbound.arguments import as_coordinates, as_posterior, as_values, rest_of
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture, choose
+from hilbound.mixture_base import Mixture
 
 # Entries of the pairs' covariances that are held at a time: 128 MiB in float64.
 _BLOCK_ENTRIES = 2**24
 
 
-class FullGaussianMixture(Distribution):
+class FullGaussianMixture(Mixture):
     r"""A mixture :math:`q(x) = \sum_k b_k N(x - m_k; S_k)` with full covariances.
 
     Args:
@@ -42,10 +42,6 @@ class FullGaussianMixture(Distribution):
     >>> conditional.mean, conditional.component_covariance.squeeze()
     (tensor([0.5000]), tensor(1.5000))
     """
-
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    support = constraints.real_vector
-    has_rsample = False
 
     def __init__(
         self,
@@ -72,16 +68,6 @@ class FullGaussianMixture(Distribution):
         """Take weights as logarithms, in which none is lost; for mixtures just made."""
         self.log_weights = log_weights
         return self
-
-    @property
-    def weights(self) -> Tensor:
-        """The normalised weights, with shape ``(*batch, K)``."""
-        return self.log_weights.exp()
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean of the mixture, with shape ``(*batch, d)``."""
-        return (self.weights.unsqueeze(-1) * self.means).sum(-2)
 
     @property
     def covariance(self) -> Tensor:
@@ -130,7 +116,7 @@ class FullGaussianMixture(Distribution):
         Raises:
             InputError: If the two mixtures live in different dimensions.
         """
-        self._check_dim("other", other.event_shape[-1])
+        self._check_dim("other", other.dim)
         if isinstance(other, GaussianMixture):
             other = FullGaussianMixture.from_diagonal(other)
         return torch.logsumexp(self.log_weights + _log_row_sums(self, other), -1)
@@ -138,10 +124,6 @@ class FullGaussianMixture(Distribution):
     def log_norm(self) -> Tensor:
         r"""Return :math:`\log \langle q, q \rangle`, the squared norm, with shape ``(*batch)``."""
         return self.log_inner(self)
-
-    def renyi_entropy(self) -> Tensor:
-        r"""Return Rényi's quadratic entropy :math:`H_2 = -\log \langle q, q \rangle` in nats."""
-        return -self.log_norm()
 
     def marginal(self, dims: Sequence[int]) -> "FullGaussianMixture":
         """Return the distribution of some of the coordinates, in the order given.
@@ -152,7 +134,7 @@ class FullGaussianMixture(Distribution):
         Raises:
             InputError: If there are none, one comes twice, or one is out of range.
         """
-        kept = as_coordinates(dims, self.event_shape[-1])
+        kept = as_coordinates(dims, self.dim)
         covariance = self.component_covariance[..., kept, :][..., kept]
         return FullGaussianMixture(self.means[..., kept], covariance)._weighted(self.log_weights)
 
@@ -178,9 +160,9 @@ class FullGaussianMixture(Distribution):
             InputError: If ``dims`` or the shape of ``values`` does not fit, no coordinate remains,
                 or no component has a density at a value that the dtype can hold, even as a log.
         """
-        given = as_coordinates(dims, self.event_shape[-1])
+        given = as_coordinates(dims, self.dim)
         values = as_values(values, len(given), self.means)
-        known = self.marginal([*given, *rest_of(given, self.event_shape[-1])])
+        known = self.marginal([*given, *rest_of(given, self.dim)])
         cut = len(given)
         factor, apart = known._factor, values.unsqueeze(-2) - known.means[..., :cut]
         below = factor[..., cut:, :cut]
@@ -192,17 +174,9 @@ class FullGaussianMixture(Distribution):
         last = factor[..., cut:, cut:]
         return FullGaussianMixture(means, last @ last.mT)._weighted(log_weights)
 
-    def _check_dim(self, name: str, dim: int) -> None:
-        if dim != self.event_shape[-1]:
-            raise InputError(
-                f"{name} has {dim} coordinates, but this mixture has {self.event_shape[-1]}: "
-                "both must live in the same space"
-            )
-
     def __repr__(self) -> str:
-        components, dim = self.means.shape[-2:]
         return (
-            f"{type(self).__name__}(components={components}, dim={dim}, "
+            f"{type(self).__name__}(components={self.components}, dim={self.dim}, "
             f"batch_shape={tuple(self.batch_shape)})"
         )
 

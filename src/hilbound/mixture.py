@@ -8,11 +8,10 @@ Inner products of two of them are double sums of Gaussians (:mod:`hilbound.gram`
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
 from hilbound import gram
 from hilbound.arguments import (
@@ -25,9 +24,10 @@ from hilbound.arguments import (
     rest_of,
 )
 from hilbound.errors import InputError
+from hilbound.mixture_base import Mixture
 
 
-class GaussianMixture(Distribution):
+class GaussianMixture(Mixture):
     r"""A mixture :math:`q(x) = \sum_k b_k N(x - m_k; v_k)` with diagonal variances.
 
     Args:
@@ -54,10 +54,6 @@ class GaussianMixture(Distribution):
     0.0
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    support = constraints.real_vector
-    has_rsample = False
-
     def __init__(
         self,
         means: Tensor,
@@ -73,7 +69,7 @@ class GaussianMixture(Distribution):
             )
         self.means = means = at_least_float32(means, variance)
         self.component_variance = as_component_variance(variance, means)
-        self._log_weights = None if weights is None else as_log_weights(weights, means)
+        self.log_weights = as_log_weights(weights, means)
         # torch's own switch is read from the class, or from the argument where it is given.
         if self._validate_args if validate_args is None else validate_args:
             self._check_values(weights)
@@ -93,33 +89,6 @@ class GaussianMixture(Distribution):
             raise InputError("weights must be finite and not negative")
         if weights is not None and not (weights.sum(-1) > 0).all():
             raise InputError("weights must not all be zero")
-
-    @property
-    def components(self) -> int:
-        """The number of components ``K``."""
-        return self.means.shape[-2]
-
-    @property
-    def dim(self) -> int:
-        """The number of coordinates ``d``."""
-        return self.means.shape[-1]
-
-    @property
-    def log_weights(self) -> Tensor:
-        """Logarithms of the normalised weights, with shape ``(*batch, K)``."""
-        if self._log_weights is not None:
-            return self._log_weights
-        return self.means.new_full(self.means.shape[:-1], -math.log(self.components))
-
-    @property
-    def weights(self) -> Tensor:
-        """The normalised weights, with shape ``(*batch, K)``."""
-        return self.log_weights.exp()
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean of the mixture, with shape ``(*batch, d)``."""
-        return (self.weights.unsqueeze(-1) * self.means).sum(-2)
 
     @property
     def variance(self) -> Tensor:
@@ -223,14 +192,6 @@ class GaussianMixture(Distribution):
         r"""Return :math:`\log \langle q, q \rangle`, the squared norm, with shape ``(*batch)``."""
         return self.log_inner(self)
 
-    def renyi_entropy(self) -> Tensor:
-        r"""Return Rényi's quadratic entropy :math:`H_2 = -\log \langle q, q \rangle` in nats.
-
-        References:
-            On measures of entropy and information (Rényi, 1961).
-        """
-        return -self.log_norm()
-
     def log_overlaps(self, other: "GaussianMixture") -> Tensor:
         r"""Return :math:`\log(\sqrt{b_i a_j}\, k_{ij})`, the cross Gram matrix ``(*batch, K, N)``.
 
@@ -254,12 +215,14 @@ class GaussianMixture(Distribution):
         tensor([0., 1.])
         """
         v = self.component_variance
-        return GaussianMixture(
+        chosen = GaussianMixture(
             self.means[..., components, :],
             v[..., components, :] if v.shape[-2] > 1 else v,
-            None if self._log_weights is None else self.weights[..., components],
             validate_args=False,
         )
+        log_weights = self.log_weights[..., components]
+        chosen.log_weights = log_weights - torch.logsumexp(log_weights, -1, keepdim=True)
+        return chosen
 
     def marginal(self, dims: Sequence[int]) -> "GaussianMixture":
         """Return the distribution of some of the coordinates, in the order given.
@@ -315,13 +278,13 @@ class GaussianMixture(Distribution):
             points, points.new_zeros(1, 1), known.means, v, unit
         )
         conditional = rest.expand((*sample_shape, *self.batch_shape))
-        conditional._log_weights = self._as_samples(as_posterior(log_joint), sample_shape)
+        conditional.log_weights = self._as_samples(as_posterior(log_joint), sample_shape)
         return conditional
 
     def _with(self, means: Tensor, variance: Tensor) -> "GaussianMixture":
         """Return a mixture of other components with the same weights."""
         other = GaussianMixture(means, variance, validate_args=False)
-        other._log_weights = self._log_weights
+        other.log_weights = self.log_weights
         other._validate_args = self._validate_args
         return other
 
@@ -336,16 +299,8 @@ class GaussianMixture(Distribution):
         other = self._with(
             self.means.expand((*lead, *self.means.shape[-2:])), v.expand((*lead, *v.shape[-2:]))
         )
-        if self._log_weights is not None:
-            other._log_weights = self._log_weights.expand((*lead, self.components))
+        other.log_weights = self.log_weights.expand((*lead, self.components))
         return other
-
-    def _check_dim(self, name: str, dim: int) -> None:
-        if dim != self.dim:
-            raise InputError(
-                f"{name} has {dim} coordinates, but this mixture has {self.dim}: "
-                "both must live in the same space"
-            )
 
     def __repr__(self) -> str:
         v = self.component_variance.detach()
