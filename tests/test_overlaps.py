@@ -239,3 +239,35 @@ def test_batches_dtype_and_shape(name, dtype):
     assert together.dtype == dtype
     assert torch.allclose(together, alone, rtol=1e-4 if dtype == torch.float32 else 1e-10)
     assert ALL[name](ps[0], qs[0]).shape == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("cost", "slope"),
+    [
+        (F.log_trace_overlap, 1.0),
+        (F.log_fidelity, 1.0),
+        (lambda p, q: F.log_schatten_overlap(p, q, 0.5), 0.5),
+        (F.log_schur_cost, 2.0),
+    ],
+)
+def test_logarithms_outlive_the_numbers(cost, slope, dtype):
+    """Far apart every overlap underflows; its exponent, known by hand, has to come through."""
+    x = torch.zeros(1, 3, dtype=dtype)
+    y = x + torch.tensor([100.0, 0.0, 0.0], dtype=dtype)
+    p, q = GaussianMixture(x, 0.5), GaussianMixture(y.requires_grad_(), 0.5)
+    value = cost(p, q)
+    assert float(value.detach()) == pytest.approx(-5000 * slope)
+    value.backward()
+    assert y.grad.squeeze().tolist() == pytest.approx([-100 * slope, 0, 0])
+
+
+def test_the_rounding_of_half_means_is_predicted_far_from_the_origin():
+    exact = 1000 + 10 * torch.rand(40, 2, generator=torch.Generator().manual_seed(0))
+    rounded = exact.bfloat16().double()
+    moved = torch.cdist(rounded, rounded) ** 2 - torch.cdist(exact.double(), exact.double()) ** 2
+    measured = float((moved / (4 * 0.3)).abs().max())
+    with pytest.warns(UserWarning, match="change exponents by up to") as caught:
+        GaussianMixture(exact.bfloat16(), 0.3)
+    predicted = float(str(caught[0].message).rsplit(" ", 1)[1])
+    assert measured <= predicted <= 100 * measured

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hilbound import gram
 from hilbound.errors import InputError
 
 
@@ -17,13 +16,22 @@ def at_least_float32(means: Tensor, variance: float | Tensor) -> Tensor:
     if means.dtype not in {torch.float16, torch.bfloat16}:
         return means
     smallest = float(torch.as_tensor(variance).detach().min())
-    error = gram.exponent_error(means, means, 2 * smallest) if smallest > 0 else math.inf
+    error = _rounding_of_means(means) / smallest if smallest > 0 else math.inf
     warnings.warn(
         f"means come in {means.dtype}: inner products are formed in float32, but the rounding of "
         f"the means themselves may change exponents by up to {error:.2g}",
         stacklevel=3,
     )
     return means.float()
+
+
+def _rounding_of_means(means: Tensor) -> float:
+    """Bound the change of |x - y|²/4 by the means' own rounding: their spread times its size."""
+    points = means.detach().double()
+    norm = math.sqrt(points.square().sum(-1).amax())
+    spread = math.sqrt((points - points.mean(-2, keepdim=True)).square().sum(-1).amax())
+    # Two points are at most two spreads apart, and each may have moved by half a unit of its norm.
+    return 0.5 * (2 * spread) * torch.finfo(means.dtype).eps * norm
 
 
 def _expands_to(tensor: Tensor, shape: torch.Size) -> bool:

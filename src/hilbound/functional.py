@@ -95,9 +95,6 @@ def precise_log_inner(p: GaussianMixture, q: GaussianMixture) -> Tensor:
 def log_fidelity(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
     r"""Return the logarithm of :func:`fidelity`, finite however far apart p and q are.
 
-    The largest overlap is taken out before the exponential, so that nothing underflows: at
-    d = 12288 two mixtures can overlap by :math:`10^{-500}` and still be compared.
-
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
@@ -106,9 +103,7 @@ def log_fidelity(p: GaussianMixture, q: GaussianMixture, drop: float | None = No
     Returns:
         Logarithms with shape ``(*)``, at most 0 up to rounding.
     """
-    log_overlaps = p.log_overlaps(q)
-    largest = log_overlaps.detach().amax((-2, -1))
-    return largest + nuclear_norm((log_overlaps - largest[..., None, None]).exp(), drop).log()
+    return log_schatten_overlap(p, q, 1.0, drop)
 
 
 def fidelity(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
@@ -239,10 +234,25 @@ def schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None
     tensor(1., dtype=torch.float64)
     """
     _require_one_space(p.dim, q.dim)
+    return log_schur_cost(p, q, drop).exp()
+
+
+def log_schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
+    """Return the logarithm of :func:`schur_cost`, finite however far apart p and q are.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)``.
+        q: The model's mixture with the same batch shape.
+        drop: See :func:`hilbound.spectrum.inverse_form`.
+    """
+    _require_one_space(p.dim, q.dim)
     present = q.log_weights > -math.inf
-    overlaps = gram.log_overlaps(q.means, q.component_variance, p.means, p.component_variance)
-    k = overlaps.masked_fill(~present.unsqueeze(-1), -math.inf).exp()
-    return (p.weights * inverse_form(_unit_gram(q, present), k, drop)).sum(-1)
+    log_k = gram.log_overlaps(q.means, q.component_variance, p.means, p.component_variance)
+    log_k = log_k.masked_fill(~present.unsqueeze(-1), -math.inf)
+    largest = log_k.detach().amax((-2, -1))
+    k = (log_k - largest[..., None, None]).exp()
+    share = (p.weights * inverse_form(_unit_gram(q, present), k, drop)).sum(-1)
+    return 2 * largest.double() + share.log()
 
 
 def trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
@@ -265,6 +275,19 @@ def trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     >>> trace_overlap(p, p).round(decimals=4)
     tensor(1.)
     """
+    return log_trace_overlap(p, q).exp()
+
+
+def log_trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    """Return the logarithm of :func:`trace_overlap`, finite however far apart p and q are.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components.
+        q: The model's mixture with the same batch shape and as many components.
+
+    Raises:
+        InputError: If the numbers of components or coordinates differ.
+    """
     _require_one_space(p.dim, q.dim)
     if p.components != q.components:
         raise InputError(
@@ -276,7 +299,7 @@ def trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
         t.unsqueeze(-2) for t in (p.means, p.component_variance, q.means, q.component_variance)
     )
     log_overlaps = gram.log_overlaps(*pairs)[..., 0, 0]
-    return (0.5 * (p.log_weights + q.log_weights) + log_overlaps).exp().sum(-1)
+    return torch.logsumexp(0.5 * (p.log_weights + q.log_weights) + log_overlaps, -1)
 
 
 def schatten_overlap(
@@ -302,7 +325,27 @@ def schatten_overlap(
     >>> schatten_overlap(p, p, power=0.5).round(decimals=4)
     tensor(1.4142)
     """
-    return schatten_power(p.log_overlaps(q).exp(), power, drop)
+    return log_schatten_overlap(p, q, power, drop).exp()
+
+
+def log_schatten_overlap(
+    p: GaussianMixture, q: GaussianMixture, power: float, drop: float | None = None
+) -> Tensor:
+    """Return the logarithm of :func:`schatten_overlap`, finite however far apart p and q are.
+
+    The largest overlap is taken out before the exponential, so that nothing underflows: at
+    d = 12288 two mixtures can overlap by 1e-500 and still be compared.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components.
+        q: The model's mixture with the same batch shape and M components.
+        power: The power in (0, 1].
+        drop: See :func:`hilbound.spectrum.schatten_power`.
+    """
+    log_overlaps = p.log_overlaps(q)
+    largest = log_overlaps.detach().amax((-2, -1))
+    scaled = (log_overlaps - largest[..., None, None]).exp()
+    return power * largest + schatten_power(scaled, power, drop).log()
 
 
 def debiased_fidelity(

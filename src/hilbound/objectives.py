@@ -210,7 +210,7 @@ class SchurCost(Objective):
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the cost, against 1."""
-        return F.schur_cost(p, q, self.drop).log()
+        return F.log_schur_cost(p, q, self.drop)
 
 
 @OBJECTIVES.register("trace", "overlap of every centre with its own data point, limit 1")
@@ -231,7 +231,7 @@ class Trace(Objective):
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the overlap, against 1."""
-        return F.trace_overlap(p, q).log()
+        return F.log_trace_overlap(p, q)
 
 
 @OBJECTIVES.register("schatten", "singular values to a power below 1: more diversity than nuclear")
@@ -266,7 +266,7 @@ class Schatten(Objective):
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the sum."""
-        return F.schatten_overlap(p, q, self.power, self.drop).log()
+        return F.log_schatten_overlap(p, q, self.power, self.drop)
 
     def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the limit, which a flat spectrum reaches."""

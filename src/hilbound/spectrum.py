@@ -187,7 +187,8 @@ def inverse_form(gram: Tensor, vectors: Tensor, drop: float | None = None) -> Te
         drop: Eigenvectors of G with eigenvalues at or below ``drop`` times the largest are left
             out. The default is M times the rounding unit of the dtype that ``gram`` comes in: below
             it an eigenvalue is noise, and its reciprocal would rule the gradient. A larger one
-            lowers the value.
+            lowers the value; so does the default for thousands of float32 components in one
+            crowd, beside which a lone one falls below the line: use float64 there.
 
     Returns:
         Values with shape ``(*, N)``, differentiable twice.
