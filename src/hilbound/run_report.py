@@ -217,12 +217,8 @@ def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     test, real = reference_rows(dataset.test, dataset.train, n, run.config.seed)
     p = GaussianMixture(test, variance / 2)
     spectra = {
-        "model against held-out": singular_values(
-            p.log_overlaps(GaussianMixture(fake[:n], variance / 2)).exp()
-        ),
-        "training against held-out": singular_values(
-            p.log_overlaps(GaussianMixture(real, variance / 2)).exp()
-        ),
+        "model": singular_values(p.log_overlaps(GaussianMixture(fake[:n], variance / 2)).exp()),
+        "real data": singular_values(p.log_overlaps(GaussianMixture(real, variance / 2)).exp()),
     }
     figure, ax = canvas()
     plots.plot_spectrum(ax, spectra)
@@ -231,7 +227,7 @@ def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
         f"Singular values of the cross Gram matrix of {n} held-out points and {n} centres at "
         f"kernel variance {variance:.4g}. Their sum is the fidelity; the tail is where diversity "
         "shows. Effective rank: "
-        + ", ".join(f"{rank:.1f} {name}" for name, rank in ranks.items())
+        + ", ".join(f"{rank:.1f} ({name})" for name, rank in ranks.items())
         + "."
     )
     picture = Figure(
