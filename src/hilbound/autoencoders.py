@@ -46,6 +46,7 @@ class EncoderMixtureDecoder(FeatureModel):
     Raises:
         InputError: If ``variance_y`` is not positive or a number of centres is below 1.
 
+    >>> from hilbound.encoder import Encoder
     >>> encoder = Encoder(nn.Linear(3, 1), 3, standardized=1)
     >>> decoder = MixtureDecoder(nn.Linear(3, 3), feature_dim=1, noise_dim=2, variance=0.5)
     >>> model = EncoderMixtureDecoder(encoder, decoder, variance_y=0.01, centers=4)
@@ -138,6 +139,7 @@ class Autoencoder(FeatureModel):
         variance_y: Variance of the noise on the features in training; ``None`` for none.
         rows: Number of training rows whose features will be remembered.
 
+    >>> from hilbound.encoder import Encoder
     >>> decoder = MixtureDecoder(nn.Linear(1, 3), feature_dim=1, noise_dim=0, variance=0.5)
     >>> model = Autoencoder(Encoder(nn.Linear(3, 1), 3), decoder)
     >>> model(torch.zeros(5, 3)).means.shape
@@ -180,6 +182,7 @@ class VAE(FeatureModel):
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2013).
 
+    >>> from hilbound.encoder import Encoder
     >>> decoder = MixtureDecoder(nn.Linear(1, 3), feature_dim=1, noise_dim=0, variance=0.5)
     >>> model = VAE(Encoder(nn.Linear(3, 2), 3), decoder)
     >>> model.sample(5).shape
