@@ -68,7 +68,7 @@ class Points(NamedTuple):
 
 
 class _Factor(NamedTuple):
-    """Weighted factors of both sides, with shapes ``(r, N)`` and ``(r, M)``, and the certificate."""
+    """Weighted factors with shapes ``(r, N)`` and ``(r, M)``, and the certificate."""
 
     x: Tensor
     y: Tensor
@@ -76,33 +76,31 @@ class _Factor(NamedTuple):
 
 
 def low_rank_fidelity(
-    points: Points, tol: float, rank_limit: int, drop: float, *, relative: bool = False
+    points: Points, tol: float, rank_limit: int, drop: float, *, dtype: torch.dtype
 ) -> tuple[Tensor, float] | None:
-    r"""Return the fidelity, differentiable, and its certificate; ``None`` if the rank grows too far.
+    r"""Return the fidelity, differentiable, and its certificate; ``None`` where the rank is high.
 
     Args:
-        points: Both point sets.
+        points: Both point sets, in float64.
         tol: The largest certificate that is accepted.
         rank_limit: Columns after which the factorisation is given up.
         drop: Singular directions with :math:`s_i \\le \\text{drop} \\cdot s_1` get no gradient.
-        relative: Whether the tolerance is a share of the fidelity.
+        dtype: The precision that the gradient is summed in.
 
-    >>> x = torch.linspace(-1, 1, 200).unsqueeze(-1)
-    >>> zero, one = torch.zeros(()), torch.ones(1)
-    >>> weight = torch.full((200,), 1 / 200).log()
+    >>> x = torch.linspace(-1, 1, 200).double().unsqueeze(-1)
+    >>> zero, one = torch.zeros(()).double(), torch.ones(1).double()
+    >>> weight = torch.full((200,), 1 / 200).double().log()
     >>> value, certificate = low_rank_fidelity(
-    ...     Points(x, x, weight, weight, zero, one, one), 1e-6, 100, 1e-7
+    ...     Points(x, x, weight, weight, zero, one, one), 1e-6, 100, 1e-7, dtype=x.dtype
     ... )
     >>> value.round(decimals=4), certificate <= 1e-6
-    (tensor(1.), True)
+    (tensor(1., dtype=torch.float64), True)
     """
     with torch.no_grad():
-        factor = _factorise(Points(*(part.detach().double() for part in points)), tol, rank_limit)
+        factor = _factorise(Points(*(part.detach() for part in points)), tol, rank_limit)
     if factor is None:
         return None
-    value: Tensor = _LowRankNorm.apply(*points[:5], factor, drop)  # type: ignore[no-untyped-call]  # torch's
-    if relative and not factor.certificate <= tol * float(value.detach()):
-        return None
+    value: Tensor = _LowRankNorm.apply(factor, drop, dtype, *points[:5])  # type: ignore[no-untyped-call]  # torch's
     return value, factor.certificate
 
 
@@ -137,7 +135,8 @@ def _block(rows: Tensor, pivots: Tensor, line: float) -> Tensor:
     """Return the part of a factor that explains the rows, without what is below the line."""
     values, vectors = torch.linalg.eigh(rows[:, pivots])
     kept = values > min(line, float(values[-1]) / 2)
-    return (vectors[:, kept] * values[kept].rsqrt()).mT @ rows
+    explained: Tensor = (vectors[:, kept] * values[kept].rsqrt()).mT @ rows
+    return explained
 
 
 def _append(factor: Tensor, rank: int, new: Tensor) -> Tensor:
@@ -194,26 +193,23 @@ class _LowRankNorm(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - torch's own type
-        x: Tensor,
-        y: Tensor,
-        log_a: Tensor,
-        log_b: Tensor,
-        mismatch: Tensor,
         factor: _Factor,
         drop: float,
+        dtype: torch.dtype,
+        *inputs: Tensor,
     ) -> Tensor:
         small = _decompose(factor, drop)
-        value = small.value.to(x.dtype)
         if any(ctx.needs_input_grad):
-            sums = _slopes(x, y, factor, small)
-            ctx.save_for_backward(*sums, value)
-        return value
+            x, y = inputs[:2]
+            sums = _slopes(x.to(dtype), y.to(dtype), factor, small)
+            ctx.save_for_backward(*(part.to(x.dtype) for part in sums), small.value)
+        return small.value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's own
-        to_x, to_y, to_a, to_b, value = (grads[0] * part for part in ctx.saved_tensors)
-        return to_x, to_y, to_a, to_b, value, None, None
+        # To the points, to the logarithms of their weights, and to that of a common factor.
+        return None, None, None, *(grads[0] * part for part in ctx.saved_tensors)
 
 
 def _slopes(

@@ -18,13 +18,15 @@ from dataclasses import dataclass
 import torch
 
 # Smaller sides below this are LAPACK's: the eigen-decomposition's extra steps cost more than it.
-_LEAST_EIGEN = 160
+_LEAST_EIGEN = 320
 # On a GPU the iteration needs matrices that fill it.
 _LEAST_POLYNOMIAL = 256
+# Rounding units that a line may lie at for methods that know no sharp one.
+_LARGEST_DROP = 8
 # Where nobody gives a tolerance, factors are tried for float32 points in so few dimensions.
 _LARGEST_DIM, _LEAST_POINTS = 3, 512
 #: Columns of a factor are given up beyond this share of the smaller set, or this number.
-_RANK_SHARE, _LARGEST_RANK = 1 / 4, 2048
+_RANK_SHARE, _LARGEST_RANK = 1 / 3, 2048
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def plan(
     device: torch.device | str = "cpu",
     power: float = 1.0,
     gradient: bool = True,
+    drop: float | None = None,
     tol: float | None = None,
 ) -> Plan:
     """Return how the nuclear norm of an n x m matrix would be computed.
@@ -77,6 +80,7 @@ def plan(
         device: Where it lives.
         power: The power p of the singular values.
         gradient: Whether a gradient is asked for.
+        drop: The line under the singular directions, as in :func:`hilbound.spectrum.nuclear_norm`.
         tol: The error of the value that is accepted, or ``None`` for that of rounding.
 
     >>> print(plan(2048, 2048, dim=2, tol=1e-4))
@@ -87,6 +91,8 @@ def plan(
     ('polynomial', 'values')
     """
     dense = _dense_plan(min(n, m), dtype, torch.device(device), power, gradient=gradient)
+    if drop is not None and drop > _LARGEST_DROP * torch.finfo(dtype).eps and gradient:
+        dense = Plan("svd", f"a line at {drop:g} of the largest needs exact singular directions")
     if dim is None or power != 1:
         return dense
     by_default = (

@@ -5,7 +5,7 @@ eigen-decomposition takes a third of the time of a singular value decomposition.
 buries every singular value below :math:`\sqrt u\, s_1` (u: the rounding unit), and a Gaussian cross
 Gram matrix has one that is thousands of times the median. Three cheap steps bring the tail back:
 
-1. **Deflation.** A random sketch and one power iteration give a frame Q of k directions that holds
+1. **Deflation.** A random sketch and two power iterations give a frame Q of k directions that holds
    the leading ones. With :math:`U_1 R = A Q` the remainder
    :math:`(I - U_1 U_1^\top) A (I - Q Q^\top)` has no large singular values, and only it is squared.
    Q becomes the first coordinates by a product of reflections, so the remainder has k columns less.
@@ -22,8 +22,9 @@ Gram matrix has one that is thousands of times the median. Three cheap steps bri
    the polar factor f is 1: no difference of singular values divides anything. Corrected are the
    pairs with the leading directions, and those with the tail, whose own block is decomposed again.
 
-The value is right to second order in what was corrected. Where the corrections are not small (a
-spectrum that falls too far behind the frame), nothing is returned, and another method has to run.
+The value is right to second order in what was corrected, the nuclear norm to third. Where the
+corrections are not small (a spectrum that falls too far behind the frame), nothing is returned, and
+another method has to run.
 
 References:
     Finding structure with randomness (Halko, Martinsson and Tropp, 2011). Iterative refinement for
@@ -38,9 +39,11 @@ from torch import Tensor
 
 from hilbound.seeding import stream
 
-#: Share of the smaller side whose directions are taken out before squaring.
-_FRAME = 1 / 24
-#: Edge directions of the remainder, as a multiple of the frame's.
+# Share of the smaller side whose directions are taken out before squaring, and the least number.
+_FRAME, _LEAST_FRAME = 1 / 32, 16
+# Products with ``a^T a`` after the first.
+_POWER_ITERATIONS = 2
+# Edge directions of the remainder, as a multiple of the frame's.
 _EDGE = 2
 # The tail: what squaring resolves badly. It is decomposed again, and must not be most of it all.
 _TAIL_LINE = 5e-3
@@ -48,7 +51,7 @@ _LEAST_TAIL, _LARGEST_TAIL = 1 / 8, 1 / 4
 # What rounding does to a direction in any method: this many units, over its share of the largest.
 _ROUNDING = 8
 # The mean square error of a direction that is harmless.
-_HARMLESS = 1e-6
+_HARMLESS = 1e-8
 
 
 class _Reflections(NamedTuple):
@@ -78,16 +81,22 @@ def eigen_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] |
     r"""Return :math:`\sum_i s_i^p` in float64 and its gradient, or ``None`` if they are not safe.
 
     Args:
-        a: A matrix with shape ``(N, M)``, N not below M, M at least 32.
+        a: A matrix with shape ``(N, M)``, N not below M, M at least 64.
         power: The power p in (0, 1].
-        drop: Directions with :math:`s_i \le \text{drop} \cdot s_1` get no gradient.
+        drop: Directions with :math:`s_i \le \text{drop} \cdot s_1` get no gradient; at rounding
+            level, or ``None`` is returned.
 
     >>> a = torch.eye(64) + 0.5
     >>> value, gradient = eigen_slope(a, 1.0, 1e-7)
     >>> bool(abs(value - 96) < 1e-4), bool((gradient - torch.eye(64)).abs().max() < 1e-5)
     (True, True)
     """
-    k = max(4, int(_FRAME * a.shape[1]))
+    if drop > _ROUNDING * torch.finfo(a.dtype).eps:
+        return None  # A sharp line through the middle of the spectrum is no smooth function of it.
+    # Squares neither overflow nor vanish.
+    size = a.abs().amax().clamp_min(torch.finfo(a.dtype).tiny)
+    a = a / size
+    k = max(_LEAST_FRAME, int(_FRAME * a.shape[1]))
     e = _EDGE * k
     h = _frame(a, k)
     rotated = h.right(a)
@@ -110,16 +119,16 @@ def eigen_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] |
     line = drop * leading[0]
     front = _directions(z.mT @ torch.cat([u1.mT, w[c:]]), leading, line, power)
     back = _directions(w[:c], s[:c], line, power)
-    value = leading.pow(power).sum(dtype=torch.float64) + s[:c].pow(power).sum(dtype=torch.float64)
     m = z[:k].mT @ across_v[:, :c]
     corrected = _corrected(front, back, m, t, power)
     if corrected is None:
         return None
-    lead, rest = corrected
+    lead, rest, value = corrected
     # Back from singular directions to columns: of the remainder, of the frame, of the matrix.
     rows = torch.cat([rest, z_right[:, k:].mT @ lead])
     slope = torch.cat([lead.mT @ z_right[:, :k], rows.mT @ v.mT], 1)
-    return value, h.right_transposed(slope)
+    slope = h.right_transposed(slope)
+    return value * size.double() ** power, slope if power == 1 else slope * size ** (power - 1)
 
 
 def _frame(a: Tensor, k: int) -> _Reflections:
@@ -131,8 +140,10 @@ def _frame(a: Tensor, k: int) -> _Reflections:
         dtype=a.dtype,
         device=a.device,
     )
-    frame = torch.linalg.qr(a.mT @ (a @ start))[0]
-    packed, tau = torch.geqrf(a.mT @ (a @ frame))
+    packed, tau = torch.geqrf(a.mT @ (a @ start))
+    for _ in range(_POWER_ITERATIONS):
+        frame = torch.linalg.householder_product(packed, tau)
+        packed, tau = torch.geqrf(a.mT @ (a @ frame))
     v = packed.tril(-1)
     v.diagonal()[:] = 1
     inverse = (v.mT @ v).triu(1)
@@ -182,11 +193,11 @@ def _directions(u: Tensor, s: Tensor, line: Tensor, power: float) -> _Directions
 
 def _corrected(
     front: _Directions, back: _Directions, m: Tensor, t: int, power: float
-) -> tuple[Tensor, Tensor] | None:
-    """Return the rows ``(U (f(S) + ...))^T`` of both, or ``None`` if the corrections are large."""
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return both rows ``(U (f(S) + ...))^T`` and the value; None if the corrections are large."""
     tail, body = (_Directions(*(part[i] for part in back)) for i in (slice(t), slice(t, None)))
-    x, y = _first_order(front, back, m, power)
-    p, q = _first_order(tail, body, torch.zeros((), dtype=m.dtype, device=m.device), power)
+    x, y, more = _first_order(front, back, m, power)
+    p, q, still_more = _first_order(tail, body, torch.zeros_like(m[:1, :1]), power)
     # A direction misses its place by the square of its correction, or by rounding anyway.
     missed = _missed(front, y) + _missed(back, x.mT) + _missed(tail, q) + _missed(body, p.mT)
     s = torch.cat([front.s, back.s])
@@ -201,7 +212,7 @@ def _corrected(
     # Of a direction at rounding level the correction can be most of it.
     length = _row_norms(rest[:t]).clamp_min(torch.finfo(s.dtype).tiny)
     rest[:t] *= (tail.f / length).unsqueeze(-1)
-    return lead, rest
+    return lead, rest, s.pow(power).sum(dtype=torch.float64) + more + still_more
 
 
 def _missed(one: _Directions, correction: Tensor) -> float:
@@ -212,7 +223,7 @@ def _missed(one: _Directions, correction: Tensor) -> float:
 
 def _first_order(
     one: _Directions, other: _Directions, m: Tensor, power: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""Return the terms of the module docstring for pairs of two sets of directions.
 
     Args:
@@ -222,17 +233,22 @@ def _first_order(
         power: The power p.
 
     Returns:
-        :math:`X_{ij} - F_{ij} f_j / 2` and :math:`X_{ji} - F_{ij} f_i / 2`, rows i, columns j.
+        :math:`X_{ij} - F_{ij} f_j / 2` and :math:`X_{ji} - F_{ij} f_i / 2`, rows i, columns j, and
+        what these pairs add to the nuclear norm in second order (of other powers, nothing):
+        the sum of :math:`\frac{(E_{ij} - E_{ji})^2}{2 (s_i + s_j)} - \frac{s_i + s_j}{8} F_{ij}^2`.
     """
     si, sj, fi, fj = one.s.unsqueeze(-1), other.s, one.f.unsqueeze(-1), other.f
     f = one.u @ other.u.mT
     both = (fi > 0) & (fj > 0)
     forth, back = m + 0.5 * f * sj, 0.5 * f * si
     even = 0.5 * (forth + back) * _divided_difference(si, sj, fi, fj, power)
-    odd = 0.5 * (forth - back) * ((fi + fj) / (si + sj))
+    total = si + sj
+    odd = 0.5 * (forth - back) * ((fi + fj) / total)
+    second = 0.5 * (forth - back).square() / total - 0.125 * total * f.square()
     return (
         (even + odd - 0.5 * f * fj).where(both, 0),
         (even - odd - 0.5 * f * fi).where(both, 0),
+        second.where(both & torch.tensor(power == 1, device=f.device), 0).sum(dtype=torch.float64),
     )
 
 

@@ -21,6 +21,7 @@ from hilbound.certificate import norm_bounds
 from hilbound.errors import InputError
 from hilbound.methods import Plan, plan
 from hilbound.polar import eigen_slope
+from hilbound.polynomial import polynomial_slope
 
 __all__ = [
     "Plan",
@@ -102,6 +103,7 @@ def _by_eigen(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor
 _METHODS: dict[str, Callable[[Tensor, float, float], tuple[Tensor, Tensor] | None]] = {
     "svd": _by_svd,
     "eigen": _by_eigen,
+    "polynomial": polynomial_slope,
 }
 
 
@@ -111,7 +113,11 @@ def _value_and_slope(matrix: Tensor, power: float, drop: float) -> tuple[Tensor,
     """Return the sum and its gradient by the first method of the plan that succeeds."""
     _require_finite(matrix)
     *first, last = plan(
-        *matrix.shape[-2:], dtype=matrix.dtype, device=matrix.device, power=power
+        *matrix.shape[-2:],
+        dtype=matrix.dtype,
+        device=matrix.device,
+        power=power,
+        drop=drop,
     ).order
     for method in first:
         try:
@@ -144,7 +150,9 @@ def _times_slope(
     grad_of_slope: Tensor | None,
 ) -> tuple[Tensor | None, None, None]:
     if grad_of_slope is not None:
-        raise NotImplementedError("nuclear norms and Schatten powers have no second derivative here")
+        raise NotImplementedError(
+            "nuclear norms and Schatten powers have no second derivative here"
+        )
     (slope,) = ctx.saved_tensors
     return None if grad is None else grad[..., None, None] * slope, None, None
 
