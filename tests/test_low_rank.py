@@ -107,7 +107,7 @@ def test_certificates_hold_in_ten_thousand_random_cases(monkeypatch):
 
 
 def test_float32_points_by_default_are_as_exact_as_the_dense_path():
-    p, q, leaves = mixtures(n=600, m=600, dtype=torch.float32, weighted=False)
+    p, q, leaves = mixtures(n=1000, m=1000, dtype=torch.float32, weighted=False)
     assert fidelity_plan(p, q).method == "low rank"
     value = F.fidelity(p, q)
     assert value.dtype == torch.float32

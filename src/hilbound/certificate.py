@@ -1,8 +1,8 @@
 r"""How far a computed nuclear norm can be from the true one, by products and Cholesky alone.
 
 The nuclear norm is :math:`\max_{\|P\|_2 \le 1} \langle P, A \rangle`, so any orthonormal P
-bounds it from below. From above, :math:`A = P H + (A - P H)` with :math:`H = P^\top A = H_s + H_a`, symmetric
-and not, gives
+bounds it from below. From above, :math:`A = P H + (A - P H)` with :math:`H = P^\top A = H_s + H_a`,
+symmetric and not, gives
 
 .. math:: \|A\|_* \le \operatorname{tr}(H_s + 2\tau I) + \sqrt m\, \|H_a\|_F
     + \sqrt m\, \|A - P H\|_F

@@ -21,7 +21,7 @@ _LEAST_FIDELITY = 0.25
 def fidelity_plan(p: GaussianMixture, q: GaussianMixture, tol: float | None = None) -> Plan:
     """Return how :func:`hilbound.functional.fidelity` of these mixtures would be computed.
 
-    >>> x = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
+    >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
     >>> fidelity_plan(GaussianMixture(x, 0.5), GaussianMixture(x, 0.5)).method
     'low rank'
     """

@@ -24,7 +24,7 @@ _LEAST_POLYNOMIAL = 256
 # Rounding units that a line may lie at for methods that know no sharp one.
 _LARGEST_DROP = 8
 # Where nobody gives a tolerance, factors are tried for float32 points in so few dimensions.
-_LARGEST_DIM, _LEAST_POINTS = 3, 512
+_LARGEST_DIM, _LEAST_POINTS = 3, 1000
 #: Columns of a factor are given up beyond this share of the smaller set, or this number.
 _RANK_SHARE, _LARGEST_RANK = 1 / 3, 2048
 
