@@ -95,40 +95,53 @@ def eigen_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] |
         return None  # A sharp line through the middle of the spectrum is no smooth function of it.
     # Squares neither overflow nor vanish.
     size = a.abs().amax().clamp_min(torch.finfo(a.dtype).tiny)
-    a = a / size
+    result = _scaled_slope(a / size, power, drop)
+    if result is None:
+        return None
+    value, slope = result
+    return value * size.double() ** power, slope if power == 1 else slope * size ** (power - 1)
+
+
+def _scaled_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] | None:
+    """Return what :func:`eigen_slope` does for a matrix whose largest entry is 1."""
     k = max(_LEAST_FRAME, int(_FRAME * a.shape[1]))
-    e = _EDGE * k
     h = _frame(a, k)
     rotated = h.right(a)
     u1, corner = torch.linalg.qr(rotated[:, :k])
     across = u1.mT @ rotated[:, k:]
-    remainder = torch.addmm(rotated[:, k:], u1, across, alpha=-1)
-    v, w = _decompose(remainder)
-    c, t = len(w) - e, _tail_length(w)
+    v, w = _decompose(torch.addmm(rotated[:, k:], u1, across, alpha=-1))
+    c, t = len(w) - _EDGE * k, _tail_length(w)
     if t is None:
         return None
     _rotate_tail(v, w, t)
     s = _row_norms(w)
     w /= s.clamp_min(torch.finfo(a.dtype).tiny).unsqueeze(-1)
-    across_v = across @ v
-    # The frame and the edge, in one small matrix.
-    small = a.new_zeros(k + e, k + e)
-    small[:k, :k], small[:k, k:] = corner, across_v[:, c:]
-    small.diagonal()[k:] = s[c:]
-    z, leading, z_right = torch.linalg.svd(small)
+    across = across @ v
+    z, leading, z_right = torch.linalg.svd(_with_edge(corner, across[:, c:], s[c:]))
     line = drop * leading[0]
-    front = _directions(z.mT @ torch.cat([u1.mT, w[c:]]), leading, line, power)
-    back = _directions(w[:c], s[:c], line, power)
-    m = z[:k].mT @ across_v[:, :c]
-    corrected = _corrected(front, back, m, t, power)
+    corrected = _corrected(
+        _directions(z.mT @ torch.cat([u1.mT, w[c:]]), leading, line, power),
+        _directions(w[:c], s[:c], line, power),
+        z[:k].mT @ across[:, :c],
+        t,
+        power,
+    )
     if corrected is None:
         return None
     lead, rest, value = corrected
     # Back from singular directions to columns: of the remainder, of the frame, of the matrix.
     rows = torch.cat([rest, z_right[:, k:].mT @ lead])
     slope = torch.cat([lead.mT @ z_right[:, :k], rows.mT @ v.mT], 1)
-    slope = h.right_transposed(slope)
-    return value * size.double() ** power, slope if power == 1 else slope * size ** (power - 1)
+    return value, h.right_transposed(slope)
+
+
+def _with_edge(corner: Tensor, across: Tensor, s: Tensor) -> Tensor:
+    """Return the matrix between the frame's directions together with the edge's."""
+    k, size = len(corner), len(corner) + len(s)
+    matrix = corner.new_zeros(size, size)
+    matrix[:k, :k], matrix[:k, k:] = corner, across
+    matrix.diagonal()[k:] = s
+    return matrix
 
 
 def _frame(a: Tensor, k: int) -> _Reflections:
