@@ -61,6 +61,22 @@ def test_plans(arguments, options, order):
     assert (chosen.rank_limit > 0) == (order[0] == "low rank") == (chosen.tol > 0)
 
 
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_products_of_fewer_bits_are_kept_away(precision):
+    before = torch.get_float32_matmul_precision()
+    x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    y = x.flip(0).clone().requires_grad_()
+    p, q = GaussianMixture(x, 0.9), GaussianMixture(y + 0.1, 0.9)
+    (expected,) = torch.autograd.grad(F.fidelity(p, q), y, retain_graph=True)
+    try:
+        torch.set_float32_matmul_precision(precision)
+        assert plan(1024, 1024).order == ("svd",)
+        (gradient,) = torch.autograd.grad(F.fidelity(p, q), y)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert float((gradient - expected).norm() / expected.norm()) < 1e-3
+
+
 @pytest.mark.parametrize("shape", [(400, 400), (64, 64), (600, 330), (330, 600)])
 @pytest.mark.parametrize("power", [1.0, 0.7])
 def test_the_plan_is_what_runs(monkeypatch, shape, power):

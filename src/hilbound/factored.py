@@ -63,7 +63,7 @@ def factored_fidelity(
         chosen.tol * factor,
         chosen.rank_limit,
         default_drop(drop, p.means.dtype),
-        dtype=p.means.dtype,
+        dtype=_dtype_of_sums(p.means.dtype),
     )
     if result is None:
         return None
@@ -73,6 +73,11 @@ def factored_fidelity(
     rounded = value.to(p.means.dtype)
     rounding = torch.finfo(rounded.dtype).eps * rounded.detach().double()
     return rounded, certificate + rounding
+
+
+def _dtype_of_sums(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype, or float64 where torch may form its products in fewer bits."""
+    return dtype if gram.rounding_unit(dtype) <= torch.finfo(dtype).eps else torch.float64
 
 
 def _points(p: GaussianMixture, q: GaussianMixture) -> Points:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
+from hilbound.gram import rounding_unit
+
 # Smaller sides below this are LAPACK's: the eigen-decomposition's extra steps cost more than it.
 _LEAST_EIGEN = 320
 # On a GPU the iteration needs matrices that fill it.
@@ -116,9 +118,11 @@ def _dense_plan(
     if not gradient:
         return Plan("values", "no gradient is asked for, so singular vectors are not needed")
     if dtype != torch.float32:
-        return Plan("svd", f"{dtype} keeps its accuracy", ())
+        return Plan("svd", f"{dtype} keeps its accuracy")
     if device.type != "cpu" and power == 1 and smaller >= _LEAST_POLYNOMIAL:
         return Plan("polynomial", f"matrix products are what {device.type} is fast at", ("svd",))
+    if rounding_unit(dtype) > torch.finfo(dtype).eps:
+        return Plan("svd", "torch may form products in fewer bits, which other methods rest on")
     if device.type == "cpu" and smaller >= _LEAST_EIGEN:
         return Plan("eigen", f"a smaller side of {smaller} pays for its extra steps", ("svd",))
     return Plan("svd", f"a smaller side of {smaller} leaves nothing to gain")

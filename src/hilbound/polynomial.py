@@ -14,7 +14,7 @@ unit: below it a direction is noise. Two cares keep rounding out:
   pushed below those that are smaller.
 - **Split products.** A float32 matrix is the sum of three bfloat16 ones. Six of the nine products,
   summed in float32, carry all its digits; three carry 16 bits, which is enough once the tail has
-  been lifted. A last step in float32 makes the factor orthonormal to rounding.
+  been lifted. A last step with all digits makes the factor orthonormal to rounding.
 
 References:
     The Polar Express: optimal matrix sign methods and their application to the Muon algorithm
@@ -30,6 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Products of bfloat16 that return float32 came with this version.
+_MIXED_PRODUCTS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
 # The least l, as a share of u, that a quintic is computed for.
 _CUSHION = 0.024
 # How much larger than computed the singular values may be by rounding.
@@ -116,7 +118,8 @@ def polar_by_products(
         inner = c * multiply(gram, gram, low > _LIFTED) + b * gram
         inner.diagonal(dim1=-2, dim2=-1).add_(a)
         x = multiply(x, inner, low > _LIFTED)
-    return 1.5 * x - 0.5 * _plain_product(x, _plain_product(x.mT, x))
+    # All digits once more, whatever went before.
+    return 1.5 * x - 0.5 * multiply(x, multiply(x.mT, x, False), False)
 
 
 def polynomial_slope(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] | None:
@@ -159,7 +162,7 @@ def _split(a: Tensor, parts: int) -> list[Tensor]:
 
 
 def _bfloat_product(a: Tensor, b: Tensor) -> Tensor:
-    if a.device.type == "cuda" and a.ndim == 2:
+    if _MIXED_PRODUCTS and a.device.type == "cuda" and a.ndim == 2:
         return torch.mm(a, b, out_dtype=torch.float32)
     # The same numbers: products of bfloat16 are exact in float32, which sums them.
     return a.float() @ b.float()
