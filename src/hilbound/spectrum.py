@@ -15,6 +15,7 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, but not declared so
 
 from hilbound.certificate import norm_bounds
@@ -107,9 +108,7 @@ _METHODS: dict[str, Callable[[Tensor, float, float], tuple[Tensor, Tensor] | Non
 }
 
 
-# An operator of its own, because compilers cannot look into what depends on values of the matrix.
-@torch.library.custom_op("hilbound::schatten_power", mutates_args=())
-def _value_and_slope(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
+def _compute(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
     """Return the sum and its gradient by the first method of the plan that succeeds."""
     _require_finite(matrix)
     *first, last = plan(
@@ -134,30 +133,50 @@ def _value_and_slope(matrix: Tensor, power: float, drop: float) -> tuple[Tensor,
     return total, slope
 
 
-@_value_and_slope.register_fake
+class _ValueAndSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - torch's own type
+        value, slope = _compute(matrix, power, drop)
+        ctx.save_for_backward(slope)
+        ctx.mark_non_differentiable(slope)
+        return value, slope
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - torch's own
+        (slope,) = ctx.saved_tensors
+        return grads[0][..., None, None] * slope, None, None
+
+
+# The same for compilers, which cannot look into what depends on values of the matrix. Elsewhere
+# it would load all of the compiler at its first call.
+_operator = torch.library.custom_op("hilbound::schatten_power", _compute, mutates_args=())
+
+
+@_operator.register_fake
 def _(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:  # noqa: ARG001 - the operator's
     return matrix.new_empty(matrix.shape[:-2]), torch.empty_like(matrix)
 
 
 def _keep_slope(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401, ARG001 - torch's own
     ctx.save_for_backward(output[1])
-    ctx.set_materialize_grads(False)
 
 
-def _times_slope(
-    ctx: Any,  # noqa: ANN401 - torch's own type
-    grad: Tensor | None,
-    grad_of_slope: Tensor | None,
-) -> tuple[Tensor | None, None, None]:
-    if grad_of_slope is not None:
-        raise NotImplementedError(
-            "nuclear norms and Schatten powers have no second derivative here"
-        )
+def _times_slope(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - torch's own
     (slope,) = ctx.saved_tensors
-    return None if grad is None else grad[..., None, None] * slope, None, None
+    return grad[..., None, None] * slope, None, None
 
 
-_value_and_slope.register_autograd(_times_slope, setup_context=_keep_slope)
+_operator.register_autograd(_times_slope, setup_context=_keep_slope)
+
+
+def _value_and_slope(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
+    """Return the sum, differentiable once, and its gradient."""
+    if torch.compiler.is_compiling():
+        opaque: tuple[Tensor, Tensor] = _operator(matrix, power, drop)
+        return opaque
+    pair: tuple[Tensor, Tensor] = _ValueAndSlope.apply(matrix, power, drop)  # type: ignore[no-untyped-call]  # torch's
+    return pair
 
 
 def schatten_power(matrix: Tensor, power: float, drop: float | None = None) -> Tensor:
