@@ -45,9 +45,9 @@ _FRAME, _LEAST_FRAME = 1 / 32, 16
 _POWER_ITERATIONS = 2
 # Edge directions of the remainder, as a multiple of the frame's.
 _EDGE = 2
-# The tail: what squaring resolves badly. It is decomposed again, and must not be most of it all.
+# The tail: what squaring resolves badly. It is decomposed again, which must not cost as much again.
 _TAIL_LINE = 5e-3
-_LEAST_TAIL, _LARGEST_TAIL = 1 / 8, 1 / 4
+_LEAST_TAIL, _LARGEST_TAIL = 1 / 8, 0.7
 # What rounding does to a direction in any method: this many units, over its share of the largest.
 _ROUNDING = 8
 # The mean square error of a direction that is harmless.
