@@ -6,12 +6,18 @@ import pytest
 import torch
 
 from hilbound import functional as F
-from hilbound import spectrum
+from hilbound import methods, spectrum
 from hilbound.methods import Plan
 from hilbound.mixture import GaussianMixture
 from hilbound.spectrum import nuclear_norm, plan, schatten_power
 
 EPS = torch.finfo(torch.float32).eps
+
+
+@pytest.fixture(autouse=True)
+def _small_matrices_take_the_fast_method(monkeypatch):
+    """So that these tests are fast; which size pays is the benchmark's matter."""
+    monkeypatch.setattr(methods, "_LEAST_EIGEN", 320)
 
 
 def kernel(n, m, seed=0, dtype=torch.float32):

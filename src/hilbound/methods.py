@@ -20,7 +20,7 @@ import torch
 from hilbound.gram import rounding_unit
 
 # Smaller sides below this are LAPACK's: the eigen-decomposition's extra steps cost more than it.
-_LEAST_EIGEN = 320
+_LEAST_EIGEN = 448
 # On a GPU the iteration needs matrices that fill it.
 _LEAST_POLYNOMIAL = 256
 # Rounding units that a line may lie at for methods that know no sharp one.
