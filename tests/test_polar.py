@@ -96,7 +96,27 @@ def test_the_tail_is_kept(copy):
     assert int(resolved.sum()) > 300
     weights = (u.mT @ slope.double() @ vh.mT).diagonal()[resolved]
     assert float((weights - 1).abs().max()) < 0.02
-    assert float((weights[: int(resolved.sum()) // 2] - 1).abs().max()) < 1e-4
+    assert float((weights[: int(resolved.sum()) // 2] - 1).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.3, 1.0])
+def test_centres_that_hardly_differ_get_no_worse_a_gradient(spread):
+    """As early in training: most of the spectrum is tail, down to rounding and below."""
+    x, y = normal(0, 512, 24), spread * normal(1, 512, 24)
+    exact = (-torch.cdist(x, y).square() / 48).exp()
+
+    def to_centres(slope):
+        pull = slope.double() * exact
+        return pull.mT @ x - pull.sum(0).unsqueeze(-1) * y
+
+    a = exact.float()
+    value, slope = eigen_slope(a, 1.0, EPS)
+    expected, polar, _ = reference(exact)
+    u, s, vh = torch.linalg.svd(a)
+    of_svd = to_centres((u * (s > EPS * s[0])) @ vh)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    target = to_centres(polar)
+    assert relative(to_centres(slope), target) < 1.5 * relative(of_svd, target)
 
 
 @pytest.mark.parametrize(

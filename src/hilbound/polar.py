@@ -40,7 +40,7 @@ from torch import Tensor
 from hilbound.seeding import stream
 
 # Share of the smaller side whose directions are taken out before squaring, and the least number.
-_FRAME, _LEAST_FRAME = 1 / 32, 16
+_FRAME, _LEAST_FRAME = 1 / 32, 48
 # Products with ``a^T a`` after the first.
 _POWER_ITERATIONS = 2
 # Edge directions of the remainder, as a multiple of the frame's.
@@ -81,7 +81,7 @@ def eigen_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] |
     r"""Return :math:`\sum_i s_i^p` in float64 and its gradient, or ``None`` if they are not safe.
 
     Args:
-        a: A matrix with shape ``(N, M)``, N not below M, M at least 64.
+        a: A matrix with shape ``(N, M)``, N not below M, M at least 200.
         power: The power p in (0, 1].
         drop: Directions with :math:`s_i \le \text{drop} \cdot s_1` get no gradient; at rounding
             level, or ``None`` is returned.
