@@ -150,8 +150,7 @@ def negative_log_likelihood(x: Tensor, q: GaussianMixture) -> Tensor:
     >>> negative_log_likelihood(torch.zeros(3, 2), q).abs().round(decimals=4)
     tensor(0.)
     """
-    points = x.reshape(x.shape[0], *(1,) * len(q.batch_shape), x.shape[-1])
-    return -q.log_prob(points).mean(0)
+    return -q.mean_log_prob(x)
 
 
 def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
