@@ -21,8 +21,9 @@ from torch import Tensor
 
 from hilbound import gram
 from hilbound.errors import InputError
+from hilbound.inverse_form import inverse_form
 from hilbound.mixture import GaussianMixture
-from hilbound.spectrum import inverse_form, nuclear_norm, schatten_power
+from hilbound.spectrum import nuclear_norm, schatten_power
 
 
 def _require_one_space(p: int, q: int) -> None:
@@ -166,7 +167,7 @@ def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None =
     Args:
         p: The data's mixture with batch shape ``(*)``.
         q: The model's mixture with the same batch shape and M components.
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
 
     Returns:
         Logarithms with shape ``(*)``, in float64.
@@ -222,7 +223,7 @@ def schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None
     Args:
         p: The data's mixture with batch shape ``(*)``.
         q: The model's mixture with the same batch shape.
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
 
     Returns:
         Values with shape ``(*)``, in float64.
@@ -242,7 +243,7 @@ def log_schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = 
     Args:
         p: The data's mixture with batch shape ``(*)``.
         q: The model's mixture with the same batch shape.
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
     """
     _require_one_space(p.dim, q.dim)
     present = q.log_weights > -math.inf
