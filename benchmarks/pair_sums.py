@@ -231,12 +231,13 @@ def full_bound(rounds: int) -> Row:
     a, b = x[:2048], y[:2048]
     tile = torch.empty(len(a), len(b))
     tiles = len(x) * len(y) / tile.numel()
+    count = max(1, round(2 * tiles / 50))
     p, q = GaussianMixture(x, variance), GaussianMixture(y, variance)
     found = []
 
     def products() -> None:
-        # The floor: as many operations in bare products of tiles; one in 200, then scaled.
-        for _ in range(int(2 * tiles / 200)):
+        # The floor: as many operations in bare products of tiles; one in 50, then scaled.
+        for _ in range(count):
             torch.mm(a, b.mT, out=tile)
 
     def bound() -> None:
@@ -251,7 +252,7 @@ def full_bound(rounds: int) -> Row:
             began = time.perf_counter()
             turn()
             seconds[turn.__name__].append(time.perf_counter() - began)
-    scale = 2 * tiles / int(2 * tiles / 200)
+    scale = 2 * tiles / count
     floor, ours = (
         scale * statistics.median(seconds["products"]),
         statistics.median(seconds["bound"]),
