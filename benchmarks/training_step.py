@@ -20,9 +20,9 @@ import torch
 from hilbound.config import RunConfig
 from hilbound.machine import processor, versions
 from hilbound.mixture import GaussianMixture
+from hilbound.planning import Plan, plan
 from hilbound.seeding import stream
 from hilbound.spectrum import nuclear_norm
-from hilbound.training import Plan, plan
 
 RESULT = Path(__file__).resolve().parent / "results" / "training_step.json"
 

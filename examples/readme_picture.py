@@ -13,9 +13,9 @@ from rich.console import Console
 
 from hilbound import plots
 from hilbound.demo import run_demo
+from hilbound.planning import load_dataset
 from hilbound.runs import Run
 from hilbound.seeding import stream
-from hilbound.training import load_dataset
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "images" / "readme.png"
 OBJECTIVES = {"nuclear": "nuclear norm", "scalar": "normalised inner product",

@@ -21,6 +21,7 @@ from hilbound.config import RunConfig
 from hilbound.datasets import DATASETS
 from hilbound.module import DensityModule
 from hilbound.objectives import OBJECTIVES
+from hilbound.reconstruction import reconstruct
 from hilbound.runs import Run
 from tiny_runs import (
     COLUMNS,
@@ -155,6 +156,65 @@ def test_sample_draws_64_into_a_picture_by_default(tmp_path, monkeypatch):
     assert "64 samples: samples.png" in ask("sample", run.path).stdout
     with Image.open(tmp_path / "samples.png") as image:
         assert image.format == "PNG"
+
+
+EMD = {"model": "encoder-mixture-decoder", "centers": 3, "features": 1, "steps": 2}
+
+
+def test_reconstruct_writes_arrays_and_pictures(tmp_path, monkeypatch):
+    run = train(tmp_path / "run", **EMD)
+    path = tmp_path / "deep" / "r.npz"
+    result = ask(
+        "reconstruct", run.path, "-n", 3, "--reconstructions", 4, "--split", "train", "--seed", 2,
+        "-o", path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert f"4 reconstructions of 3 inputs: {path}" in result.stdout
+    expected = reconstruct(run, 3, 4, split="train", seed=2)
+    arrays = np.load(path)
+    assert np.array_equal(arrays["x"], expected.x)
+    assert np.array_equal(arrays["reconstructions"], expected.reconstructions)
+    monkeypatch.chdir(tmp_path)
+    answer = ask("reconstruct", run.path).stdout
+    assert "10 reconstructions of 8 inputs: reconstructions.png" in answer
+    with Image.open(tmp_path / "reconstructions.png") as image:
+        assert image.format == "PNG"
+
+
+def test_reconstruct_refuses_before_it_works(trained, tmp_path, monkeypatch):
+    out = ["-o", tmp_path / "r.npz"]
+    refused("reconstruct", trained.path, *out, words="mixture-density-network, which has no enc")
+    refused("reconstruct", trained.path, "-n", 0, *out, words="Invalid value for '-n'")
+    refused("reconstruct", trained.path, "--split", "tset", *out, words="Invalid value for '--spl")
+    run = train(tmp_path / "run", data=write_table(tmp_path / "t.csv"), **EMD)
+    refused("reconstruct", run.path, "-n", 21, *out, words="has 20 rows, got 21 inputs")
+    monkeypatch.setattr("hilbound.reconstruction.reconstruct", None)
+    refused("reconstruct", run.path, "-o", tmp_path / "r.csv", words="must end in one of .png, .np")
+    refused("reconstruct", run.path, "-o", tmp_path / "r.png", words="write a .npz file")
+    assert not list(tmp_path.glob("r.*"))
+
+
+def test_fit_and_evaluate_print_what_reconstructions_are_worth(tmp_path):
+    points = write_points(tmp_path / "points.npy")
+    fitted = ask("fit", points, *flags(**EMD), "-o", tmp_path / "run")
+    assert fitted.exit_code == 0, fitted.stderr
+    evaluated = ask("evaluate", tmp_path / "run")
+    bound = Run.open(tmp_path / "run").read_json("metrics.json")["conditional_bound"]
+    for shown in (fitted.stdout, evaluated.stdout):
+        assert "10 reconstructions of 40 held-out rows" in shown
+        assert "Validity" in shown
+        line = f"on 40 held-out rows: {100 * bound['tightness']:.1f} % of its limit"
+        assert line in re.sub(r"\s+", " ", shown)
+
+
+def test_fit_loads_the_data_once_for_evaluation_and_report(tmp_path, monkeypatch):
+    points, calls = write_points(tmp_path / "points.npy"), []
+    original = hilbound.datasets.load
+    monkeypatch.setattr(
+        "hilbound.datasets.load", lambda *a, **k: calls.append(a) or original(*a, **k)
+    )
+    assert ask("fit", points, *flags(), "-o", tmp_path / "run", "-q").exit_code == 0
+    assert len(calls) == 2
 
 
 def test_evaluate_and_report(trained):
@@ -391,7 +451,7 @@ def test_an_occupied_folder_is_refused_and_replaced_only_when_asked(trained, tmp
     assert content(tmp_path / "mine") == {tmp_path / "mine" / "thesis.tex": b"years"}
 
 
-@pytest.mark.parametrize("command", ["sample", "evaluate", "report"])
+@pytest.mark.parametrize("command", ["sample", "reconstruct", "evaluate", "report"])
 def test_what_is_no_run_is_refused(tmp_path, command):
     refused(command, tmp_path / "nowhere", words="does not exist: give the folder that")
     refused(command, tmp_path, words="holds no config.yaml: give the folder that")

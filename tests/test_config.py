@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilbound.config import RunConfig, Switches, read_yaml
+from hilbound.config import MODEL_DEFAULTS, RunConfig, Switches, read_yaml
 from hilbound.errors import InputError
 
 
@@ -63,7 +63,14 @@ def test_an_option_like_no_other_is_answered_with_all():
         ("seed", -1),
         ("seed", 2**32),
         ("samples", 1),
-        ("centers", 1),
+        ("centers", 0),
+        ("eval_centers", 0),
+        ("bound_every", 0),
+        ("bound_rows", 1),
+        ("features", 0),
+        ("variance_y", 0),
+        ("variance_y", -0.1),
+        ("variance_y", float("nan")),
         ("patience", 0),
         ("validate_every", 0),
         ("width", 0),
@@ -212,3 +219,112 @@ def test_a_yaml_file_holds_the_options_as_a_mapping(tmp_path):
     assert RunConfig.create(**read_yaml(path)).objective_options == expected
     path.write_text("data: moons\nobjective_options: [power=0.7, reference=yes]\n")
     assert RunConfig.create(**read_yaml(path)).objective_options == expected
+
+
+# --- models with defaults of their own ----------------------------------------------------------
+
+MODELS = {
+    "mixture-density-network": {
+        "objective": "nuclear", "batch_size": 1024, "centers": None, "variance_y": None,
+        "variance": "median", "learn_variance": False, "learning_rate": 5e-3, "beta1": 0.5,
+        "beta2": 0.9,
+    },
+    "encoder-mixture-decoder": {
+        "objective": "conditional", "batch_size": 128, "centers": 10, "variance_y": 0.01,
+        "variance": "median", "learn_variance": False, "learning_rate": 1e-3, "beta1": 0.9,
+        "beta2": 0.999,
+    },
+    "autoencoder": {
+        "objective": "trace", "batch_size": 128, "centers": None, "variance_y": None,
+        "variance": "median", "learn_variance": False, "learning_rate": 1e-3, "beta1": 0.9,
+        "beta2": 0.999,
+    },
+    "vae": {
+        "objective": "likelihood", "batch_size": 128, "centers": None, "variance_y": None,
+        "variance": "median/dim", "learn_variance": True, "learning_rate": 1e-3, "beta1": 0.9,
+        "beta2": 0.999,
+    },
+}  # fmt: skip
+ENCODERS = sorted(MODEL_DEFAULTS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_has_its_defaults(model):
+    config = RunConfig.create(data="moons", model=model)
+    assert {name: getattr(config, name) for name in MODELS[model]} == MODELS[model]
+    if model == "mixture-density-network":
+        assert config == RunConfig.create(data="moons")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_written_out_is_the_same_configuration(tmp_path, model):
+    config = RunConfig.create(data="moons", model=model, seed=3)
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml())
+    assert RunConfig.create(**read_yaml(path)) == config
+    assert RunConfig.create(**config.model_dump()) == config
+
+
+@pytest.mark.parametrize("model", ENCODERS)
+def test_what_is_said_beats_the_models_default(model):
+    said = {"batch_size": 64, "learning_rate": 0.5, "beta1": 0.0, "objective": "likelihood"}
+    config = RunConfig.create(data="moons", model=model, learn_variance=False, **said)
+    assert {name: getattr(config, name) for name in said} == said
+    assert not config.learn_variance
+    assert config.beta2 == 0.999
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_explicit_none_is_the_default(model):
+    """As a command line has it that was not given an option."""
+    plain = RunConfig.create(data="moons", model=model)
+    nothing = dict.fromkeys(("variance_y", "centers", "eval_centers", "encoder", "bound_every"))
+    assert RunConfig.create(data="moons", model=model, **nothing) == plain
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "others"),
+    [
+        ("mixture-density-network", {"features": 3}, ENCODERS),
+        ("mixture-density-network", {"encoder": "runs/x"}, ENCODERS),
+        (
+            "mixture-density-network",
+            {"variance_y": 0.1},
+            ["autoencoder", "encoder-mixture-decoder"],
+        ),
+        ("vae", {"variance_y": 0.1}, ["autoencoder", "encoder-mixture-decoder"]),
+        *(
+            (model, option, ["encoder-mixture-decoder", "mixture-density-network"])
+            for model in ("autoencoder", "vae")
+            for option in (
+                {"noise_dim": 3}, {"centers": 7}, {"eval_centers": 7}, {"learn_weights": True},
+            )
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_option_that_means_nothing_is_refused_with_the_models_it_belongs_to(
+    model, options, others
+):
+    (name,) = options
+    message = refusal(data="moons", model=model, **options)
+    start = f"{name} means nothing to model {model!r}: leave it out, or use "
+    assert message.startswith(start)
+    assert sorted(message.removeprefix(start).split(" or ")) == others
+    for other in others:
+        assert RunConfig.create(data="moons", model=other, **options)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_meaningless_default_is_no_offence(model):
+    defaults = {"features": 2, "noise_dim": 16, "learn_weights": False}
+    assert RunConfig.create(data="moons", model=model, **defaults).model == model
+
+
+def test_an_unknown_model_is_left_to_the_table_of_models():
+    assert RunConfig.create(data="moons", model="vea").objective == "nuclear"
+
+
+def test_an_encoder_may_be_a_path():
+    config = RunConfig.create(data="moons", model="vae", encoder=Path("runs") / "a")
+    assert config.encoder == "runs/a"

@@ -9,11 +9,21 @@ import torch
 from safetensors.torch import save_file
 from scipy.spatial.distance import cdist, pdist
 
+import hilbound
+from hilbound.autoencoders import EncoderMixtureDecoder
 from hilbound.datasets import load
 from hilbound.errors import InputError
-from hilbound.evaluation import METRICS, evaluate, format_metric, measure, reference_rows
+from hilbound.evaluation import (
+    METRICS,
+    RECONSTRUCTION,
+    evaluate,
+    format_metric,
+    measure,
+    measure_reconstructions,
+    reference_rows,
+)
 from hilbound.features import FeatureSpace, fit_features
-from tiny_runs import train, weights, write_table
+from tiny_runs import train, weights, write_points, write_table
 
 pytest_plugins = ["fixtures_runs"]
 
@@ -108,6 +118,126 @@ def test_labelled_images_are_measured_by_a_classifier(tmp_path):
     assert measured["metrics"]["classes_hit"]["real"] == 10
 
 
+# Models with an encoder
+
+EMD = {"model": "encoder-mixture-decoder", "centers": 3, "features": 1}
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("conditional") / "run", bound_rows=30, **EMD)
+
+
+class Known(torch.nn.Module):
+    """A model whose reconstructions are the input, and the input a step to the right."""
+
+    head = torch.nn.Module()
+    head.variance = torch.tensor(1.0)
+    variance_y = 0.01
+
+    def encode(self, x):
+        return x[:, :1]
+
+    def reconstruct(self, x, n, generator):
+        assert generator is not None
+        return torch.stack([x, *[x + torch.tensor([0.5, 0.0])] * (n - 1)], dim=1)
+
+
+def test_reconstructions_are_measured_as_by_hand():
+    # Six neighbours a tenth apart, in two places: the fifth neighbour is at most half a unit away.
+    near = torch.stack([torch.arange(6) * 0.1, torch.zeros(6)], dim=1)
+    train_rows = torch.cat([near, near + 10])
+    x = torch.tensor([[0.0, 0.0], [10.2, 10.0], [50.0, 50.0]]).repeat(2, 1)
+    block = measure_reconstructions(Known(), x, train_rows, PLAIN)
+    assert (block["inputs"], block["reconstructions"]) == (6, 10)
+    values = block["metrics"]
+    assert set(values) == set(RECONSTRUCTION)
+    # One of ten is exact, nine are half a unit off in one of two coordinates.
+    assert values["error_of_mean"]["model"] == pytest.approx(0.45**2 / 2)
+    assert values["error_of_best"]["model"] == 0
+    assert values["pairwise_distance"]["model"] == pytest.approx(9 / 45 * 0.25 / 2)
+    inside = [
+        bool(
+            (cdist([point], train_rows)[0] < np.sort(cdist(train_rows, train_rows), 1)[:, 5]).any()
+        )
+        or bool((train_rows == point).all(1).any())
+        for row in x
+        for point in [row, *[row + torch.tensor([0.5, 0.0])] * 9]
+    ]
+    assert 0 < sum(inside) < 60
+    assert values["validity"]["model"] == pytest.approx(np.mean(inside))
+    assert values["validity"]["real"] == pytest.approx(2 / 3)
+    # Rows that share a feature in [0, 0.5] lie within half a unit; the third input has no such row.
+    assert 0 < values["pairwise_distance"]["real"] < 0.25
+    assert values["error_of_best"]["real"] > 100
+
+
+def test_a_model_with_an_encoder_has_two_further_blocks(conditional):
+    measured = evaluate(conditional)
+    assert conditional.read_json("metrics.json") == measured
+    block = measured["reconstruction"]
+    assert block["inputs"] == measured["samples"] == 40
+    for name, entry in block["metrics"].items():
+        assert math.isfinite(entry["model"])
+        assert math.isfinite(entry["real"])
+        assert entry["better"] == RECONSTRUCTION[name].better
+    assert evaluate(conditional)["reconstruction"] == block
+
+
+@pytest.mark.parametrize("objective", ["conditional", "likelihood"])
+def test_the_conditional_bound_is_that_of_held_out_rows(tmp_path, monkeypatch, objective):
+    run = train(tmp_path / "run", bound_rows=30, variance="2:0.7", objective=objective, **EMD)
+    seen = []
+    original = EncoderMixtureDecoder.bound
+
+    def bound(self, x, variance, *arguments, **options):
+        seen.append((x, variance, original(self, x, variance, *arguments, **options)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(EncoderMixtureDecoder, "bound", bound)
+    block = evaluate(run)["conditional_bound"]
+    ((rows, variance, result),) = seen
+    # The data's component has half of the kernel's variance, of a likelihood's all of it.
+    assert variance == pytest.approx(0.35 if objective == "conditional" else 0.7)
+    test = {tuple(row) for row in load(run.config.data).test.tolist()}
+    assert len({tuple(row) for row in rows.tolist()} & test) == 30
+    assert block == {
+        "rows": 30,
+        "log_value": float(result.log_value),
+        "log_limit": float(result.log_limit),
+        "gap": pytest.approx(block["log_limit"] - block["log_value"]),
+        "tightness": pytest.approx(math.exp(-block["gap"])),
+        "error": result.error,
+    }
+    assert block["gap"] > 0
+
+
+@pytest.mark.parametrize("model", ["autoencoder", "vae"])
+def test_features_without_noise_have_no_real_counterpart(tmp_path, model):
+    run = hilbound.fit(
+        tmp_path / "run", quiet=True, data=write_points(tmp_path / "p.npy"), model=model,
+        features=1, width=8, depth=1, steps=2, batch_size=32, tensorboard=False,
+    )  # fmt: skip
+    measured = evaluate(run)
+    assert "conditional_bound" not in measured
+    values = measured["reconstruction"]["metrics"]
+    real = {name for name, entry in values.items() if entry["real"] is not None}
+    assert real == {"validity"}
+    assert (values["pairwise_distance"]["model"] == 0) == (model == "autoencoder")
+
+
+def test_a_density_network_has_neither_block(trained):
+    assert set(evaluate(trained)) == {
+        "split", "samples", "features", "classifier_accuracy", "seconds", "metrics",
+    }  # fmt: skip
+
+
+def test_loaded_data_are_taken_as_they_are(trained, monkeypatch):
+    expected, data = evaluate(trained)["metrics"], load(trained.config.data)
+    monkeypatch.setattr("hilbound.evaluation.load_run_dataset", None)
+    assert evaluate(trained, dataset=data)["metrics"] == expected
+
+
 def test_a_collapsed_model_is_measured_too(trained):
     """Every sample the same point: the worst that can happen, and still numbers."""
     state = {name: torch.zeros_like(t) for name, t in weights(trained).items()}
@@ -151,6 +281,7 @@ def test_changed_data_are_told_and_data_of_another_shape_refused(trained, tmp_pa
         ("frechet_distance", 1234.5, "1234"),
         ("frechet_distance", 0.01234, "0.0123"),
         ("classes_hit", 9.0, "9"),
+        ("error_of_best", None, "–"),
     ],
 )
 def test_metrics_are_printed_to_be_read(name, value, text):

@@ -29,6 +29,8 @@ def imported(code):
         ("from hilbound import RunConfig, InputError", set()),
         ("import hilbound; hilbound.GaussianMixture", {"torch"}),
         ("from hilbound import functional, bounds, objectives, Run, fit", {"torch"}),
+        ("import hilbound.models, hilbound.planning, hilbound.paired_objectives", {"torch"}),
+        ("import hilbound.config; hilbound.config.RunConfig(data='moons', model='vae')", set()),
     ],
 )
 def test_an_import_pays_for_what_it_needs(code, expected):

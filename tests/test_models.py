@@ -10,8 +10,15 @@ from hilbound import functional as F
 from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from hilbound.models import MODELS, MixtureDensityNetwork, build_model
+from hilbound.models import (
+    MODELS,
+    DataShape,
+    DensityModel,
+    MixtureDensityNetwork,
+    build_model,
+)
 from hilbound.networks import MLP
+from hilbound.objectives import OBJECTIVES
 
 HEADS = [(False, False), (True, False), (False, True), (True, True)]
 
@@ -174,16 +181,37 @@ def test_samples_follow_the_learned_weights():
 @pytest.mark.parametrize("name", sorted(MODELS))
 @pytest.mark.parametrize(("image", "dim"), [(None, 5), ((1, 5, 9), 45)])
 def test_models_are_built_from_the_table(name, image, dim):
-    model = build_model(config(model=name), dim, image, 0.5)
-    assert model.noise_dim == 4
-    assert model.bounded == (image is not None)
+    options = RunConfig(data="moons", model=name, width=8)
+    model = build_model(options, DataShape(dim, image), 0.5)
+    assert isinstance(model, DensityModel)
+    assert options.objective == model.objectives[0]
+    assert set(model.objectives) <= set(OBJECTIVES)
+    assert model.head.bounded == (image is not None)
+    assert float(model.head.variance) == 0.5
+    x = torch.rand(6, dim, generator=seeded())
+    model.remember(x)
     assert model.sample(3, seeded()).shape == (3, dim)
+    assert model.draw(4, seeded()).means.shape == (4, dim)
+    p, q, penalty = model.compare(x, 0.5, 1 if name != "mixture-density-network" else 6, seeded())
+    assert p.batch_shape == q.batch_shape
+    assert penalty.shape == ()
+
+
+def test_a_mixture_density_network_is_compared_as_a_whole():
+    model, x = model_of(), torch.randn(6, 2, generator=seeded(1))
+    p, q, penalty = model.compare(x, 0.3, 9, seeded())
+    assert torch.equal(p.means, x)
+    assert (float(p.component_variance), float(penalty)) == (pytest.approx(0.3), 0)
+    assert torch.equal(q.means, model(model.noise(9, seeded())).means)
+    assert torch.equal(q.means, model.draw(9, seeded()).means)
+    model.remember(x)
+    assert model.head is model
 
 
 @pytest.mark.parametrize(("learn_weights", "learn_variance"), HEADS)
 def test_options_reach_the_model(learn_weights, learn_variance):
     options = {"learn_weights": learn_weights, "learn_variance": learn_variance}
-    model = build_model(config(**options, min_variance=0.2), 2, None, 0.5)
+    model = build_model(config(**options, min_variance=0.2), DataShape(2), 0.5)
     assert (model.weight_head is not None) == learn_weights
     assert (model.variance_head is not None) == learn_variance
     assert model.min_variance == 0.2
@@ -195,15 +223,15 @@ def flat(model):
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_does():
-    first = flat(build_model(config(seed=3), 2, None, 0.5))
+    first = flat(build_model(config(seed=3), DataShape(2), 0.5))
     torch.rand(7)
-    assert torch.equal(first, flat(build_model(config(seed=3), 2, None, 0.5)))
-    assert not torch.equal(first, flat(build_model(config(seed=4), 2, None, 0.5)))
+    assert torch.equal(first, flat(build_model(config(seed=3), DataShape(2), 0.5)))
+    assert not torch.equal(first, flat(build_model(config(seed=4), DataShape(2), 0.5)))
 
 
 def test_building_leaves_the_global_generator_as_it_was():
     before = torch.get_rng_state()
-    build_model(config(), 2, None, 0.5)
+    build_model(config(), DataShape(2), 0.5)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -215,12 +243,12 @@ def test_building_leaves_the_global_generator_as_it_was():
             "unknown model .*did you mean 'mixture-density-network'",
         ),
         ({"network": "conf"}, "unknown network 'conf': did you mean 'conv'"),
-        ({"network": "conv"}, "network 'conv' makes images"),
+        ({"network": "conv"}, "network 'conv' is for images"),
     ],
 )
 def test_what_cannot_be_built(options, message):
     with pytest.raises(InputError, match=message):
-        build_model(config(**options), 2, None, 0.5)
+        build_model(config(**options), DataShape(2), 0.5)
 
 
 def test_half_floats_of_mixed_precision_never_reach_the_mixture():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hilbound.errors import InputError
-from hilbound.networks import MLP, NETWORKS, ConvGenerator
+from hilbound.networks import ENCODERS, MLP, NETWORKS, ConvEncoder, ConvGenerator
 
 
 @pytest.mark.parametrize("batch", [(), (5,), (2, 3), (0,)])
@@ -65,9 +65,55 @@ def test_float64_works_everywhere():
 
 
 def test_conv_needs_images():
-    with pytest.raises(InputError, match=r"network 'conv' makes images.*use network 'mlp'"):
+    with pytest.raises(InputError, match=r"network 'conv' is for images.*use network 'mlp'"):
         NETWORKS["conv"](4, 10, 16, 2, None)
+    with pytest.raises(InputError, match=r"network 'conv' is for images.*use network 'mlp'"):
+        ENCODERS["conv"](10, 4, 16, 2, None)
 
 
 def test_mlp_needs_none():
     assert NETWORKS["mlp"](4, 10, 16, 2, None)(torch.zeros(4)).shape == (10,)
+
+
+# --- encoders ---------------------------------------------------------------------------------
+
+
+def test_both_ends_of_an_autoencoder_have_the_same_names():
+    assert sorted(ENCODERS) == sorted(NETWORKS)
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (2, 3), (0,)])
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 30, 27), (1, 5, 9), (2, 1, 1)])
+def test_conv_sums_up_images_of_any_size(shape, depth, batch):
+    network = ConvEncoder(shape, 3, width=16, depth=depth)
+    assert network(torch.zeros(*batch, math.prod(shape))).shape == (*batch, 3)
+
+
+@pytest.mark.parametrize(("width", "depth"), [(1, 2), (3, 0), (20, 1), (64, 4)])
+def test_conv_encoders_of_any_width(width, depth):
+    assert ConvEncoder((1, 6, 7), 2, width, depth)(torch.zeros(3, 42)).shape == (3, 2)
+
+
+def test_conv_halves_images_to_the_grid_of_the_generator():
+    for depth in (1, 2, 3):
+        channels, *sides = ConvGenerator(4, (3, 30, 27), width=32, depth=depth).grid
+        images = torch.zeros(1, 3, 30, 27)
+        grid = ConvEncoder((3, 30, 27), 4, width=32, depth=depth).convolutions(images)
+        assert list(grid.shape[2:]) == sides
+        assert grid.shape[1] == max(8, channels)
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_every_pixel_and_weight_of_an_encoder_has_a_say(name, generator):
+    network = ENCODERS[name](3 * 30 * 27, 4, 16, 2, (3, 30, 27))
+    x = torch.rand(6, 3 * 30 * 27, generator=generator).requires_grad_()
+    rows = network(x)
+    assert rows.shape == (6, 4)
+    # Rows of a batch know nothing of each other.
+    assert torch.allclose(network(x[2:3]), rows[2:3], atol=1e-5)
+    (rows @ torch.randn(4, generator=generator)).sum().backward()
+    assert all(p.grad.abs().max() > 0 for p in network.parameters())
+    assert (x.grad.abs() > 0).all()
+    double = network.double()(x.detach().double())
+    assert double.dtype == torch.float64

@@ -12,15 +12,17 @@ import torch
 import hilbound
 from hilbound.batches import BatchStream
 from hilbound.config import RunConfig
+from hilbound.density_model import Comparison
 from hilbound.errors import InputError
 from hilbound.evaluation import evaluate
 from hilbound.mixture import GaussianMixture
 from hilbound.module import DensityModule
+from hilbound.planning import plan
 from hilbound.run_report import write_report
 from hilbound.runs import Run
 from hilbound.sampling import draw
 from hilbound.seeding import stream
-from hilbound.training import default_output, plan
+from hilbound.training import default_output
 from tiny_runs import TINY, Bomb, same_weights, train, weights, write_table
 
 pytest_plugins = ["fixtures_runs"]
@@ -106,18 +108,19 @@ def test_every_precision_can_be_measured_and_reported(tmp_path, precision):
     ("precision", "expected"),
     [("bf16-mixed", torch.float32), ("64-true", torch.float64), ("32-true", torch.float32)],
 )
-def test_objectives_are_never_below_float32(tmp_path, monkeypatch, precision, expected):
+@pytest.mark.parametrize("model", ["mixture-density-network", "encoder-mixture-decoder"])
+def test_objectives_are_never_below_float32(tmp_path, monkeypatch, precision, expected, model):
     seen = set()
-    mixtures = DensityModule._mixtures
+    compare = DensityModule._compare
 
     def look(self, *arguments):
-        p, q = mixtures(self, *arguments)
+        p, q, penalty = compare(self, *arguments)
         seen.update((p.means.dtype, q.means.dtype, q.component_variance.dtype))
         seen.add(self.objective(p, q).dtype)
-        return p, q
+        return Comparison(p, q, penalty)
 
-    monkeypatch.setattr(DensityModule, "_mixtures", look)
-    train(tmp_path / "run", precision=precision, steps=2)
+    monkeypatch.setattr(DensityModule, "_compare", look)
+    train(tmp_path / "run", precision=precision, steps=2, model=model)
     assert seen == {expected}
 
 

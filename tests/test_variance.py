@@ -120,6 +120,7 @@ def test_a_constant_is_exact():
         ("2*median:0.5*median", 4.0, 1.0),
         ("median : 0.1", 2.0, 0.1),
         ("9:1e-1", 9.0, 0.1),
+        ("median/dim", 2.0, 2.0),
     ],
 )
 def test_what_users_may_write(specification, start, end):
@@ -129,7 +130,24 @@ def test_what_users_may_write(specification, start, end):
 
 @pytest.mark.parametrize(
     "specification",
-    ["", "medium", "MEDIAN", "-1", -1.0, "1:2:3", "1:", ":1", "median*2", "1,5", "nan", "inf", "٣"],
+    [
+        "",
+        "medium",
+        "MEDIAN",
+        "-1",
+        -1.0,
+        "1:2:3",
+        "1:",
+        ":1",
+        "median*2",
+        "1,5",
+        "median/2",
+        "0.5/dim",
+        "median/dim/dim",
+        "nan",
+        "inf",
+        "٣",
+    ],
 )
 def test_what_is_not_a_variance(specification):
     with pytest.raises(InputError, match="variance must be a positive number, 'median'") as error:
@@ -158,3 +176,23 @@ def test_the_generator_reaches_the_median():
 @pytest.mark.parametrize(("ends", "text"), [((0.5, 0.5), "0.5"), ((4.0, 1 / 3), "4 to 0.3333")])
 def test_text(ends, text):
     assert str(VarianceSchedule(*ends)) == text
+
+
+@pytest.mark.parametrize(
+    ("specification", "start", "end"),
+    [
+        ("median/dim", 1 / 8, 1 / 8),
+        ("median / dim", 1 / 8, 1 / 8),
+        ("0.5*median/dim", 0.5 / 8, 0.5 / 8),
+        ("median:3*median/dim", 1, 3 / 8),
+        ("median/dim:0.1", 1 / 8, 0.1),
+        ("0.5*median", 0.5, 0.5),
+    ],
+)
+def test_the_share_of_one_coordinate(specification, start, end):
+    """In units of the median variance, of points in eight dimensions."""
+    x = torch.randn(31, 8, generator=seeded(0), dtype=torch.float64)
+    median = 0.5 * np.median(pdist(x.numpy(), "sqeuclidean"))
+    schedule = parse_variance(specification, x)
+    ends = (0.1 if v == 0.1 else v * median for v in (start, end))
+    assert (schedule.start, schedule.end) == pytest.approx(tuple(ends), rel=1e-9)

@@ -14,11 +14,20 @@ if TYPE_CHECKING:
     from hilbound.errors import DataError, InputError
     from hilbound.full_mixture import FullGaussianMixture
     from hilbound.mixture import GaussianMixture
-    from hilbound.models import MixtureDensityNetwork
+    from hilbound.models import (
+        VAE,
+        Autoencoder,
+        Encoder,
+        EncoderMixtureDecoder,
+        MixtureDecoder,
+        MixtureDensityNetwork,
+    )
     from hilbound.objectives import (
+        ConditionalScalarCost,
         DebiasedNuclearNorm,
         DistanceNuclearNorm,
         Likelihood,
+        MeanSquaredError,
         NuclearNorm,
         ScalarCost,
         Schatten,
@@ -33,14 +42,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "VAE",
+    "Autoencoder",
     "Bound",
+    "ConditionalScalarCost",
     "DataError",
     "DebiasedNuclearNorm",
     "DistanceNuclearNorm",
+    "Encoder",
+    "EncoderMixtureDecoder",
     "FullGaussianMixture",
     "GaussianMixture",
     "InputError",
     "Likelihood",
+    "MeanSquaredError",
+    "MixtureDecoder",
     "MixtureDensityNetwork",
     "NuclearNorm",
     "Run",
@@ -61,14 +77,20 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Autoencoder": "models",
     "Bound": "bounds",
+    "ConditionalScalarCost": "objectives",
     "DataError": "errors",
     "DebiasedNuclearNorm": "objectives",
     "DistanceNuclearNorm": "objectives",
+    "Encoder": "models",
+    "EncoderMixtureDecoder": "models",
     "FullGaussianMixture": "full_mixture",
     "GaussianMixture": "mixture",
     "InputError": "errors",
     "Likelihood": "objectives",
+    "MeanSquaredError": "objectives",
+    "MixtureDecoder": "models",
     "MixtureDensityNetwork": "models",
     "NuclearNorm": "objectives",
     "Run": "runs",
@@ -77,6 +99,7 @@ _HOMES = {
     "Schatten": "objectives",
     "SchurCost": "objectives",
     "Trace": "objectives",
+    "VAE": "models",
     "VectorCost": "objectives",
     "fit": "training",
     "median_variance": "variance",

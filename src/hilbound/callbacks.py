@@ -18,9 +18,10 @@ from hilbound.bounds import Bound
 from hilbound.runs import BOUND_COLUMNS, Run, read_bounds
 
 
-def _is_kept(row: dict[str, Any], step: int) -> bool:
-    # A validation comes after its step, a row of training before: the latter will come again.
-    return bool(row["step"] < step or (row["step"] == step and row["split"] == "validation"))
+def _is_kept(row: dict[str, Any], step: int, *, tracked: bool) -> bool:
+    # A validation comes after its step, a row of training or tracking before: that comes again.
+    after = row["split"] == "validation" and not tracked
+    return bool(row["step"] < step or (row["step"] == step and after))
 
 
 class BoundsRecord(L.Callback):
@@ -29,17 +30,20 @@ class BoundsRecord(L.Callback):
     Args:
         path: The file; rows after the step that training starts from are dropped, so that a resumed
             run leaves one curve.
+        tracked: Whether the rows of both splits are measured before their step.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, tracked: bool = False) -> None:
         self.path = path
+        self.tracked = tracked
         self._began = time.perf_counter()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Keep the rows before the step that training goes on from."""
         if not trainer.is_global_zero:
             return
-        rows = [row for row in read_bounds(self.path) if _is_kept(row, trainer.global_step)]
+        step = trainer.global_step
+        rows = [row for row in read_bounds(self.path) if _is_kept(row, step, tracked=self.tracked)]
         with self.path.open("w", newline="", encoding="utf-8") as lines:
             writer = csv.DictWriter(lines, BOUND_COLUMNS)
             writer.writeheader()
@@ -74,6 +78,7 @@ class SafetyNet(L.Callback):
         self.asked = asked or threading.Event()
 
     def _save(self, trainer: L.Trainer, module: Any, status: str) -> None:  # noqa: ANN401
+        module.remember()
         beside = self.run.checkpoint.with_suffix(".partial")
         # Every device takes part, the first one writes.
         trainer.save_checkpoint(beside)

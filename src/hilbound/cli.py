@@ -1,4 +1,4 @@
-"""The command line: ``hilbound fit``, ``sample``, ``evaluate``, ``report``, ``list`` and ``demo``.
+"""The command line: ``hilbound fit``, ``sample``, ``reconstruct``, ``evaluate``, ``report``, ...
 
 Exit codes: 0 done, 2 wrong use (what to mend is said), 1 failed or interrupted. Nothing heavy is
 imported until a command needs it, so that ``--help`` answers at once.
@@ -6,10 +6,10 @@ imported until a command needs it, so that ``--help`` answers at once.
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from typer.core import TyperGroup
 import hilbound
 from hilbound.config import RunConfig, Switches, read_yaml
 from hilbound.errors import InputError
+
+if TYPE_CHECKING:
+    from hilbound.evaluation import MetricInfo
 
 
 class _Commands(TyperGroup):
@@ -183,11 +186,13 @@ def _refuse_beside_resume(
 
 def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
     from hilbound.evaluation import evaluate as measure  # noqa: PLC0415 - imports torch
+    from hilbound.planning import load_run_dataset  # noqa: PLC0415
     from hilbound.run_report import write_report  # noqa: PLC0415 - imports matplotlib
 
     with err.status("evaluating and writing the report") if not quiet else nullcontext():
-        measured = measure(run)
-        path = write_report(run)
+        dataset = load_run_dataset(run)
+        measured = measure(run, dataset=dataset)
+        path = write_report(run, dataset=dataset)
     if not quiet:
         _print_metrics(measured)
         out.print(f"report: {path}", soft_wrap=True)
@@ -217,6 +222,32 @@ def sample(
 
 
 @app.command()
+def reconstruct(
+    run: RunPath,
+    n: Annotated[int, typer.Option("-n", "--inputs", help="How many inputs.", min=1)] = 8,
+    reconstructions: Annotated[
+        int, typer.Option(help="How many reconstructions of each.", min=1)
+    ] = 10,
+    *,
+    split: Annotated[
+        Literal["test", "validation", "train"], typer.Option(help="Rows to take inputs from.")
+    ] = "test",
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .png or .npz file.")] = Path(
+        "reconstructions.png"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+) -> None:
+    """Reconstruct some inputs by a trained RUN with an encoder, each many times."""
+    from hilbound import reconstruction  # noqa: PLC0415 - imports torch
+
+    opened = hilbound.Run.open(run)
+    reconstruction.check_output(opened, output)
+    result = reconstruction.reconstruct(opened, n, reconstructions, split=split, seed=seed)
+    path = reconstruction.write_reconstructions(opened, result, output)
+    out.print(f"{reconstructions} reconstructions of {n} inputs: {path}", soft_wrap=True)
+
+
+@app.command()
 def evaluate(
     run: RunPath,
     samples: Annotated[
@@ -233,15 +264,33 @@ def evaluate(
 
 
 def _print_metrics(measured: dict[str, Any]) -> None:
-    from hilbound.evaluation import METRICS, format_metric  # noqa: PLC0415 - imports torch
+    from hilbound.evaluation import METRICS, RECONSTRUCTION  # noqa: PLC0415 - imports torch
 
-    table = Table(title=f"{measured['samples']:,} samples against held-out rows")
+    title = f"{measured['samples']:,} samples against held-out rows"
+    _print_table(title, METRICS, measured["metrics"])
+    if "reconstruction" in measured:
+        block = measured["reconstruction"]
+        title = f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out rows"
+        _print_table(title, RECONSTRUCTION, block["metrics"])
+    if "conditional_bound" in measured:
+        bound = measured["conditional_bound"]
+        out.print(
+            f"conditional bound on {bound['rows']:,} held-out rows: "
+            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats",
+            highlight=False,
+        )
+
+
+def _print_table(title: str, infos: Mapping[str, "MetricInfo"], entries: dict[str, Any]) -> None:
+    from hilbound.evaluation import format_metric  # noqa: PLC0415 - imports torch
+
+    table = Table(title=title)
     table.add_column("metric")
     for column in ("model", "real data", "better"):
         table.add_column(column, justify="right")
-    for name, entry in measured["metrics"].items():
+    for name, entry in entries.items():
         values = (format_metric(name, entry[side]) for side in ("model", "real"))
-        table.add_row(METRICS[name].title, *values, entry["better"])
+        table.add_row(infos[name].title, *values, entry["better"])
     out.print(table)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hilbound.errors import InputError
 from hilbound.registry import suggest
@@ -21,6 +21,43 @@ def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:  
 
 
 _DATA, _MODEL, _OBJECTIVE, _TRAINING = "Data", "Model", "Objective", "Training"
+
+#: Defaults that a model changes. Likelihoods need a variance per coordinate, and learn it.
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "encoder-mixture-decoder": {
+        "objective": "conditional",
+        "batch_size": 128,
+        "centers": 10,
+        "variance_y": 0.01,
+        "learning_rate": 1e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+    },
+    "autoencoder": {
+        "objective": "trace",
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+    },
+    "vae": {
+        "objective": "likelihood",
+        "variance": "median/dim",
+        "learn_variance": True,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+    },
+}
+_FEATURES_ONLY = frozenset({"features", "variance_y", "encoder"})
+_MIXTURE_ONLY = frozenset({"noise_dim", "centers", "eval_centers", "learn_weights"})
+# Options that mean nothing to a model: to accept them would be to pretend.
+_WITHOUT_MEANING = {
+    "mixture-density-network": _FEATURES_ONLY,
+    "autoencoder": _MIXTURE_ONLY,
+    "vae": _MIXTURE_ONLY | {"variance_y"},
+}
 
 
 class RunConfig(BaseModel):
@@ -49,7 +86,17 @@ class RunConfig(BaseModel):
     label_column: str | None = _option(None, "Column of a CSV file that holds class labels.", _DATA)
 
     model: str = _option("mixture-density-network", "Name of the model.", _MODEL)
-    network: str = _option("mlp", "Network from noise to centres: mlp or conv.", _MODEL)
+    network: str = _option("mlp", "Kind of all networks of the model: mlp or conv.", _MODEL)
+    features: int = _option(2, "Number of features that an encoder makes.", _MODEL, ge=1)
+    variance_y: float | None = _option(
+        None,
+        "Variance of the noise on features, whose own is 1. (default: 0.01; none for autoencoder)",
+        _MODEL,
+        gt=0,
+    )
+    encoder: str | None = _option(
+        None, "Run folder whose encoder is taken over, and kept as it is.", _MODEL
+    )
     noise_dim: int = _option(16, "Number of noise coordinates.", _MODEL, ge=1)
     width: int = _option(
         512, "Units of a hidden layer, or channels of the coarse grid.", _MODEL, ge=1
@@ -61,7 +108,10 @@ class RunConfig(BaseModel):
         None, "Lower bound of learned variances. (default: a hundredth of the start)", _MODEL, gt=0
     )
 
-    objective: str = _option("nuclear", "Name of the objective.", _OBJECTIVE)
+    objective: str = _option(
+        "nuclear", "Name of the objective; models with an encoder have defaults of their own.",
+        _OBJECTIVE,
+    )  # fmt: skip
     objective_options: dict[str, float | bool] = _option(
         {},
         "Option of the objective, such as power=0.7 for schatten; repeat it for more.",
@@ -70,12 +120,28 @@ class RunConfig(BaseModel):
     variance: float | str = _option(
         "median",
         "Variance of the kernel between a point and a centre: a number, median, 0.5*median, "
-        "or START:END for a schedule.",
+        "median/dim, or START:END for a schedule.",
         _OBJECTIVE,
     )
     batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2)
     centers: int | None = _option(
-        None, "Centres of the model in a step. (default: as many as data points)", _OBJECTIVE, ge=2
+        None,
+        "Centres of the model in a step, or of every input. (default: as many as data points; 10)",
+        _OBJECTIVE,
+        ge=1,
+    )
+    eval_centers: int | None = _option(
+        None, "Centres when the model is measured. (default: as in training)", _OBJECTIVE, ge=1
+    )
+    bound_every: int | None = _option(
+        None,
+        "Steps between two measurements of the bound. (default: so many that it takes 3 % of "
+        "the time)",
+        _OBJECTIVE,
+        ge=1,
+    )
+    bound_rows: int = _option(
+        800, "Rows that a conditional bound is measured on, the same each time.", _OBJECTIVE, ge=2
     )
 
     steps: int = _option(2000, "Number of training steps.", _TRAINING, ge=1)
@@ -98,10 +164,33 @@ class RunConfig(BaseModel):
     )
     tensorboard: bool = _option(True, "Write TensorBoard logs into the run folder.", _TRAINING)
 
-    @field_validator("data", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _path_as_text(cls, data: object) -> object:
-        return str(data) if isinstance(data, Path) else data
+    def _defaults_of_the_model(cls, options: Any) -> Any:  # noqa: ANN401 - what a user wrote
+        if not isinstance(options, dict):
+            return options
+        own = MODEL_DEFAULTS.get(str(options.get("model")), {})
+        return own | {k: v for k, v in options.items() if v is not None or k not in own}
+
+    @model_validator(mode="after")
+    def _refuse_what_has_no_meaning(self) -> Self:
+        for name in sorted(_WITHOUT_MEANING.get(self.model, frozenset())):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                models = [
+                    model
+                    for model in (*MODEL_DEFAULTS, *_WITHOUT_MEANING)
+                    if name not in _WITHOUT_MEANING.get(model, frozenset())
+                ]
+                raise ValueError(
+                    f"{name} means nothing to model {self.model!r}: leave it out, or use "
+                    f"{' or '.join(dict.fromkeys(models))}"
+                )
+        return self
+
+    @field_validator("data", "encoder", mode="before")
+    @classmethod
+    def _path_as_text(cls, path: object) -> object:
+        return str(path) if isinstance(path, Path) else path
 
     @field_validator("objective_options", mode="before")
     @classmethod
@@ -177,6 +266,8 @@ def _sentence(name: str, error: Any) -> str:  # noqa: ANN401 - pydantic's own di
         return f"unknown option {name!r}: {hint}".rstrip()
     if error["type"] == "missing":
         return f"{name} is missing: name a data set or a file (hilbound list shows the names)"
+    if not error["loc"]:  # of several options together, which the message names
+        return str(error["msg"].removeprefix("Value error, "))
     message = error["msg"].removeprefix("Value error, ").lower()
     return f"{name}: {message}, got {error['input']!r}"
 

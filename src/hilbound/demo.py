@@ -20,11 +20,12 @@ from hilbound.evaluation import METRICS, evaluate, format_metric
 from hilbound.machine import versions
 from hilbound.objectives import OBJECTIVES
 from hilbound.page import Fact, Figure, Page, Section, Table, figure_uri, render
+from hilbound.planning import load_dataset
 from hilbound.quiet import one_thread
 from hilbound.run_report import variance_text
 from hilbound.runs import Run
 from hilbound.seeding import stream
-from hilbound.training import fit, load_dataset
+from hilbound.training import fit
 
 _OBJECTIVES = ("nuclear", "scalar", "likelihood")
 _COLUMNS = ("coverage", "recall", "frechet_distance", "tightness")

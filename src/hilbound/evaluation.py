@@ -14,19 +14,25 @@ import torch
 from torch import Tensor
 
 from hilbound import metrics
+from hilbound.autoencoders import EncoderMixtureDecoder
 from hilbound.bounds import marginal_bound
 from hilbound.datasets import Dataset
 from hilbound.errors import InputError
+from hilbound.feature_model import FeatureModel
 from hilbound.features import FeatureSpace, fit_features
 from hilbound.functional import fidelity
 from hilbound.mixture import GaussianMixture
+from hilbound.objectives import create_objective
+from hilbound.planning import load_run_dataset
+from hilbound.reconstruction import choose_rows, reconstruction_errors, rows_with_features
 from hilbound.runs import Run
 from hilbound.seeding import stream
-from hilbound.training import load_run_dataset
 from hilbound.variance import median_variance
 
 # The fidelity needs singular values: rows beyond these are left out of it.
 _FIDELITY_ROWS = 1024
+# Inputs that are reconstructed, each so many times.
+_RECONSTRUCTED, _TIMES = 500, 10
 # Neighbourhoods and covariances of fewer rows say nothing.
 _FEWEST = 10
 
@@ -73,6 +79,22 @@ METRICS: Mapping[str, MetricInfo] = {
     ),
 }
 
+#: What is measured of reconstructions; squares are for one coordinate.
+RECONSTRUCTION: Mapping[str, MetricInfo] = {
+    "error_of_mean": MetricInfo(
+        "Squared error of the mean", "lower", "of the mean reconstruction, for one coordinate"
+    ),
+    "error_of_best": MetricInfo(
+        "Squared error of the best", "lower", "of the reconstruction nearest to the input"
+    ),
+    "pairwise_distance": MetricInfo(
+        "Squared distance of pairs", "near real", "between two reconstructions of one input"
+    ),
+    "validity": MetricInfo(
+        "Validity", "higher", "share of reconstructions inside the support of training rows"
+    ),
+}
+
 
 def measure(
     test: Tensor, fake: Tensor, space: FeatureSpace, classes: int | None, seed: int = 0
@@ -114,20 +136,31 @@ def measure(
 Split = Literal["validation", "test"]
 
 
-def evaluate(run: Run, samples: int | None = None, split: Split = "test") -> dict[str, Any]:
+def evaluate(
+    run: Run,
+    samples: int | None = None,
+    split: Split = "test",
+    *,
+    dataset: Dataset | None = None,
+) -> dict[str, Any]:
     """Measure a run, write its ``metrics.json`` and return what stands in it.
+
+    Of a model with an encoder its reconstructions are measured, too, and of an
+    :class:`~hilbound.models.EncoderMixtureDecoder` its conditional bound.
 
     Args:
         run: The run.
         samples: How many samples and held-out rows to compare; by default as many as there are
             held-out rows, at most 10,000.
         split: The held-out rows: ``"validation"`` for choosing, ``"test"`` for final figures.
+        dataset: The run's data, if they are loaded already.
 
     Raises:
         InputError: If there are fewer rows than asked for, or the run is damaged.
     """
     began = time.perf_counter()
-    dataset, model = load_run_dataset(run), run.load_model()
+    dataset = load_run_dataset(run) if dataset is None else dataset
+    model = run.load_model()
     held_out = getattr(dataset, split)
     n = _count(held_out, dataset, samples)
     space = fit_features(dataset, seed=run.config.seed)
@@ -135,7 +168,7 @@ def evaluate(run: Run, samples: int | None = None, split: Split = "test") -> dic
     test, real = reference_rows(held_out, dataset.train, n, run.config.seed)
     model_values = measure(test, fake, space, dataset.classes, run.config.seed)
     real_values = measure(test, real, space, dataset.classes, run.config.seed)
-    content = {
+    content: dict[str, Any] = {
         "split": split,
         "samples": n,
         "features": space.description,
@@ -146,8 +179,83 @@ def evaluate(run: Run, samples: int | None = None, split: Split = "test") -> dic
             for name, value in model_values.items()
         },
     }
+    if isinstance(model, FeatureModel):
+        content["reconstruction"] = measure_reconstructions(
+            model, test[:_RECONSTRUCTED], real, space, run.config.seed
+        )
+    if isinstance(model, EncoderMixtureDecoder):
+        content["conditional_bound"] = conditional_bound_of(run, model, held_out, split)
+    content["seconds"] = time.perf_counter() - began
     run.write_json("metrics.json", content)
     return content
+
+
+def measure_reconstructions(
+    model: FeatureModel, x: Tensor, train: Tensor, space: FeatureSpace, seed: int = 0
+) -> dict[str, Any]:
+    """Return how near, how different and how lifelike the reconstructions of inputs are.
+
+    Real data stand beside where the features have noise: training rows that share the features of
+    the input (:func:`~hilbound.reconstruction.rows_with_features`). The real validity is that of
+    the inputs themselves.
+
+    Args:
+        model: The model.
+        x: Held-out rows with shape ``(n, d)``.
+        train: Training rows with shape ``(N, d)``.
+        space: Where the support of the training rows is measured.
+        seed: Seed of the draws.
+    """
+    drawn = model.reconstruct(
+        x.to(model.head.variance), _TIMES, stream(seed, "evaluation-reconstructions")
+    ).to(x)
+    support = space.transform(train)
+    values = reconstruction_errors(x, drawn) | {
+        "validity": _inside(support, space.transform(drawn.flatten(0, 1)))
+    }
+    real: dict[str, float] = {"validity": _inside(support, space.transform(x))}
+    if model.variance_y is not None:
+        generator = stream(seed, "evaluation-rows-with-features")
+        real |= reconstruction_errors(x, rows_with_features(model, x, train, _TIMES, generator))
+    return {
+        "inputs": len(x),
+        "reconstructions": _TIMES,
+        "metrics": {
+            name: {"model": value, "real": real.get(name), "better": RECONSTRUCTION[name].better}
+            for name, value in values.items()
+        },
+    }
+
+
+def _inside(support: Tensor, points: Tensor) -> float:
+    return metrics.precision_recall_density_coverage(support, points).precision
+
+
+def conditional_bound_of(
+    run: Run, model: EncoderMixtureDecoder, held_out: Tensor, split: Split
+) -> dict[str, float]:
+    """Return the conditional bound of a run on held-out rows, as ``bounds.csv`` has it.
+
+    Args:
+        run: The run, whose kernel variance at the end is taken.
+        model: Its model.
+        held_out: Rows with shape ``(n, d)``, of which ``bound_rows`` are drawn at random.
+        split: Their name.
+    """
+    config = run.config
+    rows = choose_rows(held_out, min(config.bound_rows, len(held_out)), split, config.seed)
+    kernel = run.read_json("run.json")["variance"]["end"]
+    variance = create_objective(config.objective).component_variance(kernel)
+    generator = stream(config.seed, "evaluation-bound")
+    bound = model.bound(rows, variance, generator=generator)
+    return {
+        "rows": len(rows),
+        "log_value": float(bound.log_value),
+        "log_limit": float(bound.log_limit),
+        "gap": float(bound.gap),
+        "tightness": float(bound.tightness),
+        "error": bound.error,
+    }
 
 
 def _count(held_out: Tensor, dataset: Dataset, samples: int | None) -> int:
@@ -175,12 +283,14 @@ def reference_rows(held_out: Tensor, train: Tensor, n: int, seed: int) -> tuple[
     return held_out[first], train[second]
 
 
-def format_metric(name: str, value: float) -> str:
-    """Return a metric as tables print it.
+def format_metric(name: str, value: float | None) -> str:
+    """Return a metric as tables print it, and a dash where there is none.
 
     >>> format_metric("coverage", 0.9312), format_metric("frechet_distance", 31.249)
     ('0.931', '31.2')
     """
+    if value is None:
+        return "–"
     if name == "classes_hit":
         return f"{value:.0f}"
     if name in {"frechet_distance", "vendi_score"}:

@@ -23,8 +23,9 @@ from torch import Tensor
 from hilbound import gram
 from hilbound.errors import InputError
 from hilbound.factored import factored_fidelity
+from hilbound.inverse_form import inverse_form
 from hilbound.mixture import GaussianMixture
-from hilbound.spectrum import inverse_form, nuclear_norm, schatten_power
+from hilbound.spectrum import nuclear_norm, schatten_power
 
 
 def _require_one_space(p: int, q: int) -> None:
@@ -202,8 +203,7 @@ def negative_log_likelihood(x: Tensor, q: GaussianMixture) -> Tensor:
     >>> negative_log_likelihood(torch.zeros(3, 2), q).abs().round(decimals=4)
     tensor(0.)
     """
-    points = x.reshape(x.shape[0], *(1,) * len(q.batch_shape), x.shape[-1])
-    return -q.log_prob(points).mean(0)
+    return -q.mean_log_prob(x)
 
 
 def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
@@ -219,7 +219,7 @@ def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None =
     Args:
         p: The data's mixture with batch shape ``(*)``.
         q: The model's mixture with the same batch shape and M components.
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
 
     Returns:
         Logarithms with shape ``(*)``, in float64.
@@ -275,7 +275,7 @@ def schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None
     Args:
         p: The data's mixture with batch shape ``(*)``.
         q: The model's mixture with the same batch shape.
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
 
     Returns:
         Values with shape ``(*)``, in float64.
@@ -295,7 +295,7 @@ def log_schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = 
     Args:
         p: The data's mixture with batch shape ``(*)``.
         q: The model's mixture with the same batch shape.
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
     """
     _require_one_space(p.dim, q.dim)
     present = q.log_weights > -math.inf
@@ -340,18 +340,72 @@ def log_trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     Raises:
         InputError: If the numbers of components or coordinates differ.
     """
+    log_overlaps = _log_pair_overlaps(p, q)  # which checks that there are pairs
+    return torch.logsumexp(0.5 * (p.log_weights + q.log_weights) + log_overlaps, -1)
+
+
+def _log_pair_overlaps(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    """Return the logarithms of the overlaps of every component with its own, shape ``(*, N)``."""
     _require_one_space(p.dim, q.dim)
+    _require_pairs(p, q)
+    # Every pair is a batch of its own, so that nothing is formed but the diagonal.
+    pairs = (
+        t.unsqueeze(-2) for t in (p.means, p.component_variance, q.means, q.component_variance)
+    )
+    return gram.log_overlaps(*pairs)[..., 0, 0]
+
+
+def _require_pairs(p: GaussianMixture, q: GaussianMixture) -> None:
     if p.components != q.components:
         raise InputError(
             f"p has {p.components} components and q has {q.components}: the trace pairs them one "
             "to one, so both need as many; the fidelity needs no pairing"
         )
-    # Every pair is a batch of its own, so that nothing is formed but the diagonal.
-    pairs = (
-        t.unsqueeze(-2) for t in (p.means, p.component_variance, q.means, q.component_variance)
-    )
-    log_overlaps = gram.log_overlaps(*pairs)[..., 0, 0]
-    return torch.logsumexp(0.5 * (p.log_weights + q.log_weights) + log_overlaps, -1)
+
+
+def mean_log_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return the mean logarithm of the one-to-one overlaps, at most :func:`log_trace_overlap`.
+
+    .. math:: \sum_i a_i \log k_{ii} \le \log \sum_i a_i k_{ii}
+
+    by Jensen's inequality: the geometric mean beside the arithmetic one of :func:`trace_overlap`,
+    where both mixtures have the weights :math:`a_i`. With equal variances it is
+    :math:`-\tfrac1{4v} \sum_i a_i |x_i - x'_i|^2`, a squared error.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components.
+        q: The model's mixture with the same batch shape and as many components.
+
+    Raises:
+        InputError: If the numbers of components or coordinates differ.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+    >>> mean_log_overlap(p, GaussianMixture(torch.tensor([[0.0], [7.0]]), 0.5))
+    tensor(-1.)
+    """
+    return (p.weights * _log_pair_overlaps(p, q)).sum(-1)
+
+
+def mean_squared_error(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return :math:`\tfrac1d \sum_i a_i |x_i - x'_i|^2` with shape ``(*)``, to be minimised.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components of weights a.
+        q: The model's mixture with the same batch shape and as many components; of both mixtures
+            only the centres matter.
+
+    Raises:
+        InputError: If the numbers of components or coordinates differ.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+    >>> mean_squared_error(p, GaussianMixture(torch.tensor([[0.0], [7.0]]), 0.5))
+    tensor(2.)
+    """
+    _require_one_space(p.dim, q.dim)
+    _require_pairs(p, q)
+    return (p.weights.unsqueeze(-1) * (p.means - q.means).square()).sum((-2, -1)) / p.dim
 
 
 def schatten_overlap(
@@ -491,3 +545,23 @@ def conditional_log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tenso
         )
     cross, own = p.log_inner(q), q.log_norm()
     return 2 * torch.logsumexp(cross, 0) - torch.logsumexp(own, 0) - math.log(len(own))
+
+
+def effective_components(q: GaussianMixture) -> Tensor:
+    r"""Return how many different components a mixture has, between 1 and K, with shape ``(*)``.
+
+    .. math:: \Big(\sum_{kl} b_k b_l\, k_{kl}\Big)^{-1}
+
+    with the overlaps :math:`k_{kl}` as similarities: 1 where all centres coincide, K where K
+    equally weighted ones are far apart.
+
+    References:
+        Measuring diversity: the importance of species similarity (Leinster and Cobbold, 2012).
+
+    >>> import torch
+    >>> effective_components(GaussianMixture(torch.tensor([[0.0], [0.0], [99.0]]), 0.5))
+    tensor(1.8000)
+    """
+    # The cross Gram matrix holds the roots of the weights; they are wanted whole.
+    roots = 0.5 * (q.log_weights.unsqueeze(-1) + q.log_weights.unsqueeze(-2))
+    return (-torch.logsumexp(q.log_overlaps(q) + roots, (-2, -1))).exp()

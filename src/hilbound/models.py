@@ -1,4 +1,4 @@
-r"""Models: networks whose outputs are Gaussian mixtures.
+r"""Models by name: what makes a mixture out of noise, and the table of all that can be trained.
 
 A mixture density network maps noise to centres, :math:`m_k = g(c_k)` with
 :math:`c_k \sim N(0, I)`, and is the mixture
@@ -7,37 +7,51 @@ A mixture density network maps noise to centres, :math:`m_k = g(c_k)` with
 
 Every call draws a fresh mixture from one and the same distribution of centres; training compares it
 with a batch of data. Calling the model returns a :class:`~hilbound.GaussianMixture`, so that an
-objective is one line.
+objective is one line. Models with an encoder live in :mod:`hilbound.autoencoders`.
 """
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hilbound.autoencoders import VAE, Autoencoder, EncoderMixtureDecoder
 from hilbound.config import RunConfig
+from hilbound.density_model import Comparison, DensityModel, MixtureNetwork
+from hilbound.encoder import Encoder
 from hilbound.errors import InputError
+from hilbound.feature_model import MixtureDecoder
 from hilbound.mixture import GaussianMixture
-from hilbound.networks import MLP, NETWORKS, ImageShape
+from hilbound.networks import ENCODERS, NETWORKS, ImageShape
 from hilbound.registry import Registry
 from hilbound.seeding import stream
 
-# Where softplus is 1.
-_SOFTPLUS_ONE = math.log(math.e - 1)
+__all__ = [
+    "MODELS",
+    "REMEMBERED_ROWS",
+    "VAE",
+    "Autoencoder",
+    "DataShape",
+    "DensityModel",
+    "Encoder",
+    "EncoderMixtureDecoder",
+    "MixtureDecoder",
+    "MixtureDensityNetwork",
+    "build_model",
+]
 
 
-class MixtureDensityNetwork(nn.Module):
+class MixtureDensityNetwork(MixtureNetwork, DensityModel):
     """Noise to the centres of a Gaussian mixture, optionally with learned weights and variances.
 
     Args:
         network: Maps noise with shape ``(*, noise_dim)`` to centres with shape ``(*, d)``.
         noise_dim: Number of noise coordinates.
         variance: Variance of the components; where it is learned, their variance at the start.
-        learn_weights: Whether a second small network gives every centre a weight.
-        learn_variance: Whether it gives every centre a variance.
-        min_variance: Learned variances stay above it; the default is a hundredth of ``variance``.
-        bounded: Whether centres are squashed to [0, 1] by a sigmoid, for images.
+        **options: Those of :class:`~hilbound.density_model.MixtureNetwork`: ``learn_weights``,
+            ``learn_variance``, ``min_variance`` and ``bounded``.
 
     Raises:
         InputError: If a variance is not positive or ``min_variance`` is not below ``variance``.
@@ -45,137 +59,177 @@ class MixtureDensityNetwork(nn.Module):
     References:
         Mixture Density Networks (Bishop, 1994).
 
-    >>> model = MixtureDensityNetwork(MLP(2, 3, width=8, depth=1), noise_dim=2, variance=0.5)
+    >>> model = MixtureDensityNetwork(nn.Linear(2, 3), noise_dim=2, variance=0.5)
     >>> model(torch.zeros(4, 2))
     GaussianMixture(components=4, dim=3, batch_shape=(), variance=0.5)
     """
 
-    variance: Tensor
+    objectives = (
+        "nuclear", "scalar", "vector", "schur", "trace", "schatten", "debiased", "distance",
+        "likelihood",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        network: nn.Module,
-        noise_dim: int,
-        variance: float,
-        *,
-        learn_weights: bool = False,
-        learn_variance: bool = False,
-        min_variance: float | None = None,
-        bounded: bool = False,
-    ) -> None:
-        super().__init__()
-        low = variance / 100 if min_variance is None else min_variance
-        if not 0 < low < variance < math.inf:
-            raise InputError(
-                f"variance must be positive and above min_variance, got variance={variance:g} and "
-                f"min_variance={low:g}"
-            )
-        self.network = network
+    def __init__(self, network: nn.Module, noise_dim: int, variance: float, **options: Any) -> None:  # noqa: ANN401 - checked by the base
+        super().__init__(network, noise_dim, variance, **options)
         self.noise_dim = noise_dim
-        self.bounded = bounded
-        self.min_variance = low
-        self.register_buffer("variance", torch.tensor(float(variance)))
-        self.weight_head = _zero_head(noise_dim) if learn_weights else None
-        self.variance_head = _zero_head(noise_dim) if learn_variance else None
+
+    @property
+    def head(self) -> MixtureNetwork:
+        """The network itself."""
+        return self
 
     def forward(self, noise: Tensor) -> GaussianMixture:
         """Return the mixture of K components for noise with shape ``(*batch, K, noise_dim)``."""
-        weights = None
-        if self.weight_head is not None:
-            weights = self.weight_head(noise).squeeze(-1).softmax(-1)
-        # Under mixed precision the network's outputs are half floats; inner products never are.
-        centers = self.centers(noise).to(self.variance.dtype)
-        return GaussianMixture(centers, self._component_variance(noise), weights)
-
-    def centers(self, noise: Tensor) -> Tensor:
-        """Return centres with shape ``(*, d)`` for noise with shape ``(*, noise_dim)``."""
-        centers: Tensor = self.network(noise)
-        return centers.sigmoid() if self.bounded else centers
-
-    def _component_variance(self, noise: Tensor) -> Tensor:
-        if self.variance_head is None:
-            return self.variance
-        # The head starts at zero, where the factor is 1: training starts from `variance`. An
-        # exponential would overflow within a few steps of a large learning rate.
-        factor = nn.functional.softplus(self.variance_head(noise).to(self.variance) + _SOFTPLUS_ONE)
-        return self.min_variance + (self.variance - self.min_variance) * factor
+        return self.mixture(noise)
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw standard normal noise with shape ``(n, noise_dim)``."""
-        return torch.randn(
-            n,
-            self.noise_dim,
-            generator=generator,
-            dtype=self.variance.dtype,
-            device=self.variance.device,
-        )
+        return self.normal(n, self.noise_dim, generator=generator)
+
+    def compare(
+        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+    ) -> Comparison:
+        """Return the mixture of the batch ``(B, d)`` and one of as many centres as asked for."""
+        q = self.draw(centers, generator)
+        return Comparison(GaussianMixture(x.to(q.means), variance), q, q.means.new_zeros(()))
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> GaussianMixture:
+        """Return the mixture of ``n`` fresh centres."""
+        q: GaussianMixture = self(self.noise(n, generator))
+        return q
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` centres with shape ``(n, d)``, by their weights where those are learned.
-
-        Centres are what the network generates. To add the components' own noise, draw from the
-        mixture: ``model(model.noise(k)).sample((n,))``.
-        """
-        if self.weight_head is None:
-            return self.centers(self.noise(n, generator))
+        """Draw ``n`` centres with shape ``(n, d)``; see :meth:`DensityModel.sample`."""
         # Weighted centres are resampled from a larger pool, so that duplicates stay rare.
-        noise = self.noise(8 * n, generator)
-        weights = self.weight_head(noise).squeeze(-1).softmax(-1)
+        noise = self.noise(n if self.weight_head is None else 8 * n, generator)
+        weights = self.weights(noise)
+        if weights is None:
+            return self.centers(noise)
         chosen = torch.multinomial(weights, n, replacement=True, generator=generator)
         return self.centers(noise[chosen])
 
 
-#: Builds a model from (config, dim, image_shape, variance of a component).
-ModelBuilder = Callable[[RunConfig, int, ImageShape | None, float], MixtureDensityNetwork]
+@dataclass(frozen=True)
+class DataShape:
+    """What a model needs to know about its data.
+
+    Args:
+        dim: Number of coordinates of a row.
+        image_shape: ``(channels, height, width)`` if rows are images.
+        rows: Number of training rows.
+    """
+
+    dim: int
+    image_shape: ImageShape | None = None
+    rows: int = 0
+
+
+#: Builds a model from (config, shape of the data, variance of a component).
+ModelBuilder = Callable[[RunConfig, DataShape, float], DensityModel]
 MODELS: Registry[ModelBuilder] = Registry("model")
 
+#: Of more training rows a model with an encoder remembers the features of this many.
+REMEMBERED_ROWS = 10_000
 
-def _zero_head(noise_dim: int) -> nn.Module:
-    """A small network of one output that is zero at the start, whatever the noise."""
-    head = MLP(noise_dim, 1, width=64, depth=1)
-    last = head[-1]
-    if isinstance(last, nn.Linear):
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-    return head
+
+def _mixture_options(config: RunConfig, data: DataShape) -> dict[str, Any]:
+    return {
+        "learn_weights": config.learn_weights,
+        "learn_variance": config.learn_variance,
+        "min_variance": config.min_variance,
+        "bounded": data.image_shape is not None,
+    }
 
 
 @MODELS.register("mixture-density-network", "noise -> network -> centres of a Gaussian mixture")
 def _mixture_density_network(
-    config: RunConfig, dim: int, image_shape: ImageShape | None, variance: float
+    config: RunConfig, data: DataShape, variance: float
 ) -> MixtureDensityNetwork:
     build = NETWORKS[config.network]
-    return MixtureDensityNetwork(
-        build(config.noise_dim, dim, config.width, config.depth, image_shape),
-        config.noise_dim,
-        variance,
-        learn_weights=config.learn_weights,
-        learn_variance=config.learn_variance,
-        min_variance=config.min_variance,
-        bounded=image_shape is not None,
+    network = build(config.noise_dim, data.dim, config.width, config.depth, data.image_shape)
+    options = _mixture_options(config, data)
+    return MixtureDensityNetwork(network, config.noise_dim, variance, **options)
+
+
+def _encoder(config: RunConfig, data: DataShape, *, outputs: int, standardized: bool) -> Encoder:
+    if not 1 <= config.features <= data.dim:
+        raise InputError(
+            f"features must lie between 1 and the {data.dim} coordinates of the data, got "
+            f"{config.features}: an encoder sums up its input in fewer numbers"
+        )
+    build = ENCODERS[config.network]
+    network = build(data.dim, outputs, config.width, config.depth, data.image_shape)
+    pixels = data.image_shape is not None
+    return Encoder(network, data.dim, standardized=outputs if standardized else None, pixels=pixels)
+
+
+def _decoder(
+    config: RunConfig, data: DataShape, variance: float, *, noise_dim: int
+) -> MixtureDecoder:
+    build = NETWORKS[config.network]
+    inputs = config.features + noise_dim
+    network = build(inputs, data.dim, config.width, config.depth, data.image_shape)
+    options = _mixture_options(config, data)
+    return MixtureDecoder(network, config.features, noise_dim, variance, **options)
+
+
+def _remembered(data: DataShape) -> int:
+    return min(data.rows, REMEMBERED_ROWS)
+
+
+@MODELS.register(
+    "encoder-mixture-decoder", "input -> features -> noise -> mixture of centres for every input"
+)
+def _encoder_mixture_decoder(
+    config: RunConfig, data: DataShape, variance: float
+) -> EncoderMixtureDecoder:
+    return EncoderMixtureDecoder(
+        _encoder(config, data, outputs=config.features, standardized=True),
+        _decoder(config, data, variance, noise_dim=config.noise_dim),
+        # The configuration always has one for this model; the model refuses what is not positive.
+        variance_y=config.variance_y or 0.0,
+        centers=config.centers or 1,
+        eval_centers=config.eval_centers,
+        rows=_remembered(data),
     )
 
 
-def build_model(
-    config: RunConfig, dim: int, image_shape: ImageShape | None, variance: float
-) -> MixtureDensityNetwork:
+@MODELS.register("autoencoder", "input -> features -> one centre: the trace of the Gaussian Gram")
+def _autoencoder(config: RunConfig, data: DataShape, variance: float) -> Autoencoder:
+    noisy = config.variance_y is not None
+    return Autoencoder(
+        _encoder(config, data, outputs=config.features, standardized=noisy),
+        _decoder(config, data, variance, noise_dim=0),
+        variance_y=config.variance_y,
+        rows=_remembered(data),
+    )
+
+
+@MODELS.register("vae", "variational autoencoder, trained on the evidence lower bound: a baseline")
+def _vae(config: RunConfig, data: DataShape, variance: float) -> VAE:
+    return VAE(
+        _encoder(config, data, outputs=2 * config.features, standardized=False),
+        _decoder(config, data, variance, noise_dim=0),
+    )
+
+
+def build_model(config: RunConfig, data: DataShape, variance: float) -> DensityModel:
     """Build the model that a configuration names, its weights drawn from the configuration's seed.
 
     Args:
         config: The options of the run.
-        dim: Number of coordinates of a data point.
-        image_shape: ``(channels, height, width)`` if data points are images.
+        data: The shape of its data.
         variance: Variance of a component at the start.
 
     Raises:
         InputError: If the model or the network is unknown, or does not fit the data.
 
-    >>> build_model(RunConfig(data="moons", width=8), 2, None, 0.5).noise_dim
+    >>> build_model(RunConfig(data="moons", width=8), DataShape(2), 0.5).noise_dim
     16
     """
     build = MODELS[config.model]
     # torch's initialisers know the global generator only; it is lent and put back.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream(config.seed, "weights").initial_seed())
-        return build(config, dim, image_shape, variance)
+        return build(config, data, variance)

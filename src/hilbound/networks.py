@@ -1,7 +1,8 @@
-"""Small networks: a multilayer perceptron, and a convolutional generator for images.
+"""Small networks: a multilayer perceptron, and a convolutional generator and encoder for images.
 
-Every network maps noise with shape ``(*, n)`` to flat rows with shape ``(*, d)``; what the rows
-mean is the model's business (:mod:`hilbound.models`). :data:`NETWORKS` is the table of names.
+Every network maps rows with shape ``(*, n)`` to rows with shape ``(*, d)``, images lying flat; what
+the rows mean is the model's business (:mod:`hilbound.models`). :data:`NETWORKS` is the table of
+those that make data, :data:`ENCODERS` of those that sum them up.
 """
 
 import math
@@ -17,6 +18,8 @@ ImageShape = tuple[int, int, int]
 NetworkBuilder = Callable[[int, int, int, int, ImageShape | None], nn.Module]
 
 NETWORKS: Registry[NetworkBuilder] = Registry("network")
+#: What stands at the other end of an autoencoder, under the same names.
+ENCODERS: Registry[NetworkBuilder] = Registry("network")
 
 
 class MLP(nn.Sequential):
@@ -85,7 +88,46 @@ class ConvGenerator(nn.Module):
         return rows
 
 
+class ConvEncoder(nn.Module):
+    """Halving convolutions, then a linear layer: flat images to features.
+
+    The mirror of :class:`ConvGenerator`.
+
+    Args:
+        image_shape: ``(channels, height, width)`` of the images.
+        outputs: Number of features.
+        width: Channels of the coarsest grid; every layer before it has half as many.
+        depth: Number of halvings.
+
+    >>> import torch
+    >>> ConvEncoder((1, 8, 8), 2, width=16, depth=1)(torch.zeros(5, 64)).shape
+    torch.Size([5, 2])
+    """
+
+    def __init__(
+        self, image_shape: ImageShape, outputs: int, width: int = 128, depth: int = 2
+    ) -> None:
+        super().__init__()
+        channels, height, breadth = image_shape
+        self.image_shape = image_shape
+        layers: list[nn.Module] = []
+        for i in reversed(range(depth)):
+            after = max(8, width >> i)
+            layers += [nn.Conv2d(channels, after, 3, stride=2, padding=1), nn.SiLU()]
+            channels = after
+        self.convolutions = nn.Sequential(*layers)
+        sides = (math.ceil(side / 2**depth) for side in (height, breadth))
+        self.linear = nn.Linear(channels * math.prod(sides), outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map flat images with shape ``(*, d)`` to features with shape ``(*, outputs)``."""
+        grid = self.convolutions(x.reshape(-1, *self.image_shape))
+        features: Tensor = self.linear(grid.flatten(1))
+        return features.reshape(*x.shape[:-1], features.shape[-1])
+
+
 @NETWORKS.register("mlp", "multilayer perceptron, for any data")
+@ENCODERS.register("mlp", "multilayer perceptron, for any data")
 def _mlp(inputs: int, outputs: int, width: int, depth: int, _: ImageShape | None) -> nn.Module:
     return MLP(inputs, outputs, width, depth)
 
@@ -98,8 +140,23 @@ def _conv(
     depth: int,
     image_shape: ImageShape | None,
 ) -> nn.Module:
+    return ConvGenerator(inputs, _require_images(image_shape), width, depth)
+
+
+@ENCODERS.register("conv", "small convolutional encoder, of images")
+def _conv_encoder(
+    inputs: int,  # noqa: ARG001 - follows from the image's shape
+    outputs: int,
+    width: int,
+    depth: int,
+    image_shape: ImageShape | None,
+) -> nn.Module:
+    return ConvEncoder(_require_images(image_shape), outputs, width, depth)
+
+
+def _require_images(image_shape: ImageShape | None) -> ImageShape:
     if image_shape is None:
         raise InputError(
-            "network 'conv' makes images, and this data set has none: use network 'mlp'"
+            "network 'conv' is for images, and this data set has none: use network 'mlp'"
         )
-    return ConvGenerator(inputs, image_shape, width, depth)
+    return image_shape

@@ -31,12 +31,15 @@ class Objective(nn.Module):
         paired: Whether every centre belongs to one data point, so that both need as many.
         cost_name: What the cost is called on the axis of a plot.
         logarithmic: Whether people read the cost as a logarithm.
+        tracked: Whether the limit is that of a fixed set of rows, measured beside the training
+            (:class:`hilbound.tracking.ConditionalTracker`), because a batch cannot show it.
     """
 
     smoothed: ClassVar[int] = 2
     paired: ClassVar[bool] = False
     cost_name: ClassVar[str]
     logarithmic: ClassVar[bool] = False
+    tracked: ClassVar[bool] = False
 
     @classmethod
     def readable(cls, log_cost: float) -> float:

@@ -1,6 +1,7 @@
 """The objectives as modules: thin, each over one function of :mod:`hilbound.functional`.
 
-What they have in common, and what their variance means, stands in :mod:`hilbound.objective`.
+What they have in common, and what their variance means, stands in :mod:`hilbound.objective`; those
+that know which centre belongs to which data point are in :mod:`hilbound.paired_objectives`.
 """
 
 import math
@@ -13,13 +14,16 @@ from hilbound.bounds import Bound, marginal_bound
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.objective import OBJECTIVES, Objective, create_objective
+from hilbound.paired_objectives import ConditionalScalarCost, MeanSquaredError, Trace
 from hilbound.spectrum import check_drop
 
 __all__ = [
     "OBJECTIVES",
+    "ConditionalScalarCost",
     "DebiasedNuclearNorm",
     "DistanceNuclearNorm",
     "Likelihood",
+    "MeanSquaredError",
     "NuclearNorm",
     "Objective",
     "ScalarCost",
@@ -151,7 +155,7 @@ class VectorCost(Objective):
     """Minus :func:`~hilbound.functional.log_vector_cost`.
 
     Args:
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
 
     Raises:
         InputError: If drop is not in [0, 1).
@@ -187,7 +191,7 @@ class SchurCost(Objective):
     """Minus :func:`~hilbound.functional.schur_cost`.
 
     Args:
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
 
     Raises:
         InputError: If drop is not in [0, 1).
@@ -211,27 +215,6 @@ class SchurCost(Objective):
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the cost, against 1."""
         return F.log_schur_cost(p, q, self.drop)
-
-
-@OBJECTIVES.register("trace", "overlap of every centre with its own data point, limit 1")
-class Trace(Objective):
-    """Minus :func:`~hilbound.functional.trace_overlap`: the pairing is part of the data.
-
-    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
-    >>> Trace()(p, p)
-    tensor(-1.)
-    """
-
-    paired = True
-    cost_name = "trace overlap"
-
-    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
-        """Return the loss with shape ``(*)``."""
-        return -F.trace_overlap(p, q)
-
-    def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
-        """Return the logarithm of the overlap, against 1."""
-        return F.log_trace_overlap(p, q)
 
 
 @OBJECTIVES.register("schatten", "singular values to a power below 1: more diversity than nuclear")

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 import torch
 
 # Data in memory have no workers, a resumed run finds its own checkpoints, tiny data make few steps,
-# Lightning itself still uses a name that torch has deprecated, and what cannot be had is refused by
-# hilbound itself.
+# an encoder that was taken over stays in evaluation mode, Lightning itself still uses a name that
+# torch has deprecated, and what cannot be had is refused by hilbound itself.
 _MESSAGES = (
     "many workers",
     "available but not used",
     "exists and is not empty",
     "log_every_n_steps",
+    "in eval mode at the start of training",
     "LeafSpec",
     "fp16 is not supported",
 )

@@ -4,6 +4,7 @@ Everything is read from the run folder and its data; the page itself is made by
 :mod:`hilbound.page`, the pictures by :mod:`hilbound.plots`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +14,57 @@ from torch import Tensor
 from hilbound import plots
 from hilbound.datasets import Dataset
 from hilbound.drawing import canvas
-from hilbound.evaluation import METRICS, evaluate, format_metric, reference_rows
+from hilbound.evaluation import (
+    METRICS,
+    RECONSTRUCTION,
+    MetricInfo,
+    evaluate,
+    format_metric,
+    reference_rows,
+)
+from hilbound.feature_model import FeatureModel
+from hilbound.feature_report import (
+    bound_fact,
+    error_fact,
+    features_section,
+    likelihood_section,
+    percent,
+    reconstructions_section,
+    tracked_section,
+)
 from hilbound.features import FeatureSpace, fit_features
 from hilbound.gram import squared_distances
 from hilbound.mixture import GaussianMixture
-from hilbound.models import MixtureDensityNetwork
+from hilbound.models import DensityModel
 from hilbound.objectives import OBJECTIVES
 from hilbound.page import Fact, Figure, Page, Section, Table, figure_uri, render
+from hilbound.planning import load_run_dataset
 from hilbound.runs import Run
 from hilbound.seeding import stream
 from hilbound.spectrum import effective_rank, singular_values
-from hilbound.training import load_run_dataset
 
 _SPECTRUM_ROWS = 512
 _SHOWN_IMAGES = 64
 _SHOWN_POINTS = 1000
 
 
-def write_report(run: Run) -> Path:
+def write_report(run: Run, *, dataset: Dataset | None = None) -> Path:
     """Write ``report.html`` into the run folder and return its path.
 
     The run is evaluated first if it was not yet.
+
+    Args:
+        run: The run.
+        dataset: The run's data, if they are loaded already.
     """
-    measured = (
-        run.read_json("metrics.json") if (run.path / "metrics.json").exists() else evaluate(run)
-    )
-    dataset, model = load_run_dataset(run), run.load_model()
+    dataset = load_run_dataset(run) if dataset is None else dataset
+    model = run.load_model()
+    measured = _measured(run, dataset, model)
     generator = stream(run.config.seed, "report")
     fake = model.sample(_SHOWN_POINTS, generator).to(dataset.test)
     sections = [
         training_section(run),
+        *_feature_sections(run, dataset, model, measured),
         samples_section(run, dataset, model, fake),
         spectrum_section(run, dataset, fake),
         metrics_section(measured),
@@ -50,7 +72,7 @@ def write_report(run: Run) -> Path:
     ]
     versions = run.read_json("run.json")["versions"]
     page = Page(
-        title=f"{Path(run.config.data).stem}, {run.config.objective}",
+        title=_title(run),
         lead=_lead(run, dataset),
         facts=_facts(run, measured),
         sections=tuple(section for section in sections if section is not None),
@@ -61,12 +83,51 @@ def write_report(run: Run) -> Path:
     return run.write_text("report.html", render(page))
 
 
+def _measured(run: Run, dataset: Dataset, model: DensityModel) -> dict[str, Any]:
+    """Return what was measured; what an older version left out is measured now."""
+    if (run.path / "metrics.json").exists():
+        measured = run.read_json("metrics.json")
+        if "reconstruction" in measured or not isinstance(model, FeatureModel):
+            return measured
+    return evaluate(run, dataset=dataset)
+
+
+def _feature_sections(
+    run: Run, dataset: Dataset, model: DensityModel, measured: dict[str, Any]
+) -> tuple[Section, ...]:
+    if not isinstance(model, FeatureModel):
+        return ()
+    return (
+        reconstructions_section(run, dataset, model, measured),
+        features_section(run, dataset, model),
+    )
+
+
+_NAMES = {
+    "encoder-mixture-decoder": "An encoder with a mixture decoder",
+    "autoencoder": "An autoencoder",
+    "vae": "A variational autoencoder",
+}
+
+
+def _title(run: Run) -> str:
+    config = run.config
+    model = config.model.replace("-", " ") + ", " if config.model in _NAMES else ""
+    return f"{Path(config.data).stem}, {model}{config.objective}"
+
+
 def _lead(run: Run, dataset: Dataset) -> str:
-    status = run.read_json("run.json")
+    status, config = run.read_json("run.json"), run.config
+    features = ""
+    if config.model in _NAMES:
+        features = f"{config.features} feature{'s' if config.features > 1 else ''} and "
+    objective = OBJECTIVES.describe(config.objective)
+    if config.model == "vae":
+        objective = "for this model the evidence lower bound"
     what = (
-        f"A {run.config.model.replace('-', ' ')} trained on {len(dataset.train):,} rows of "
-        f"{run.config.data} with the objective “{run.config.objective}”: "
-        f"{OBJECTIVES.describe(run.config.objective)}."
+        f"{_NAMES.get(config.model, 'A ' + config.model.replace('-', ' '))} trained on "
+        f"{len(dataset.train):,} rows of {config.data} with {features}the objective "
+        f"“{config.objective}”: {objective}."
     )
     if status["status"] == "finished":
         return what
@@ -78,21 +139,24 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
     status = run.read_json("run.json")
     values = measured["metrics"]
     held_out = [row for row in rows if row["split"] == "validation"]
-    facts = []
-    if held_out:
-        facts.append(
-            Fact("Bound reached", percent(held_out[-1]["tightness"]), "of its limit, held-out rows")
-        )
+    facts: list[Fact | None] = []
+    of_features = "reconstruction" in measured
+    if of_features:
+        facts += [bound_fact(run, held_out, measured), error_fact(measured)]
+    elif held_out:
+        reached = percent(held_out[-1]["tightness"])
+        facts.append(Fact("Bound reached", reached, "of its limit, held-out rows"))
     facts += [
         Fact(METRICS[name].title, format_metric(name, values[name]["model"]),
              f"real data: {format_metric(name, values[name]['real'])}")
         for name in ("coverage", "recall", "precision", "frechet_distance")
+        if not (of_features and name == "recall")
     ]  # fmt: skip
     facts.append(Fact("Kernel variance", variance_text(run), str(run.config.variance)))
     facts.append(Fact("Steps", f"{status['step']:,}", f"of {run.config.batch_size:,} rows"))
     if rows:
         facts.append(Fact("Training time", f"{rows[-1]['seconds']:.0f} s"))
-    return tuple(facts)
+    return tuple(fact for fact in facts if fact is not None)
 
 
 def variance_text(run: Run) -> str:
@@ -100,15 +164,6 @@ def variance_text(run: Run) -> str:
     variance = run.read_json("run.json")["variance"]
     ends = (variance["start"], variance["end"])
     return f"{ends[0]:.4g}" if ends[0] == ends[1] else f"{ends[0]:.4g} to {ends[1]:.4g}"
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage that stays readable when it is tiny.
-
-    >>> percent(0.8712), percent(1e-9)
-    ('87.1 %', '< 0.01 %')
-    """
-    return f"{100 * share:.1f} %" if share >= 1e-4 else "< 0.01 %"
 
 
 def training_section(run: Run) -> Section | None:
@@ -121,6 +176,10 @@ def training_section(run: Run) -> Section | None:
     if len(train) < 2:
         return None
     objective = OBJECTIVES[run.config.objective]
+    if objective.tracked:
+        return tracked_section(run, by_split, run.read_json("run.json")["data"]["dim"])
+    if run.config.objective == "likelihood" and run.config.model in _NAMES:
+        return likelihood_section(run, by_split)
     cost = [objective.readable(row["log_value"]) for row in train]
     limit = [objective.readable(row["log_limit"]) for row in train]
     points = ([r["step"] for r in held_out], [objective.readable(r["log_value"]) for r in held_out])
@@ -146,9 +205,7 @@ def training_section(run: Run) -> Section | None:
     return Section("Training", "", (first, second))
 
 
-def samples_section(
-    run: Run, dataset: Dataset, model: MixtureDensityNetwork, fake: Tensor
-) -> Section:
+def samples_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tensor) -> Section:
     """What the model draws, beside the data: images, a scatter, or ranges of the coordinates."""
     if dataset.image_shape is not None:
         return _image_section(run, dataset, fake)
@@ -187,9 +244,7 @@ def nearest_rows(space: FeatureSpace, samples: Tensor, train: Tensor, k: int) ->
     return train[distances.topk(k, largest=False).indices]
 
 
-def _planar_section(
-    run: Run, dataset: Dataset, model: MixtureDensityNetwork, fake: Tensor
-) -> Section:
+def _planar_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tensor) -> Section:
     test = dataset.test[:_SHOWN_POINTS]
     figure, ax = canvas(4.4, 4.2)
     plots.plot_points(ax, test, fake, dataset.log_density)
@@ -199,13 +254,13 @@ def _planar_section(
         f"Samples (centres of the mixture) over held-out points, {density}.",
     )  # fmt: skip
     with torch.no_grad():
-        q = model(model.noise(_SHOWN_POINTS, stream(run.config.seed, "report-density")))
+        q = model.draw(_SHOWN_POINTS, stream(run.config.seed, "report-density"))
     figure, ax = canvas(4.4, 4.2)
     plots.plot_points(ax, test, fake, q.log_prob)
     smooth = Figure(
         figure_uri(figure, "png"), "density of the model with held-out points and samples",
         f"The model's density: the mixture of {q.components:,} centres with component variance "
-        f"{float(model.variance):.3g}.",
+        f"{float(model.head.variance):.3g}.",
     )  # fmt: skip
     return Section("Samples", "", (drawn, smooth))
 
@@ -239,18 +294,30 @@ def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
 
 def metrics_section(measured: dict[str, Any]) -> Section:
     """The table of metrics with real data beside the model."""
-    rows = tuple(
-        (METRICS[name].title, format_metric(name, entry["model"]),
-         format_metric(name, entry["real"]), METRICS[name].better, METRICS[name].meaning)
-        for name, entry in measured["metrics"].items()
-    )  # fmt: skip
     text = (
         f"{measured['samples']:,} samples against as many rows of the "
         f"{measured['split']} split, in the features of {measured['features']}. “Real data” are "
         "training rows in the model's place."
     )
-    columns = ("Metric", "Model", "Real data", "Better", "Meaning")
-    return Section("Metrics", text, (), (Table(columns, rows, "Samples against held-out data"),))
+    tables = [_metrics_table(METRICS, measured["metrics"], "Samples against held-out data")]
+    if "reconstruction" in measured:
+        block = measured["reconstruction"]
+        caption = (
+            f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out inputs. "
+            "Real data: training rows that share the features of an input, where those have noise; "
+            "for the validity, the inputs themselves."
+        )
+        tables.append(_metrics_table(RECONSTRUCTION, block["metrics"], caption))
+    return Section("Metrics", text, (), tuple(tables))
+
+
+def _metrics_table(infos: Mapping[str, MetricInfo], entries: dict[str, Any], caption: str) -> Table:
+    rows = tuple(
+        (infos[name].title, format_metric(name, entry["model"]),
+         format_metric(name, entry["real"]), infos[name].better, infos[name].meaning)
+        for name, entry in entries.items()
+    )  # fmt: skip
+    return Table(("Metric", "Model", "Real data", "Better", "Meaning"), rows, caption)
 
 
 def configuration_section(run: Run) -> Section:

@@ -30,7 +30,7 @@ from hilbound.config import RunConfig, read_yaml
 from hilbound.datasets import Dataset, Standardization
 from hilbound.errors import InputError
 from hilbound.machine import versions
-from hilbound.models import MixtureDensityNetwork, build_model
+from hilbound.models import DataShape, DensityModel, build_model
 from hilbound.variance import VarianceSchedule
 
 BOUND_COLUMNS = (
@@ -162,7 +162,7 @@ class Run:
         for name in ("metrics.json", "report.html"):
             _remove(self.path / name)
 
-    def save_model(self, model: MixtureDensityNetwork) -> None:
+    def save_model(self, model: DensityModel) -> None:
         """Write the weights as safetensors, in one piece."""
         target = self.path / "model.safetensors"
         beside = target.with_suffix(".partial")
@@ -170,29 +170,26 @@ class Run:
         beside.write_bytes(save(state))
         beside.replace(target)
 
-    def load_model(self) -> MixtureDensityNetwork:
+    def load_model(self) -> DensityModel:
         """Build the model and load its weights.
 
         Raises:
             InputError: If the weights are missing, damaged, or those of another model.
         """
         facts = self.read_json("run.json")
-        shape = facts["data"]["image_shape"]
         model = build_model(
-            self.config,
-            facts["data"]["dim"],
-            None if shape is None else (shape[0], shape[1], shape[2]),
-            facts["variance"]["component_start"],
+            self.config, _data_shape(facts["data"]), facts["variance"]["component_start"]
         )
         file = self.path / "model.safetensors"
         try:
             state = load_file(file)
-            model.to(state["variance"].dtype).load_state_dict(state)
+            # The precision of the run: all its tensors share it.
+            model.to(next(iter(state.values())).dtype).load_state_dict(state)
         except FileNotFoundError:
             raise InputError(
                 f"run {str(self.path)!r} has no weights: {_remedy(file.name)}"
             ) from None
-        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        except (SafetensorError, OSError, StopIteration, RuntimeError) as error:
             raise InputError(
                 f"{str(file)!r} does not hold the weights of this run's model: {error}"
             ) from None
@@ -211,6 +208,13 @@ class Run:
     def read_bounds(self) -> list[dict[str, Any]]:
         """Return the rows of ``bounds.csv``, numbers as numbers."""
         return read_bounds(self.path / "bounds.csv")
+
+
+def _data_shape(data: dict[str, Any]) -> DataShape:
+    """Return what ``run.json`` says of the data."""
+    shape = data["image_shape"]
+    image_shape = None if shape is None else (shape[0], shape[1], shape[2])
+    return DataShape(data["dim"], image_shape, data["train"])
 
 
 def read_bounds(file: Path) -> list[dict[str, Any]]:

@@ -39,8 +39,7 @@ def draw(
         rows = model.sample(n, generator)
     elif source == "density":
         with torch.no_grad():
-            q = model(model.noise(n, generator))
-        rows = q.sample((n,), generator=generator)
+            rows = model.draw(n, generator).sample((n,), generator=generator)
     else:
         raise InputError(f"source must be 'centers' or 'density', got {source!r}")
     return run.to_user_units(rows)

@@ -1,4 +1,4 @@
-r"""Nuclear norms and Schatten powers with closed-form gradients, and inverse quadratic forms.
+r"""Nuclear norms and Schatten powers with closed-form gradients.
 
 For a thin singular value decomposition :math:`A = U S V^\top` the nuclear norm is
 :math:`\|A\|_* = \sum_i s_i`, and where all :math:`s_i > 0` its gradient is the polar factor
@@ -29,7 +29,6 @@ __all__ = [
     "check_drop",
     "default_drop",
     "effective_rank",
-    "inverse_form",
     "nuclear_norm",
     "plan",
     "schatten_power",
@@ -319,57 +318,3 @@ def effective_rank(values: Tensor) -> Tensor:
     share = values / values.sum(-1, keepdim=True)
     entropy: Tensor = torch.special.entr(share).sum(-1)
     return entropy.exp()
-
-
-def inverse_form(gram: Tensor, vectors: Tensor, drop: float | None = None) -> Tensor:
-    r"""Return :math:`k^\top G^{-1} k` for every column k: the squared norm of a projection.
-
-    With G the Gram matrix of unit vectors and k the inner products of another vector with them, it
-    is how much of that vector lies in their span. Where G is singular to rounding (centres that
-    coincide), the span is that of the directions above the line, so the value is a little too small
-    there, but for the rounding of G itself. It is computed in float64.
-
-    Args:
-        gram: Symmetric positive semidefinite matrices with shape ``(*, M, M)``.
-        vectors: Columns with shape ``(*, M, N)``.
-        drop: Eigenvectors of G with eigenvalues at or below ``drop`` times the largest are left
-            out. The default is M times the rounding unit of the dtype that ``gram`` comes in: below
-            it an eigenvalue is noise, and its reciprocal would rule the gradient. A larger one
-            lowers the value; so does the default for thousands of float32 components in one
-            crowd, beside which a lone one falls below the line: use float64 there.
-
-    Returns:
-        Values with shape ``(*, N)``, differentiable twice.
-
-    Raises:
-        InputError: If drop is not in [0, 1), or ``gram`` holds NaN or infinite values.
-
-    >>> inverse_form(torch.eye(2), torch.tensor([[3.0], [4.0]]))
-    tensor([25.], dtype=torch.float64)
-    """
-    check_drop(drop, all_may_go=False)
-    if drop is None:
-        drop = gram.shape[-1] * torch.finfo(gram.dtype).eps
-    gram, vectors = gram.double(), vectors.double()
-    with torch.no_grad():
-        pseudo_inverse = _pseudo_inverse(gram, drop)
-        solution = pseudo_inverse(vectors)
-    # The value is the maximum over w of 2 k'w - w'Gw, so w need not be differentiated for the first
-    # derivative; one step of refinement, which changes nothing else, carries the second.
-    solution = solution + pseudo_inverse(vectors - gram @ solution)
-    form: Tensor = (solution * (2 * vectors - gram @ solution)).sum(-2)
-    return form
-
-
-def _pseudo_inverse(gram: Tensor, drop: float) -> Callable[[Tensor], Tensor]:
-    """Return the product with the inverse of ``gram`` above the line ``drop``."""
-    _require_finite(gram)
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    # The least pivot bounds the least eigenvalue from above: one near the line is a reason to look.
-    near = 100 * gram.shape[-1] * drop
-    if not failed.any() and float(factor.diagonal(dim1=-2, dim2=-1).amin()) ** 2 > near:
-        return lambda b: torch.cholesky_solve(b, factor)
-    values, basis = torch.linalg.eigh(gram)
-    kept = values > drop * values[..., -1:]
-    inverse = values.where(kept, 1).reciprocal().where(kept, 0).unsqueeze(-1)
-    return lambda b: basis @ (inverse * (basis.mT @ b))

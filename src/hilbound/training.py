@@ -14,23 +14,18 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hilbound import datasets
 from hilbound.batches import Batches, BatchStream
 from hilbound.config import RunConfig
-from hilbound.datasets import Dataset
 from hilbound.errors import InputError
-from hilbound.models import MixtureDensityNetwork, build_model
-from hilbound.objectives import Objective, create_objective
+from hilbound.planning import Plan, plan
 from hilbound.quiet import quiet_lightning
 from hilbound.runs import Run, fingerprint, refuse_occupied
-from hilbound.seeding import stream
-from hilbound.variance import VarianceSchedule, parse_variance
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
@@ -41,99 +36,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything a training needs, checked and built, before anything is written.
-
-    Args:
-        config: The options.
-        dataset: The data.
-        objective: The objective.
-        schedule: The variance of the kernel over the run.
-        model: The model at its start.
-    """
-
-    config: RunConfig
-    dataset: Dataset
-    objective: Objective
-    schedule: VarianceSchedule
-    model: MixtureDensityNetwork
-
-
-def load_dataset(config: RunConfig) -> Dataset:
-    """Load the data set that a configuration names."""
-    return datasets.load(
-        config.data,
-        seed=config.seed,
-        samples=config.samples,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        scale=config.scale,
-        label_column=config.label_column,
-    )
-
-
-def load_run_dataset(run: Run) -> Dataset:
-    """Load the data set of a run, to measure and draw the run against.
-
-    Rows that have changed since the training are told in a warning.
-
-    Raises:
-        InputError: If the data are gone, or can no longer be compared with the run's samples.
-    """
-    dataset, data = load_dataset(run.config), run.read_json("run.json")["data"]
-    shape = None if data["image_shape"] is None else tuple(data["image_shape"])
-    if (dataset.dim, dataset.image_shape) != (data["dim"], shape):
-        raise InputError(
-            f"the data of run {str(run.path)!r} ({run.config.data}) now have {dataset.dim} "
-            f"coordinates, and had {data['dim']} when it was trained: restore them, or fit anew"
-        )
-    if fingerprint(dataset) != data["fingerprint"]:
-        log.warning("the data of run %s (%s) have changed since", run.path, run.config.data)
-    return dataset
-
-
-def plan(config: RunConfig) -> Plan:
-    """Check a configuration against its data and build what training needs.
-
-    Raises:
-        InputError: If a name is unknown, the data cannot be used, or options contradict each other.
-    """
-    objective = create_objective(config.objective, **config.objective_options)
-    dataset = load_dataset(config)
-    schedule = parse_variance(config.variance, dataset.train, stream(config.seed, "median"))
-    if config.learn_variance and not schedule.constant:
-        raise InputError(
-            f"variance {config.variance!r} is a schedule, and learn_variance learns it: use one"
-        )
-    if objective.paired and config.centers not in {None, config.batch_size}:
-        raise InputError(
-            f"objective {config.objective!r} pairs every centre with a data point: leave centers "
-            f"out, or give as many as batch_size ({config.batch_size}), got {config.centers}"
-        )
-    if config.batch_size > len(dataset.train):
-        log.warning(
-            "batch_size %d is more than the %d training rows: every row is used in every step, "
-            "%d rows at a time",
-            config.batch_size, len(dataset.train), len(dataset.train),
-        )  # fmt: skip
-        config = config.model_copy(
-            update={
-                "batch_size": len(dataset.train),
-                "centers": config.centers or config.batch_size,
-            }
-        )
-    component = objective.component_variance(schedule.start)
-    model = build_model(config, dataset.dim, dataset.image_shape, component)
-    if config.precision == "64-true":
-        # Lightning would do it only after the weights of a checkpoint were rounded to float32.
-        model = model.double()
-    return Plan(config, dataset, objective, schedule, model)
-
-
 def default_output(config: RunConfig) -> Path:
-    """Return ``runs/DATA-OBJECTIVE-SEED``, where a run goes without ``--output``."""
-    return Path("runs") / f"{Path(config.data).stem}-{config.objective}-{config.seed}"
+    """Return where a run goes without ``--output``.
+
+    It is ``runs/DATA-OBJECTIVE-SEED``, with the model's name before the objective's if it is not
+    the default model.
+
+    >>> default_output(RunConfig(data="moons")).name, default_output(
+    ...     RunConfig(data="digits", model="vae")).name
+    ('moons-nuclear-0', 'digits-vae-likelihood-0')
+    """
+    model = "" if config.model == RunConfig.model_fields["model"].default else f"{config.model}-"
+    return Path("runs") / f"{Path(config.data).stem}-{model}{config.objective}-{config.seed}"
 
 
 def fit(
@@ -252,7 +166,7 @@ class _Loop:
         self.plan = prepared
         self.asked = threading.Event()
         with quiet_lightning():
-            self.trainer, bounds = _trainer(run, prepared.config, self.asked, quiet=quiet)
+            self.trainer, bounds = _trainer(run, prepared, self.asked, quiet=quiet)
             self.module = DensityModule(prepared, bounds)
 
     def check(self, checkpoint: dict[str, Any]) -> None:
@@ -313,15 +227,19 @@ class _Loop:
 
 
 def _trainer(
-    run: Run, config: RunConfig, asked: threading.Event, *, quiet: bool
+    run: Run, prepared: Plan, asked: threading.Event, *, quiet: bool
 ) -> "tuple[Trainer, BoundsRecord]":
     from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415
 
-    from hilbound import callbacks  # noqa: PLC0415
+    from hilbound import callbacks, tracking  # noqa: PLC0415
 
-    bounds = callbacks.BoundsRecord(run.path / "bounds.csv")
+    config = prepared.config
+    tracked = prepared.objective.tracked
+    bounds = callbacks.BoundsRecord(run.path / "bounds.csv", tracked=tracked)
     safety = callbacks.SafetyNet(run, asked)
     own: list[Callback] = [bounds, callbacks.NonFiniteLoss(), safety]
+    if tracked:
+        own.append(tracking.ConditionalTracker(prepared, bounds))
     if config.patience is not None:
         own += callbacks.early_stopping(run.path / "checkpoints", config.patience)
     if not quiet:

@@ -20,7 +20,10 @@ from hilbound.errors import InputError
 from hilbound.gram import squared_distances
 
 _NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
-_TERM = re.compile(rf"^(?:(?P<number>{_NUMBER})|(?:(?P<factor>{_NUMBER})\s*\*\s*)?median)$")
+_TERM = re.compile(
+    rf"^(?:(?P<number>{_NUMBER})"
+    rf"|(?:(?P<factor>{_NUMBER})\s*\*\s*)?median(?P<each>\s*/\s*dim)?)$"
+)
 
 
 def median_variance(
@@ -96,8 +99,10 @@ def parse_variance(
     """Turn what a user wrote into a schedule.
 
     Args:
-        specification: A positive number, ``"median"``, a multiple such as ``"0.5*median"``, or two
-            of those with a colon, ``"2*median:0.5*median"``, for a geometric schedule.
+        specification: A positive number, ``"median"``, a multiple such as ``"0.5*median"``, the
+            share of one coordinate, ``"median/dim"`` (for likelihoods, which want it much
+            smaller), or two of those with a colon, ``"2*median:0.5*median"``, for a geometric
+            schedule.
         x: Training points with shape ``(n, d)``, measured where the median is asked for.
         generator: Draws the subset for the median.
 
@@ -112,18 +117,20 @@ def parse_variance(
     matches = [_TERM.match(term) for term in terms]
     if len(terms) > 2 or not all(matches):
         raise InputError(
-            f"variance must be a positive number, 'median', a multiple such as '0.5*median', or "
-            f"START:END for a schedule, got {specification!r}"
+            f"variance must be a positive number, 'median', a multiple such as '0.5*median', "
+            f"'median/dim', or START:END for a schedule, got {specification!r}"
         )
     median = median_variance(x, generator=generator) if "median" in str(specification) else math.nan
-    values = [
-        float(match["number"]) if match["number"] else float(match["factor"] or 1) * median
-        for match in matches
-        if match
-    ]
+    values = [_value(match, median, x.shape[-1]) for match in matches if match]
     if not all(0 < value < math.inf for value in values):
         raise InputError(
             f"variance must be positive and finite, got {specification!r}; it is a variance in "
             "squared units of the data, for example 'median'"
         )
     return VarianceSchedule(values[0], values[-1])
+
+
+def _value(term: re.Match[str], median: float, dim: int) -> float:
+    if term["number"]:
+        return float(term["number"])
+    return float(term["factor"] or 1) * median / (dim if term["each"] else 1)

@@ -1,0 +1,120 @@
+"""The encoder: inputs to features, checked at the door and standardised where they get noise.
+
+Features with noise must not simply grow until the noise is nothing beside them; so they are given
+mean 0 and variance 1, and ``variance_y`` is the variance of the noise as a share of their own.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hilbound.errors import InputError
+
+# Added to the variance of features before it divides: a feature may be the same for all rows.
+_LEAST_VARIANCE = 1e-5
+
+
+class Standardization(nn.Module):
+    r"""Features of mean 0 and variance 1, by running averages over the batches of training.
+
+    Values are those of the running averages, in training as in evaluation, so that noise of a small
+    variance is not lost in that of a batch's own mean. Gradients are those of batch normalisation:
+    they neither shift nor stretch the features of a batch as a whole, which would be undone anyway.
+
+    Args:
+        features: Number of features.
+        momentum: Share of a batch in the running averages.
+
+    References:
+        Batch Renormalization: Towards Reducing Minibatch Dependence in Batch-Normalized Models
+        (Ioffe, 2017).
+
+    >>> layer = Standardization(1)
+    >>> layer(torch.tensor([[1.0], [3.0]])).squeeze(-1).round(decimals=3)
+    tensor([-1.,  1.])
+    """
+
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+
+    def __init__(self, features: int, momentum: float = 0.02) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Standardise features with shape ``(*, F)``."""
+        # Under mixed precision they come as half floats; averages never are.
+        h = h.to(self.mean.dtype)
+        if not self.training:
+            return (h - self.mean) / (self.variance + _LEAST_VARIANCE).sqrt()
+        rows = h.reshape(-1, h.shape[-1])
+        mean, variance = rows.mean(0), rows.var(0, correction=0)
+        self._follow(mean.detach(), variance.detach())
+        running, scale = self.mean, (self.variance + _LEAST_VARIANCE).sqrt()
+        batch_scale = (variance + _LEAST_VARIANCE).sqrt()
+        # The value of (h - running) / scale, with the gradient of (h - mean) / batch_scale.
+        stretch, shift = batch_scale.detach() / scale, (mean.detach() - running) / scale
+        return (h - mean) / batch_scale * stretch + shift
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        # The plain mean of the batches so far, until there are enough of them.
+        self.batches += 1
+        share = (1 / self.batches).clamp_min(self.momentum)
+        self.mean.lerp_(mean, share)
+        self.variance.lerp_(variance, share)
+
+
+class Encoder(nn.Module):
+    """Inputs to features, with a check of what comes in.
+
+    Args:
+        network: Maps inputs with shape ``(*, d)`` to features with shape ``(*, F)``.
+        dim: Number of coordinates of an input.
+        standardized: Number of features to standardise, or ``None`` to leave them as they are.
+        pixels: Whether inputs are images with values in [0, 1].
+
+    >>> encoder = Encoder(nn.Linear(3, 1), 3, standardized=1)
+    >>> encoder(torch.randn(50, 3)).detach().std(correction=0).round(decimals=2)
+    tensor(1.)
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        dim: int,
+        *,
+        standardized: int | None = None,
+        pixels: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.dim = dim
+        self.standardization = None if standardized is None else Standardization(standardized)
+        self.pixels = pixels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features with shape ``(*, F)`` of inputs with shape ``(*, d)``.
+
+        Raises:
+            InputError: If the inputs have another number of coordinates, or pixels lie outside
+                [0, 1].
+        """
+        if x.ndim == 0 or x.shape[-1] != self.dim:
+            raise InputError(
+                f"inputs must be rows of {self.dim} coordinates, as the encoder was made for, got "
+                f"shape {tuple(x.shape)}"
+                + (": flatten images" if math.prod(x.shape[1:]) == self.dim else "")
+            )
+        # Written so that NaN fails, too.
+        if self.pixels and x.numel() and not bool((x >= 0).all() & (x <= 1).all()):
+            raise InputError(
+                f"pixels must lie in [0, 1], got values from {float(x.min()):g} to "
+                f"{float(x.max()):g}: divide bytes by 255"
+            )
+        features: Tensor = self.network(x)
+        return features if self.standardization is None else self.standardization(features)

@@ -1,0 +1,496 @@
+"""The conditional bound: a dense oracle, the limit, the certified cut, blocks and memory."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from scipy.special import log_softmax, logsumexp
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import oracles
+from hilbound import conditional
+from hilbound import functional as F
+from hilbound.bounds import Bound, conditional_bound
+from hilbound.errors import InputError
+from hilbound.mixture import GaussianMixture
+from strategies import normal
+
+TABLE = json.loads((Path(__file__).parent / "data" / "reference.json").read_text())["conditional"]
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Blocks as small as saves work, so that small problems are cut like large ones."""
+    monkeypatch.setattr(conditional, "_BLOCK_WORK", 0)
+
+
+# ------------------------------------------------------------------ the oracle
+
+
+def log_weights(features, points, variance_y):
+    return log_softmax(-cdist(points, features, "sqeuclidean") / (2 * variance_y), axis=1)
+
+
+def log_kernel(x, y, variance):
+    return -0.5 * (
+        cdist(x, y, "sqeuclidean") / variance + x.shape[1] * np.log(2 * np.pi * variance)
+    )
+
+
+def oracle(x, features, points, q, *, variance_p, variance_y):
+    """The logarithms of cost and limit with all pairs, for a q with one variance."""
+    x, features, points, means = (
+        a.detach().double().numpy() for a in (x, features, points, q.means)
+    )
+    v = float(q.component_variance.detach())
+    log_w, log_b = log_weights(features, points, variance_y), q.log_weights.detach().numpy()
+    n, (m, k, d) = len(x), means.shape
+    cross = log_kernel(x, means.reshape(-1, d), variance_p + v).reshape(n, m, k).swapaxes(0, 1)
+    apart = ((means[:, :, None] - means[:, None]) ** 2).sum(-1)
+    log_pq = logsumexp(log_w[:, :, None] + log_b[:, None] + cross, axis=(1, 2))
+    log_qq = logsumexp(log_b[:, :, None] + log_b[:, None] - apart / (4 * v), axis=(1, 2))
+    own = log_kernel(x, x, 2 * variance_p)
+    log_pp = logsumexp(log_w[:, :, None] + log_w[:, None] + own, axis=(1, 2))
+    log_qq -= 0.5 * d * np.log(4 * np.pi * v)
+    pq, qq, pp = (logsumexp(a) - math.log(m) for a in (log_pq, log_qq, log_pp))
+    return 2 * pq - qq, pp
+
+
+def case(seed, n=9, m=7, k=3, d=2, f=1, *, noise=0.1, variance=0.5):
+    """Data around a curve over their features, feature points with noise, and a model of some."""
+    features, x = normal(seed, n, f), normal(seed + 1, n, d)
+    x = x + 2 * features.sum(-1, keepdim=True)
+    draw = torch.Generator().manual_seed(seed)
+    points = features[torch.randint(n, (m,), generator=draw)] + noise**0.5 * normal(seed + 2, m, f)
+    means = 2 * points.sum(-1)[:, None, None] + normal(seed + 3, m, k, d)
+    weights = 0.1 + torch.rand(m, k, generator=draw, dtype=torch.float64)
+    q = GaussianMixture(means, variance, weights, validate_args=False)
+    return x, features, points, q
+
+
+def check(bound, expected, tolerance=1e-10):
+    assert float(bound.log_value) == pytest.approx(expected[0], abs=tolerance, rel=tolerance)
+    assert float(bound.log_limit) == pytest.approx(expected[1], abs=tolerance, rel=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_the_table(dtype, tolerance):
+    x, features, points, centers = (
+        torch.tensor(TABLE[name], dtype=dtype)
+        for name in ("x", "features", "feature_points", "centers")
+    )
+    q = GaussianMixture(centers, TABLE["variance_q"])
+    variances = {name: TABLE[name] for name in ("variance_p", "variance_y")}
+    bound = conditional_bound(x, features, points, q, **variances)
+    expected = TABLE["expected"]["log_cost"], TABLE["expected"]["log_limit"]
+    assert expected == pytest.approx((-4.872871195310461, -2.1412847130029116), rel=1e-15)
+    check(bound, expected, tolerance)
+    assert bound.log_value.dtype == bound.log_limit.dtype == torch.float64
+    assert bound.log_value.shape == bound.log_limit.shape == ()
+    assert bound.error == 0
+
+
+def test_the_oracle_is_that_of_lists_of_mixtures():
+    x, features, points, q = case(0)
+    log_w = log_weights(features.numpy(), points.numpy(), 0.3)
+    ps = [oracles.dense(x, 0.4, np.exp(w)) for w in log_w]
+    qs = [oracles.dense(m, 0.5, b) for m, b in zip(q.means, q.weights, strict=True)]
+    expected = oracles.log_conditional(ps, qs)
+    assert oracle(x, features, points, q, variance_p=0.4, variance_y=0.3) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("d", [1, 3, 3072])
+@pytest.mark.parametrize("f", [1, 2, 20])
+@pytest.mark.parametrize("variance_y", [1e-3, 0.3, 1e3])
+def test_values_are_those_of_the_oracle(d, f, variance_y):
+    arguments = case(d + f, d=d, f=f)
+    variances = {"variance_p": 0.4, "variance_y": variance_y}
+    check(conditional_bound(*arguments, **variances), oracle(*arguments, **variances))
+
+
+SHAPES = [(), (3, 1), (1, 2), (3, 2), (7, 1, 1), (7, 3, 1), (7, 1, 2), (7, 3, 2), (1, 3, 1)]
+
+
+@pytest.mark.parametrize("tile", [1, 50, 2**21])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_variance_of_the_model(monkeypatch, shape, tile):
+    monkeypatch.setattr(conditional, "_TILE_NUMBERS", tile)
+    x, features, points, q = case(0)
+    q = GaussianMixture(
+        q.means, 0.3 + normal(5, 42)[: math.prod(shape)].view(shape).abs(), q.weights
+    )
+    bound = conditional_bound(x, features, points, q, variance_p=0.4, variance_y=0.3)
+    ps = [
+        oracles.dense(x, 0.4, np.exp(w)) for w in log_weights(features.numpy(), points.numpy(), 0.3)
+    ]
+    v = q.component_variance.expand(q.means.shape)
+    parts = zip(q.means, v, q.weights, strict=True)
+    check(bound, oracles.log_conditional(ps, [oracles.dense(*part) for part in parts]))
+
+
+# ------------------------------------------------------------------ the limit
+
+
+def data_given(x, features, points, variance_p, variance_y):
+    """The data's own mixtures, as a model."""
+    distances = (points.unsqueeze(1) - features).square().sum(-1)
+    weights = torch.softmax(-distances / (2 * variance_y), -1)
+    return GaussianMixture(x.expand(len(points), *x.shape), variance_p, weights)
+
+
+def test_no_cost_of_ten_thousand_passes_its_limit():
+    random = np.random.default_rng(0)
+    gaps = np.empty(10_000)
+    for seed in range(len(gaps)):
+        n, m, k, d, f = (int(a) for a in random.integers(1, [7, 7, 4, 4, 3]))
+        variance_p, variance, variance_y = (float(a) for a in 10 ** random.uniform(-1, 1, 3))
+        x, features, points, q = case(seed, n, m, k, d, f, variance=variance)
+        if seed % 5 == 0:
+            q = data_given(x, features, points, variance_p, variance_y * random.uniform(0.9, 1.1))
+        bound = conditional_bound(
+            x, features, points, q, variance_p=variance_p, variance_y=variance_y
+        )
+        gaps[seed] = bound.gap
+    assert gaps.min() >= -1e-12
+    # Near equality as well as far from it.
+    assert (gaps < 1e-3).sum() > 500
+    assert (gaps > 1).sum() > 500
+
+
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("f", [1, 2])
+@pytest.mark.parametrize("variance_y", [1e-3, 0.1, 10.0])
+def test_the_limit_is_reached_where_the_model_is_the_data(variance_y, f):
+    x, features, points, _ = case(0, n=40, m=30, f=f)
+    q = data_given(x, features, points, 0.5, variance_y)
+    bound = conditional_bound(x, features, points, q, variance_p=0.5, variance_y=variance_y)
+    assert float(bound.gap) == pytest.approx(0, abs=1e-11)
+    turned = data_given(x.flip(0), features, points, 0.5, variance_y)
+    other = conditional_bound(x, features, points, turned, variance_p=0.5, variance_y=variance_y)
+    assert float(other.gap) > 1e-3
+
+
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("variance", [0.5, 2.0])
+def test_one_center_for_each_datum_is_the_trace(variance):
+    """With features far apart the weights are one-hot, and a datum meets its own center only."""
+    x, d = normal(0, 20, 3), 3
+    features = torch.arange(20.0, dtype=torch.float64).unsqueeze(-1)
+    centers = x + 0.3 * normal(1, 20, 3)
+    q = GaussianMixture(centers.unsqueeze(1), variance)
+    bound = conditional_bound(x, features, features, q, variance_p=0.5, variance_y=1e-3)
+    trace = F.trace_overlap(GaussianMixture(x, 0.5), GaussianMixture(centers, variance))
+    assert float(bound.gap) == pytest.approx(-2 * math.log(trace), rel=1e-12)
+    assert float(bound.log_limit) == pytest.approx(-d / 2 * math.log(4 * math.pi * 0.5), rel=1e-12)
+    assert 0 < bound.error < 1e-100
+
+
+# ------------------------------------------------------------------ the cut
+
+
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("f", [1, 2, 3])
+@pytest.mark.parametrize("tail", [1e-2, 1e-4, 1e-8, 1e-12])
+def test_the_certified_error_is_never_passed(tail, f):
+    errors, certified = [], []
+    for seed in range(20):
+        variance_y = 10.0 ** -(seed % 5)
+        # A narrow kernel between data makes what is left out matter to the model.
+        arguments = case(seed, n=60, m=20, k=2, d=1, f=f, noise=variance_y)
+        variances = {"variance_p": 10.0 ** -(seed % 3), "variance_y": variance_y}
+        bound = conditional_bound(*arguments, **variances, tail=tail)
+        cost, limit = oracle(*arguments, **variances)
+        error = max(abs(float(bound.log_value) - cost), abs(float(bound.log_limit) - limit))
+        assert error <= bound.error + 1e-11
+        errors.append(error)
+        certified.append(bound.error)
+    assert sum(error > 0 for error in certified) > 8
+    if tail >= 1e-4:
+        # Something was cut, and not only in the accounts.
+        assert max(errors) > 1e-3 * tail
+    assert max(certified) < 1e3 * tail
+
+
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("tail", [0.1, 1e-3, 1e-9])
+def test_the_certified_error_can_be_reached(tail):
+    """Where the model is exactly at the datum that was left out, the bound is all but an equality.
+
+    With the overlap k of the two data, <p, q> = (1 - s) k + s and what was kept of it is k.
+    """
+    variance_y, overlap = 0.1, 0.01
+    distance = math.sqrt(1.001 * 2 * variance_y * math.log(2 / tail))
+    features = torch.tensor([[0.0], [distance]], dtype=torch.float64)
+    x = torch.tensor([[0.0], [math.sqrt(-2 * math.log(overlap))]], dtype=torch.float64)
+    q = GaussianMixture(x[1].view(1, 1, 1), 0.5)
+    bound = conditional_bound(
+        x, features, features[:1], q, variance_p=0.5, variance_y=variance_y, tail=tail
+    )
+    t = math.exp(-(distance**2) / (2 * variance_y))
+    cost, limit = oracle(x, features, features[:1], q, variance_p=0.5, variance_y=variance_y)
+    assert bound.error == pytest.approx(2 * math.log1p(t / overlap), rel=1e-6)
+    assert cost - float(bound.log_value) <= bound.error
+    assert cost - float(bound.log_value) == pytest.approx(bound.error, rel=0.1)
+    assert abs(limit - float(bound.log_limit)) <= bound.error
+
+
+@pytest.mark.parametrize("f", [1, 2, 3])
+@pytest.mark.parametrize("tail", [0.5, 1e-3, 1e-12])
+def test_what_a_block_leaves_out(f, tail):
+    """Of every point, in its own sums: never more than was said, and that within the tail."""
+    _, features, points, _ = case(3, n=300, m=200, f=f)
+    variance = 1e-3
+    found = list(conditional.blocks(features, points, variance, tail, lambda b, s: b * s))
+    assert torch.cat([block.points for block in found]).sort().values.tolist() == list(range(200))
+    assert max(len(block.active) for block in found) < 300
+    mass = np.exp(-cdist(points, features, "sqeuclidean") / (2 * variance))
+    for block in found:
+        kept = mass[np.ix_(block.points, block.active)].sum(1)
+        omitted = mass[block.points.numpy()].sum(1) - kept
+        assert (omitted <= math.exp(block.log_omitted) + 1e-15 * kept).all()
+        assert (math.exp(block.log_omitted) <= tail * kept).all()
+
+
+@pytest.mark.usefixtures("cut")
+def test_a_smaller_tail_costs_little_and_errs_less():
+    arguments = case(0, n=400, m=50)
+    variances = {"variance_p": 0.5, "variance_y": 1e-4}
+    errors = [
+        conditional_bound(*arguments, **variances, tail=tail).error
+        for tail in (1e-1, 1e-3, 1e-12, 1e-100, 1e-300)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert 0 < errors[3] < 1e-90
+
+
+@pytest.mark.usefixtures("cut")
+def test_an_error_that_overflows_is_a_number():
+    """A model that sees nothing of what was kept has no small bound, but has one."""
+    x, features, points, q = case(0, n=30)
+    far = GaussianMixture(q.means + 1e4, 0.5)
+    bound = conditional_bound(x, features, points, far, variance_p=0.5, variance_y=1e-4)
+    assert 1e6 < bound.error < math.inf
+    assert math.isfinite(bound.gap)
+
+
+# ------------------------------------------------------------------ blocks
+
+
+@pytest.mark.usefixtures("cut")
+def test_a_function_gives_what_a_tensor_gives(monkeypatch):
+    monkeypatch.setattr(conditional, "_TILE_NUMBERS", 200)
+    x, features, points, q = case(0, n=30, m=50)
+    asked = []
+
+    def decode(some):
+        asked.append(len(some))
+        index = (some.unsqueeze(1) == points).all(-1).int().argmax(-1)
+        return GaussianMixture(q.means[index], 0.5, q.weights[index])
+
+    variances = {"variance_p": 0.5, "variance_y": 1e-2}
+    a = conditional_bound(x, features, points, q, **variances)
+    b = conditional_bound(x, features, points, decode, **variances)
+    check(a, (float(b.log_value), float(b.log_limit)), 1e-14)
+    assert a.error == pytest.approx(b.error, rel=1e-12)
+    assert asked[0] == 1
+    assert sum(asked[1:]) == 50
+    assert 1 < max(asked) < 20
+
+
+@pytest.mark.parametrize("name", ["_BLOCK_NUMBERS", "_TILE_NUMBERS", "_GRAM_ROWS", "_CANDIDATES"])
+@pytest.mark.parametrize("number", [1, 7, 300])
+@pytest.mark.parametrize("variance_y", [1e-3, 1.0])
+def test_sizes_of_blocks_change_nothing(monkeypatch, name, number, variance_y):
+    arguments = case(0, n=40, m=30, d=3, f=2)
+    variances = {"variance_p": 0.5, "variance_y": variance_y}
+    expected = conditional_bound(*arguments, **variances, tail=1e-15)
+    monkeypatch.setattr(conditional, name, number)
+    bound = conditional_bound(*arguments, **variances, tail=1e-15)
+    check(bound, (float(expected.log_value), float(expected.log_limit)), 1e-12)
+
+
+@pytest.mark.usefixtures("cut")
+def test_the_order_of_data_and_points_changes_nothing():
+    x, features, points, q = case(0, n=40, m=30, f=2)
+    data, conditions = (
+        torch.randperm(n, generator=torch.Generator().manual_seed(1)) for n in (40, 30)
+    )
+    variances = {"variance_p": 0.5, "variance_y": 1e-3}
+    expected = conditional_bound(x, features, points, q, **variances)
+    turned = GaussianMixture(q.means[conditions], 0.5, q.weights[conditions])
+    bound = conditional_bound(x[data], features[data], points[conditions], turned, **variances)
+    check(bound, (float(expected.log_value), float(expected.log_limit)), 1e-12)
+
+
+@pytest.mark.usefixtures("cut")
+def test_coinciding_points_and_features(monkeypatch):
+    monkeypatch.setattr(conditional, "_BLOCK_NUMBERS", 20)
+    x, q = normal(0, 30, 2), GaussianMixture(normal(1, 12, 2, 2), 0.5)
+    arguments = x, torch.ones(30, 1).double(), torch.ones(12, 1).double(), q
+    variances = {"variance_p": 0.5, "variance_y": 1e-3}
+    bound = conditional_bound(*arguments, **variances)
+    check(bound, oracle(*arguments, **variances))
+    assert bound.error == 0
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operation gives."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            # What is expanded takes no memory.
+            if isinstance(tensor, torch.Tensor) and 0 not in tensor.stride():
+                self.numbers = max(self.numbers, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("variance_y", [1e-5, 1e2])
+def test_nothing_larger_than_a_block_is_formed(variance_y):
+    """Neither all weights nor the Gram matrix, although they are 9,000,000 numbers."""
+    arguments = case(0, n=3000, m=3000, k=1)
+    with Largest() as largest:
+        conditional_bound(*arguments, variance_p=0.5, variance_y=variance_y)
+    assert 10**5 < largest.numbers <= 2**23
+
+
+def test_nor_where_blocks_are_small(monkeypatch):
+    monkeypatch.setattr(conditional, "_BLOCK_NUMBERS", 2**15)
+    monkeypatch.setattr(conditional, "_TILE_NUMBERS", 2**14)
+    x, features, points, _ = case(0, n=500, m=400, k=2, d=20)
+
+    def decode(some):
+        return GaussianMixture(some.unsqueeze(-1).expand(len(some), 5, 20) * 2, 0.5)
+
+    with Largest() as largest:
+        conditional_bound(x, features, points, decode, variance_p=0.5, variance_y=1.0)
+    assert 2**14 < largest.numbers <= 2**15
+
+
+# ------------------------------------------------------------------ precision and gradients
+
+
+@pytest.mark.parametrize("variance", [1e-2, 5.0])
+def test_digits_of_images_in_float32(variance):
+    """Where the float32 product would not do, it is formed in float64."""
+    x, features, points, q = case(0, n=60, m=40, d=784)
+    x = (10 + 0.1 * x).float()
+    near = data_given(x[:40].double(), features[:40], points, variance, 0.1)
+    means = near.means[:, :5].float() + 0.3 * math.sqrt(variance / 784) * normal(5, 40, 5, 784)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        q = GaussianMixture(means.float().to(dtype), variance)
+        parts = (a.float().to(dtype) for a in (x, features, points))
+        results.append(conditional_bound(*parts, q, variance_p=variance, variance_y=0.1))
+    assert float(results[0].gap) == pytest.approx(float(results[1].gap), rel=1e-4)
+    assert float(results[1].gap) > 1e-2
+
+
+def test_precisions_may_differ():
+    x, features, points, q = case(0)
+    expected = oracle(x, features, points, q, variance_p=0.5, variance_y=0.1)
+    variances = {"variance_p": 0.5, "variance_y": 0.1}
+    single = oracles.as_dtype(q, torch.float32)
+    check(conditional_bound(x, features.float(), points, single, **variances), expected, 1e-5)
+    check(conditional_bound(x.bfloat16(), features, points, q, **variances), expected, 0.1)
+    check(conditional_bound(x.float(), features, points, q, **variances), expected, 1e-5)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_gradients(monkeypatch, whole):
+    if not whole:
+        monkeypatch.setattr(conditional, "_BLOCK_WORK", 0)
+        monkeypatch.setattr(conditional, "_BLOCK_NUMBERS", 5)
+        monkeypatch.setattr(conditional, "_TILE_NUMBERS", 8)
+    x, features, points, q = case(0, n=4, m=3, k=2)
+    variance = torch.full((3, 2, 1), 0.5, dtype=torch.float64)
+    leaves = [a.clone().requires_grad_() for a in (x, features, points, q.means, variance)]
+
+    def both(x, features, points, means, variance):
+        model = GaussianMixture(means, variance, q.weights)
+        bound = conditional_bound(x, features, points, model, variance_p=0.5, variance_y=0.2)
+        return bound.log_value, bound.log_limit
+
+    assert torch.autograd.gradcheck(both, leaves)
+
+
+def test_a_graph_is_built_only_where_it_is_needed():
+    x, features, points, q = case(0)
+    variances = {"variance_p": 0.5, "variance_y": 0.2}
+    bound = conditional_bound(x, features, points, q, **variances)
+    assert not bound.log_value.requires_grad
+    assert not bound.log_limit.requires_grad
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+
+    def decode(some):
+        return GaussianMixture(scale * some.unsqueeze(-1).expand(len(some), 3, 2), 0.5)
+
+    bound = conditional_bound(x, features, points, decode, **variances)
+    assert bound.log_value.requires_grad
+    assert not bound.log_limit.requires_grad
+    assert float(torch.autograd.grad(bound.log_value, scale)[0]) != 0
+    with torch.no_grad():
+        assert not conditional_bound(x, features, points, decode, **variances).gap.requires_grad
+
+
+# ------------------------------------------------------------------ text and wrong input
+
+
+def test_text():
+    value, limit = torch.tensor(-2.0), torch.tensor(-1.0)
+    assert str(Bound(value, limit, 3e-12)) == "36.8 % of the limit, gap 1, error at most 3e-12"
+    assert str(Bound(value, limit)) == "36.8 % of the limit, gap 1"
+
+
+X, Y, POINTS, Q = case(0)
+ONE = GaussianMixture(torch.zeros(3, 2, dtype=torch.float64), 0.5)
+WRONG = {
+    r"x must be a floating-point.*at least one row.*\(0, 2\)": {"x": X[:0]},
+    r"x must be a floating-point.*torch.int64": {"x": X.long()},
+    r"features must be a floating-point.*\(9,\)": {"features": Y[:, 0]},
+    r"features must be a floating-point.*\(9, 0\)": {"features": Y[:, :0]},
+    r"feature_points must be a floating-point.*\(0, 1\)": {"feature_points": POINTS[:0]},
+    r"x must be finite": {"x": X / 0},
+    r"features must be finite": {"features": Y / 0},
+    r"feature_points must be finite": {"feature_points": POINTS * math.nan},
+    r"x and features must have the same number of rows.*9 and 8": {"features": Y[:8]},
+    r"feature_points must have 1 columns.*got 2": {"feature_points": POINTS.expand(-1, 2)},
+    r"variance_p must be positive and finite, got 0": {"variance_p": 0.0},
+    r"variance_p must be positive and finite, got nan": {"variance_p": math.nan},
+    r"variance_y must be positive and finite, got -1": {"variance_y": -1.0},
+    r"variance_y must be positive and finite, got inf": {"variance_y": math.inf},
+    r"tail must be between 0 and 1, got 0": {"tail": 0.0},
+    r"tail must be between 0 and 1, got 1": {"tail": 1},
+    r"tail must be between 0 and 1, got nan": {"tail": math.nan},
+    r"q_at_points must have batch shape \(7,\).*got \(\)": {"q_at_points": ONE},
+    r"q_at_points must have batch shape \(7,\).*got \(6,\)": {"q_at_points": ONE.expand((6,))},
+    r"q_at_points has 2 coordinates, but x has 3": {"x": normal(0, 9, 3)},
+    r"q_at_points must be a GaussianMixture.*got Tensor": {"q_at_points": Q.means},
+    r"q_at_points must map.*\(b, 1\).*2 coord.*b = 1 it returned Tensor": {
+        "q_at_points": lambda some: some
+    },
+    r"q_at_points must map.*it returned batch shape \(\) and 2": {"q_at_points": lambda _: ONE},
+    r"q_at_points must map.*it returned batch shape \(1,\) and 1": {
+        "q_at_points": lambda some: GaussianMixture(some.unsqueeze(1), 0.5)
+    },
+    r"q_at_points must map.*b = 7 it returned batch shape \(1,\)": {
+        "q_at_points": lambda _: ONE.expand((1,))
+    },
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_input(message):
+    right = {
+        "x": X, "features": Y, "feature_points": POINTS, "q_at_points": Q,
+        "variance_p": 0.5, "variance_y": 0.1,
+    }  # fmt: skip
+    conditional_bound(**right)
+    with pytest.raises(InputError, match=message):
+        conditional_bound(**(right | WRONG[message]))
