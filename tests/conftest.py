@@ -1,5 +1,7 @@
 """What all tests share: how examples are drawn, and a source of random numbers."""
 
+import signal
+
 import pytest
 import torch
 from hypothesis import settings
@@ -7,6 +9,10 @@ from hypothesis import settings
 # The same examples on every machine and every run; no deadline, because machines differ in speed.
 settings.register_profile("hilbound", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("hilbound")
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

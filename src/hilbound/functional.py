@@ -15,14 +15,17 @@ References:
 """
 
 import math
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from hilbound import gram
 from hilbound.errors import InputError
+from hilbound.factored import factored_fidelity
+from hilbound.inverse_form import inverse_form
 from hilbound.mixture import GaussianMixture
-from hilbound.spectrum import inverse_form, nuclear_norm, schatten_power
+from hilbound.spectrum import nuclear_norm, schatten_power
 
 
 def _require_one_space(p: int, q: int) -> None:
@@ -92,21 +95,58 @@ def precise_log_inner(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     return p.log_inner(q, unit).double() - 0.5 * p.dim * math.log(2 * math.pi * unit)
 
 
-def log_fidelity(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
+def log_fidelity(
+    p: GaussianMixture, q: GaussianMixture, drop: float | None = None, *, tol: float | None = None
+) -> Tensor:
     r"""Return the logarithm of :func:`fidelity`, finite however far apart p and q are.
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
         drop: See :func:`hilbound.spectrum.nuclear_norm`.
+        tol: See :func:`fidelity`. What a given tolerance says is about the fidelity itself, so the
+            logarithm of one below it may be infinite.
 
     Returns:
         Logarithms with shape ``(*)``, at most 0 up to rounding.
     """
+    _require_one_space(p.dim, q.dim)
+    factored = factored_fidelity(p, q, drop, tol)
+    if factored is not None:
+        return factored[0].log()
     return log_schatten_overlap(p, q, 1.0, drop)
 
 
-def fidelity(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
+@overload
+def fidelity(
+    p: GaussianMixture,
+    q: GaussianMixture,
+    drop: float | None = None,
+    *,
+    tol: float | None = None,
+    return_certificate: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def fidelity(
+    p: GaussianMixture,
+    q: GaussianMixture,
+    drop: float | None = None,
+    *,
+    tol: float | None = None,
+    return_certificate: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def fidelity(
+    p: GaussianMixture,
+    q: GaussianMixture,
+    drop: float | None = None,
+    *,
+    tol: float | None = None,
+    return_certificate: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     r"""Return the nuclear norm of the weighted cross Gram matrix, in [0, 1], to be maximised.
 
     .. math:: F = \big\| \operatorname{diag}(\sqrt a)\, k \operatorname{diag}(\sqrt b) \big\|_*
@@ -116,23 +156,36 @@ def fidelity(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) 
     :math:`\rho = \sum_i a_i \varphi_i \varphi_i^\top` and
     :math:`\sigma = \sum_j b_j \psi_j \psi_j^\top`. It is 1 exactly when both mixtures have the same
     components and weights in any order; no pairing is needed. The factor :math:`1/\sqrt{NM}` of
-    equal weights is included.
+    equal weights is included. :func:`hilbound.factored.fidelity_plan` says how it is computed.
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
         drop: See :func:`hilbound.spectrum.nuclear_norm`.
+        tol: The absolute error that is accepted. Smooth kernels then need neither an N x M matrix
+            nor its decomposition, but the gradient loses the directions whose singular values are
+            below what the certificate leaves open. The default accepts what rounding does.
+        return_certificate: Whether to return a bound of the error of the decomposition too.
 
     Returns:
-        Fidelities with shape ``(*)``.
+        Fidelities with shape ``(*)``; with ``return_certificate`` the bounds too, in float64.
 
     >>> import torch
     >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 5.0]])
     >>> p, q = GaussianMixture(x, 0.5), GaussianMixture(x.flip(0), 0.5)
     >>> fidelity(p, q).round(decimals=4)
     tensor(1.)
+    >>> bool(fidelity(p, q, return_certificate=True)[1] < 1e-6)
+    True
     """
-    return log_fidelity(p, q, drop).exp()
+    if tol is None and not return_certificate:
+        return log_fidelity(p, q, drop).exp()
+    _require_one_space(p.dim, q.dim)
+    factored = factored_fidelity(p, q, drop, tol)
+    if factored is None:
+        matrix = p.log_overlaps(q).exp()
+        factored = nuclear_norm(matrix, drop, tol=tol, return_certificate=True)
+    return factored if return_certificate else factored[0].to(p.means.dtype)
 
 
 def negative_log_likelihood(x: Tensor, q: GaussianMixture) -> Tensor:
@@ -150,8 +203,7 @@ def negative_log_likelihood(x: Tensor, q: GaussianMixture) -> Tensor:
     >>> negative_log_likelihood(torch.zeros(3, 2), q).abs().round(decimals=4)
     tensor(0.)
     """
-    points = x.reshape(x.shape[0], *(1,) * len(q.batch_shape), x.shape[-1])
-    return -q.log_prob(points).mean(0)
+    return -q.mean_log_prob(x)
 
 
 def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
@@ -167,7 +219,7 @@ def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None =
     Args:
         p: The data's mixture with batch shape ``(*)``.
         q: The model's mixture with the same batch shape and M components.
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
 
     Returns:
         Logarithms with shape ``(*)``, in float64.
@@ -223,7 +275,7 @@ def schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None
     Args:
         p: The data's mixture with batch shape ``(*)``.
         q: The model's mixture with the same batch shape.
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
 
     Returns:
         Values with shape ``(*)``, in float64.
@@ -243,7 +295,7 @@ def log_schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = 
     Args:
         p: The data's mixture with batch shape ``(*)``.
         q: The model's mixture with the same batch shape.
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
     """
     _require_one_space(p.dim, q.dim)
     present = q.log_weights > -math.inf

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-# The error of a squared distance that is let through, relative to the variance it is divided by:
-# it becomes the relative error of the kernel.
-_KERNEL_ERROR = 1e-5
+#: The error of a squared distance that is let through, relative to the variance it is divided by:
+#: it becomes the relative error of the kernel.
+KERNEL_ERROR = 1e-5
 # Pairs held at a time by the streamed reductions: 64 MiB in float32.
 _BLOCK_PAIRS = 2**24
 #: The variance whose Gaussian is 1 at its mean, in which inner products are plain numbers.
@@ -74,8 +74,32 @@ def exponent_error(
     True
     """
     centre = x.detach().double().mean(-2, keepdim=True)
-    largest = sum(float((a.detach().double() - centre).square().sum(-1).amax()) for a in (x, y))
-    return 4 * rounding_unit(dtype or x.dtype) * largest / (2 * variance)
+    x2, y2 = ((a.detach().double() - centre).square().sum(-1) for a in (x, y))
+    return 4 * _rounding(x2, y2, dtype or x.dtype) / (2 * variance)
+
+
+def _rounding(x2: Tensor, y2: Tensor, dtype: torch.dtype) -> float:
+    r"""Return :math:`u (\max |x|^2 + \max |y|^2)`, what rounding may do to a squared distance."""
+    return rounding_unit(dtype) * float(x2.detach().amax() + y2.detach().amax())
+
+
+def is_too_coarse(x2: Tensor, y2: Tensor, dtype: torch.dtype, resolution: float) -> bool:
+    """Whether rounding could change a squared distance by more than is harmless.
+
+    Args:
+        x2: Squares of centred points, with any shape.
+        y2: Squares of the other points.
+        dtype: The precision that products would be formed in.
+        resolution: The error that is harmless.
+
+    >>> one = torch.ones(1)
+    >>> is_too_coarse(one, one, torch.float32, 1e-6), is_too_coarse(one, one, torch.float32, 1e-7)
+    (False, True)
+    """
+    rounding = _rounding(x2, y2, dtype)
+    if rounding > resolution:
+        _say_if_tf32_is_left(dtype, rounding, resolution)
+    return rounding > resolution
 
 
 def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
@@ -100,9 +124,7 @@ def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
     points, centre = (x, y), x.detach().mean(-2, keepdim=True)
     x, y = x - centre, y - centre
     x2, y2 = x.square().sum(-1), y.square().sum(-1)
-    rounding = rounding_unit(dtype) * float(x2.detach().amax() + y2.detach().amax())
-    if rounding > resolution:
-        _say_if_tf32_is_left(dtype, rounding, resolution)
+    if is_too_coarse(x2, y2, dtype, resolution):
         # From the start: what an outlier's centre rounds off a small point does not come back.
         x, y = (a.double() - centre.double() for a in points)
         x2, y2 = x.square().sum(-1), y.square().sum(-1)
@@ -121,32 +143,32 @@ def _say_if_tf32_is_left(dtype: torch.dtype, rounding: float, resolution: float)
             "torch.set_float32_matmul_precision allows products of fewer bits, whose error of a "
             f"squared distance ({rounding:.2g} predicted) is more than what is harmless here "
             f"({resolution:.2g}): these products are formed in float64",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
-def _isotropic(v: Tensor, w: Tensor) -> bool:
+def is_isotropic(v: Tensor, w: Tensor) -> bool:
     """Whether every component has one variance for all coordinates."""
     return v.shape[-1] == 1 and w.shape[-1] == 1
 
 
-def _shared(v: Tensor, w: Tensor) -> bool:
+def is_shared(v: Tensor, w: Tensor) -> bool:
     """Whether all components of a mixture have the same variances."""
     return v.shape[-2] == 1 and w.shape[-2] == 1
 
 
 def _quadratic_form(x: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
     """Return ``Q`` of the module docstring for every pair, with shape ``(*, N, M)``."""
-    if _isotropic(v, w):
+    if is_isotropic(v, w):
         total = v + w.mT
-        resolution = _KERNEL_ERROR * float(total.detach().amin())
+        resolution = KERNEL_ERROR * float(total.detach().amin())
         return squared_distances(x, y, resolution) / total
-    if _shared(v, w):
+    if is_shared(v, w):
         # Scaling rounds; before the centre is gone it would round digits that cancel later.
         centre, scale = x.detach().mean(-2, keepdim=True), (v + w).rsqrt()
         scaled = (x - centre) * scale
         other = scaled if x is y else (y - centre) * scale
-        return squared_distances(scaled, other, _KERNEL_ERROR)
+        return squared_distances(scaled, other, KERNEL_ERROR)
     difference = x.unsqueeze(-2) - y.unsqueeze(-3)
     return (difference.square() / (v.unsqueeze(-2) + w.unsqueeze(-3))).sum(-1)
 
@@ -155,7 +177,7 @@ def _sum_over_coordinates(
     function: Callable[[Tensor, Tensor], Tensor], v: Tensor, w: Tensor, dim: int
 ) -> Tensor:
     """Return the sum of ``function(v_c, w_c)`` over ``dim`` coordinates for every pair."""
-    if _isotropic(v, w):
+    if is_isotropic(v, w):
         return dim * function(v, w.mT)
     return function(v.unsqueeze(-2), w.unsqueeze(-3)).sum(-1)
 
@@ -216,7 +238,7 @@ def log_row_sums(
     """
     batch = torch.broadcast_shapes(x.shape[:-2], b.shape[:-1])
     # Where neither a product nor a scaling does, a pair takes d differences.
-    per_pair = 1 if _isotropic(v, w) or _shared(v, w) else x.shape[-1]
+    per_pair = 1 if is_isotropic(v, w) or is_shared(v, w) else x.shape[-1]
     rows = max(1, _BLOCK_PAIRS // max(1, math.prod(batch) * b.shape[-1] * per_pair))
     if x.shape[-2] <= rows:
         return _log_row_sums_of_block(x, v, y, w, b, unit=unit)

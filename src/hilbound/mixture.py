@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from hilbound import gram
+from hilbound import gram, pair_sums
 from hilbound.arguments import (
     as_component_variance,
     as_coordinates,
@@ -25,6 +25,7 @@ from hilbound.arguments import (
 )
 from hilbound.errors import InputError
 from hilbound.mixture_base import Mixture
+from hilbound.tiles import Side
 
 
 class GaussianMixture(Mixture):
@@ -105,10 +106,30 @@ class GaussianMixture(Mixture):
             # Nothing to sum; still a function of the means, so that a backward pass goes through.
             return self._as_samples((points + self.means.sum()).sum(-1), sample_shape)
         # A point is a component of variance zero: its inner product with q is q(x).
-        log_density = gram.log_row_sums(
-            points, points.new_zeros(1, 1), self.means, self.component_variance, self.log_weights
-        )
+        log_density = pair_sums.log_row_sums(points, points.new_zeros(1, 1), self._side)
         return self._as_samples(log_density, sample_shape)
+
+    def mean_log_prob(self, x: Tensor) -> Tensor:
+        r"""Return :math:`\frac1n \sum_i \log q(x_i)`, with shape ``(*batch)``.
+
+        The mean of :meth:`log_prob`, whose gradient is formed on the way.
+
+        Args:
+            x: Points with shape ``(n, d)``, the same ones for every mixture of a batch.
+
+        Raises:
+            InputError: If the points have another number of coordinates.
+
+        >>> q = GaussianMixture(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), 0.5)
+        >>> bool(torch.isclose(q.mean_log_prob(q.means), q.log_prob(q.means).mean()))
+        True
+        """
+        if self._validate_args:
+            self._check_dim("x", x.shape[-1])
+        points = x.expand((*self.batch_shape, *x.shape))
+        if points.numel() == 0:
+            return self.log_prob(points.movedim(-2, 0)).mean(0)
+        return pair_sums.mean_log_row_sum(points, points.new_zeros(1, 1), self._side)
 
     def _as_rows(self, value: Tensor) -> tuple[Tensor, torch.Size]:
         """Return ``(*sample, *batch, d)`` as ``(*batch, n, d)``, and the sample shape.
@@ -178,15 +199,13 @@ class GaussianMixture(Mixture):
             InputError: If the two mixtures live in different dimensions.
         """
         self._check_dim("other", other.dim)
-        row_sums = gram.log_row_sums(
-            self.means,
-            self.component_variance,
-            other.means,
-            other.component_variance,
-            other.log_weights,
-            unit=unit,
-        )
-        return torch.logsumexp(row_sums + self.log_weights, -1)
+        if other is self:
+            return pair_sums.log_norm(self._side, unit=unit)
+        return pair_sums.log_inner(self._side, other._side, unit=unit)
+
+    @property
+    def _side(self) -> Side:
+        return Side(self.means, self.component_variance, self.log_weights)
 
     def log_norm(self) -> Tensor:
         r"""Return :math:`\log \langle q, q \rangle`, the squared norm, with shape ``(*batch)``."""

@@ -155,7 +155,7 @@ class VectorCost(Objective):
     """Minus :func:`~hilbound.functional.log_vector_cost`.
 
     Args:
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
 
     Raises:
         InputError: If drop is not in [0, 1).
@@ -191,7 +191,7 @@ class SchurCost(Objective):
     """Minus :func:`~hilbound.functional.schur_cost`.
 
     Args:
-        drop: See :func:`hilbound.spectrum.inverse_form`.
+        drop: See :func:`hilbound.inverse_form.inverse_form`.
 
     Raises:
         InputError: If drop is not in [0, 1).

@@ -1,4 +1,4 @@
-r"""Nuclear norms and Schatten powers with closed-form gradients, and inverse quadratic forms.
+r"""Nuclear norms and Schatten powers with closed-form gradients.
 
 For a thin singular value decomposition :math:`A = U S V^\top` the nuclear norm is
 :math:`\|A\|_* = \sum_i s_i`, and where all :math:`s_i > 0` its gradient is the polar factor
@@ -11,14 +11,29 @@ largest singular value, which hold rounding noise, are left out.
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, but not declared so
 
+from hilbound.certificate import norm_bounds
 from hilbound.errors import InputError
+from hilbound.methods import Plan, plan
+from hilbound.polar import eigen_slope
+from hilbound.polynomial import polynomial_slope
+
+__all__ = [
+    "Plan",
+    "check_drop",
+    "default_drop",
+    "effective_rank",
+    "nuclear_norm",
+    "plan",
+    "schatten_power",
+    "singular_values",
+]
 
 
 def _require_finite(matrix: Tensor) -> None:
@@ -64,15 +79,66 @@ def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u.to(matrix.dtype), s.to(matrix.dtype), vh.to(matrix.dtype)
 
 
-class _SchattenPower(torch.autograd.Function):
+def _by_svd(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
+    u, s, vh = _decompose(matrix)
+    kept = s > drop * s[..., :1]
+    slope = power * s.where(kept, 1).pow(power - 1).where(kept, 0)
+    return s.pow(power).sum(-1), (u * slope.unsqueeze(-2)) @ vh
+
+
+def _by_eigen(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] | None:
+    tall = matrix if matrix.shape[-2] >= matrix.shape[-1] else matrix.mT
+    results = []
+    for one in tall.reshape(-1, *tall.shape[-2:]):
+        result = eigen_slope(one, power, drop)
+        if result is None:
+            return None
+        results.append(result)
+    total = torch.stack([value for value, _ in results]).reshape(matrix.shape[:-2])
+    slope = torch.stack([slope for _, slope in results]).reshape(tall.shape)
+    slope = slope if tall is matrix else slope.mT.contiguous()
+    return total.to(matrix.dtype), slope
+
+
+_METHODS: dict[str, Callable[[Tensor, float, float], tuple[Tensor, Tensor] | None]] = {
+    "svd": _by_svd,
+    "eigen": _by_eigen,
+    "polynomial": polynomial_slope,
+}
+
+
+def _compute(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
+    """Return the sum and its gradient by the first method of the plan that succeeds."""
+    _require_finite(matrix)
+    *first, last = plan(
+        *matrix.shape[-2:],
+        dtype=matrix.dtype,
+        device=matrix.device,
+        power=power,
+        drop=drop,
+    ).order
+    for method in first:
+        try:
+            result = _METHODS[method](matrix, power, drop)
+        except LinAlgError:
+            warnings.warn(
+                f"the method {method!r} for nuclear norms did not converge; {last!r} does it",
+                stacklevel=2,
+            )
+        else:
+            if result is not None and all(bool(part.isfinite().all()) for part in result):
+                return result
+    total, slope = _by_svd(matrix, power, drop)
+    return total, slope
+
+
+class _ValueAndSlope(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, power: float, drop: float) -> Tensor:  # noqa: ANN401 - torch's own type
-        u, s, vh = _decompose(matrix)
-        largest = s[..., :1]
-        kept = s > drop * largest
-        slope = power * s.where(kept, 1).pow(power - 1).where(kept, 0)
-        ctx.save_for_backward((u * slope.unsqueeze(-2)) @ vh)
-        return s.pow(power).sum(-1)
+    def forward(ctx: Any, matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - torch's own type
+        value, slope = _compute(matrix, power, drop)
+        ctx.save_for_backward(slope)
+        ctx.mark_non_differentiable(slope)
+        return value, slope
 
     @staticmethod
     @once_differentiable
@@ -81,8 +147,41 @@ class _SchattenPower(torch.autograd.Function):
         return grads[0][..., None, None] * slope, None, None
 
 
+# The same for compilers, which cannot look into what depends on values of the matrix. Elsewhere
+# it would load all of the compiler at its first call.
+_operator = torch.library.custom_op("hilbound::schatten_power", _compute, mutates_args=())
+
+
+@_operator.register_fake
+def _(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:  # noqa: ARG001 - the operator's
+    return matrix.new_empty(matrix.shape[:-2]), torch.empty_like(matrix)
+
+
+def _keep_slope(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:  # noqa: ANN401, ARG001 - torch's own
+    ctx.save_for_backward(output[1])
+
+
+def _times_slope(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - torch's own
+    (slope,) = ctx.saved_tensors
+    return grad[..., None, None] * slope, None, None
+
+
+_operator.register_autograd(_times_slope, setup_context=_keep_slope)
+
+
+def _value_and_slope(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
+    """Return the sum, differentiable once, and its gradient."""
+    if torch.compiler.is_compiling():
+        opaque: tuple[Tensor, Tensor] = _operator(matrix, power, drop)
+        return opaque
+    pair: tuple[Tensor, Tensor] = _ValueAndSlope.apply(matrix, power, drop)  # type: ignore[no-untyped-call]  # torch's
+    return pair
+
+
 def schatten_power(matrix: Tensor, power: float, drop: float | None = None) -> Tensor:
     r"""Return :math:`S_p(A) = \sum_i s_i(A)^p`, with the gradient :math:`p\, U S^{p-1} V^\top`.
+
+    The algorithm is the one that :func:`plan` names.
 
     Args:
         matrix: Real matrices with shape ``(*, N, M)``.
@@ -109,23 +208,56 @@ def schatten_power(matrix: Tensor, power: float, drop: float | None = None) -> T
     if not 0 < power <= 1:
         raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
     check_drop(drop)
-    if drop is None:
-        drop = torch.finfo(matrix.dtype).eps
     if torch.is_grad_enabled() and matrix.requires_grad:
-        total: Tensor = _SchattenPower.apply(matrix, power, drop)  # type: ignore[no-untyped-call]  # torch's
+        total: Tensor = _value_and_slope(matrix, power, default_drop(drop, matrix.dtype))[0]
         return total
     return singular_values(matrix).pow(power).sum(-1)
 
 
-def nuclear_norm(matrix: Tensor, drop: float | None = None) -> Tensor:
+def default_drop(drop: float | None, dtype: torch.dtype) -> float:
+    """Return the share, or the rounding unit of the dtype where none is given."""
+    return torch.finfo(dtype).eps if drop is None else drop
+
+
+@overload
+def nuclear_norm(
+    matrix: Tensor,
+    drop: float | None = None,
+    *,
+    tol: float | None = None,
+    return_certificate: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def nuclear_norm(
+    matrix: Tensor,
+    drop: float | None = None,
+    *,
+    tol: float | None = None,
+    return_certificate: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def nuclear_norm(
+    matrix: Tensor,
+    drop: float | None = None,
+    *,
+    tol: float | None = None,
+    return_certificate: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     r"""Return :math:`\|A\|_* = \sum_i s_i(A)`, differentiable by the polar factor.
 
     Args:
         matrix: Real matrices with shape ``(*, N, M)``.
         drop: See :func:`schatten_power`.
+        tol: The absolute error that a certificate has to stay below. Where it does not, the norm
+            and its gradient come from a float64 decomposition. The default asks for none.
+        return_certificate: Whether to return a bound of the error too. It costs a few products in
+            float64 (:mod:`hilbound.certificate`).
 
     Returns:
-        The norms, with shape ``(*)``.
+        The norms, with shape ``(*)``; with ``return_certificate`` the bounds too, in float64.
 
     Raises:
         InputError: If the matrix holds NaN or infinite values.
@@ -135,8 +267,23 @@ def nuclear_norm(matrix: Tensor, drop: float | None = None) -> Tensor:
     >>> norm.backward()
     >>> float(norm.detach()), a.grad.tolist()
     (7.0, [[1.0, 0.0], [0.0, -1.0]])
+    >>> bool(nuclear_norm(a, return_certificate=True)[1] < 1e-6)
+    True
     """
-    return schatten_power(matrix, 1.0, drop)
+    if tol is None and not return_certificate:
+        return schatten_power(matrix, 1.0, drop)
+    check_drop(drop)
+    norm, certificate = _certified(matrix, default_drop(drop, matrix.dtype))
+    if tol is not None and not bool((certificate <= tol).all()):
+        norm, certificate = _certified(matrix.double(), default_drop(drop, matrix.dtype))
+    return (norm, certificate) if return_certificate else norm.to(matrix.dtype)
+
+
+def _certified(matrix: Tensor, drop: float) -> tuple[Tensor, Tensor]:
+    norm, slope = _value_and_slope(matrix, 1.0, drop)
+    lower, upper = norm_bounds(matrix.detach(), slope.detach())
+    value = norm.detach().double()
+    return norm, torch.maximum(value - lower, upper - value).clamp_min(0)
 
 
 def singular_values(matrix: Tensor) -> Tensor:
@@ -171,57 +318,3 @@ def effective_rank(values: Tensor) -> Tensor:
     share = values / values.sum(-1, keepdim=True)
     entropy: Tensor = torch.special.entr(share).sum(-1)
     return entropy.exp()
-
-
-def inverse_form(gram: Tensor, vectors: Tensor, drop: float | None = None) -> Tensor:
-    r"""Return :math:`k^\top G^{-1} k` for every column k: the squared norm of a projection.
-
-    With G the Gram matrix of unit vectors and k the inner products of another vector with them, it
-    is how much of that vector lies in their span. Where G is singular to rounding (centres that
-    coincide), the span is that of the directions above the line, so the value is a little too small
-    there, but for the rounding of G itself. It is computed in float64.
-
-    Args:
-        gram: Symmetric positive semidefinite matrices with shape ``(*, M, M)``.
-        vectors: Columns with shape ``(*, M, N)``.
-        drop: Eigenvectors of G with eigenvalues at or below ``drop`` times the largest are left
-            out. The default is M times the rounding unit of the dtype that ``gram`` comes in: below
-            it an eigenvalue is noise, and its reciprocal would rule the gradient. A larger one
-            lowers the value; so does the default for thousands of float32 components in one
-            crowd, beside which a lone one falls below the line: use float64 there.
-
-    Returns:
-        Values with shape ``(*, N)``, differentiable twice.
-
-    Raises:
-        InputError: If drop is not in [0, 1), or ``gram`` holds NaN or infinite values.
-
-    >>> inverse_form(torch.eye(2), torch.tensor([[3.0], [4.0]]))
-    tensor([25.], dtype=torch.float64)
-    """
-    check_drop(drop, all_may_go=False)
-    if drop is None:
-        drop = gram.shape[-1] * torch.finfo(gram.dtype).eps
-    gram, vectors = gram.double(), vectors.double()
-    with torch.no_grad():
-        pseudo_inverse = _pseudo_inverse(gram, drop)
-        solution = pseudo_inverse(vectors)
-    # The value is the maximum over w of 2 k'w - w'Gw, so w need not be differentiated for the first
-    # derivative; one step of refinement, which changes nothing else, carries the second.
-    solution = solution + pseudo_inverse(vectors - gram @ solution)
-    form: Tensor = (solution * (2 * vectors - gram @ solution)).sum(-2)
-    return form
-
-
-def _pseudo_inverse(gram: Tensor, drop: float) -> Callable[[Tensor], Tensor]:
-    """Return the product with the inverse of ``gram`` above the line ``drop``."""
-    _require_finite(gram)
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    # The least pivot bounds the least eigenvalue from above: one near the line is a reason to look.
-    near = 100 * gram.shape[-1] * drop
-    if not failed.any() and float(factor.diagonal(dim1=-2, dim2=-1).amin()) ** 2 > near:
-        return lambda b: torch.cholesky_solve(b, factor)
-    values, basis = torch.linalg.eigh(gram)
-    kept = values > drop * values[..., -1:]
-    inverse = values.where(kept, 1).reciprocal().where(kept, 0).unsqueeze(-1)
-    return lambda b: basis @ (inverse * (basis.mT @ b))
