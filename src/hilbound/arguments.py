@@ -157,3 +157,10 @@ def as_posterior(log_joint: Tensor) -> Tensor:
             f"density is a number in {log_joint.dtype}"
         )
     return log_joint.log_softmax(-1)
+
+
+def require_one_space(p: int, q: int) -> None:
+    """Raise an InputError if two mixtures live in different dimensions."""
+    # One coordinate would broadcast against many, and give a number.
+    if p != q:
+        raise InputError(f"p has {p} coordinates and q has {q}: both must live in the same space")

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hilbound.conditional import Decoder, inner_products
 from hilbound.errors import InputError
-from hilbound.functional import precise_log_inner
 from hilbound.mixture import GaussianMixture
+from hilbound.precise import precise_log_inner
 
 
 @dataclass(frozen=True)

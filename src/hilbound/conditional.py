@@ -62,8 +62,8 @@ from torch import Tensor
 
 from hilbound import gram
 from hilbound.errors import InputError
-from hilbound.functional import precise_log_inner
 from hilbound.mixture import GaussianMixture
+from hilbound.precise import precise_log_inner
 
 # Weights of a block, the largest tensor that is formed: 64 MiB in float64.
 _BLOCK_NUMBERS = 2**23

@@ -21,17 +21,40 @@ import torch
 from torch import Tensor
 
 from hilbound import gram
+from hilbound.arguments import require_one_space
 from hilbound.errors import InputError
 from hilbound.factored import factored_fidelity
-from hilbound.inverse_form import inverse_form
 from hilbound.mixture import GaussianMixture
+from hilbound.paired_costs import (
+    log_trace_overlap,
+    mean_log_overlap,
+    mean_squared_error,
+    trace_overlap,
+)
+from hilbound.precise import common_unit
+from hilbound.projection_costs import log_schur_cost, log_vector_cost, schur_cost
 from hilbound.spectrum import nuclear_norm, schatten_power
 
-
-def _require_one_space(p: int, q: int) -> None:
-    # One coordinate would broadcast against many, and give a number.
-    if p != q:
-        raise InputError(f"p has {p} coordinates and q has {q}: both must live in the same space")
+__all__ = [
+    "cauchy_schwarz_divergence",
+    "conditional_log_scalar_cost",
+    "debiased_fidelity",
+    "distance_nuclear_norm",
+    "effective_components",
+    "fidelity",
+    "log_fidelity",
+    "log_scalar_cost",
+    "log_schatten_overlap",
+    "log_schur_cost",
+    "log_trace_overlap",
+    "log_vector_cost",
+    "mean_log_overlap",
+    "mean_squared_error",
+    "negative_log_likelihood",
+    "schatten_overlap",
+    "schur_cost",
+    "trace_overlap",
+]
 
 
 def log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tensor:
@@ -75,26 +98,6 @@ def cauchy_schwarz_divergence(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     return 0.5 * (p.log_inner(p, unit) + q.log_inner(q, unit)) - p.log_inner(q, unit)
 
 
-def common_unit(p: GaussianMixture, q: GaussianMixture) -> float:
-    r"""Return the unit for :meth:`GaussianMixture.log_inner` in which ratios keep their digits.
-
-    It is the mean variance of the kernel between p and q. In plain units the factor
-    :math:`(2\pi v)^{-d/2}` makes logarithms of about :math:`10^4` at d = 12288, which float32
-    resolves to 0.001; it cancels in every ratio, and in this unit it is never formed.
-    """
-    return float(p.component_variance.detach().mean() + q.component_variance.detach().mean())
-
-
-def precise_log_inner(p: GaussianMixture, q: GaussianMixture) -> Tensor:
-    r"""Return :math:`\log \langle p, q \rangle` with shape ``(*)`` in float64, to be subtracted.
-
-    In float32 the sums are formed in the common unit, where they are small, and the constant is
-    added in float64: it would take the digits along that are left when two such values cancel.
-    """
-    unit = common_unit(p, q)
-    return p.log_inner(q, unit).double() - 0.5 * p.dim * math.log(2 * math.pi * unit)
-
-
 def log_fidelity(
     p: GaussianMixture, q: GaussianMixture, drop: float | None = None, *, tol: float | None = None
 ) -> Tensor:
@@ -110,7 +113,7 @@ def log_fidelity(
     Returns:
         Logarithms with shape ``(*)``, at most 0 up to rounding.
     """
-    _require_one_space(p.dim, q.dim)
+    require_one_space(p.dim, q.dim)
     factored = factored_fidelity(p, q, drop, tol)
     if factored is not None:
         return factored[0].log()
@@ -180,7 +183,7 @@ def fidelity(
     """
     if tol is None and not return_certificate:
         return log_fidelity(p, q, drop).exp()
-    _require_one_space(p.dim, q.dim)
+    require_one_space(p.dim, q.dim)
     factored = factored_fidelity(p, q, drop, tol)
     if factored is None:
         matrix = p.log_overlaps(q).exp()
@@ -204,208 +207,6 @@ def negative_log_likelihood(x: Tensor, q: GaussianMixture) -> Tensor:
     tensor(0.)
     """
     return -q.mean_log_prob(x)
-
-
-def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
-    r"""Return the logarithm of the vector-matrix cost, to be maximised.
-
-    .. math:: k^\top G^{-1} k \le \langle p, p \rangle, \qquad
-        k_j = \langle p, q_j \rangle, \quad G_{jl} = \langle q_j, q_l \rangle,
-
-    with equality where p lies in the span of the :math:`q_j`. It is the scalar cost at the best
-    weights of the components, of any sign, so it does not depend on those that q has (a component
-    of weight zero is absent).
-
-    Args:
-        p: The data's mixture with batch shape ``(*)``.
-        q: The model's mixture with the same batch shape and M components.
-        drop: See :func:`hilbound.inverse_form.inverse_form`.
-
-    Returns:
-        Logarithms with shape ``(*)``, in float64.
-
-    >>> import torch
-    >>> p = GaussianMixture(torch.tensor([[0.0], [1.0]]), 0.5, torch.tensor([0.9, 0.1]))
-    >>> q = GaussianMixture(p.means, 0.5)
-    >>> bool(torch.isclose(log_vector_cost(p, q), p.log_norm().double()))
-    True
-    """
-    _require_one_space(p.dim, q.dim)
-    present = q.log_weights > -math.inf
-    # Unit vectors for components: the Gram matrix then has a unit diagonal.
-    log_k = _log_projections(p, q).masked_fill(~present, -math.inf)
-    largest = log_k.detach().amax(-1, keepdim=True)
-    k = (log_k - largest).exp().unsqueeze(-1)
-    return 2 * largest.squeeze(-1) + inverse_form(_unit_gram(q, present), k, drop).squeeze(-1).log()
-
-
-def _log_projections(p: GaussianMixture, q: GaussianMixture) -> Tensor:
-    r"""Return :math:`\log \langle p, q_j / |q_j| \rangle` with shape ``(*, M)``, in float64."""
-    v = q.component_variance.double()
-    row_sums = gram.log_row_sums(
-        q.means.double(),
-        v,
-        p.means.double(),
-        p.component_variance.double(),
-        p.log_weights.double(),
-    )
-    log_norms = -0.5 * (4 * math.pi * v).log().expand(*v.shape[:-1], q.dim).sum(-1)
-    return row_sums - 0.5 * log_norms
-
-
-def _unit_gram(q: GaussianMixture, present: Tensor) -> Tensor:
-    """Return the overlaps of q's components; absent ones see nothing but themselves."""
-    v = q.component_variance
-    overlaps = gram.log_overlaps(q.means, v, q.means, v).exp()
-    both = present.unsqueeze(-1) & present.unsqueeze(-2)
-    itself = torch.eye(q.components, dtype=torch.bool, device=overlaps.device)
-    return overlaps.masked_fill(~(both | itself), 0)
-
-
-def schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
-    r"""Return the matrix-matrix cost, in [0, 1], to be maximised.
-
-    .. math:: \operatorname{tr}(K_{pq} K_{qq}^{-1} K_{qp}) = \sum_i a_i\, k_i^\top G^{-1} k_i \le
-        \operatorname{tr} K_{pp} = 1
-
-    with normalised, weighted overlaps: how much of every data component, on average, lies in the
-    span of the model's. It is 1 where all of them do. Like :func:`log_vector_cost` it does not
-    depend on the weights of q.
-
-    Args:
-        p: The data's mixture with batch shape ``(*)``.
-        q: The model's mixture with the same batch shape.
-        drop: See :func:`hilbound.inverse_form.inverse_form`.
-
-    Returns:
-        Values with shape ``(*)``, in float64.
-
-    >>> import torch
-    >>> p = GaussianMixture(torch.tensor([[0.0], [1.0]]), 0.5)
-    >>> schur_cost(p, p).round(decimals=4)
-    tensor(1., dtype=torch.float64)
-    """
-    _require_one_space(p.dim, q.dim)
-    return log_schur_cost(p, q, drop).exp()
-
-
-def log_schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
-    """Return the logarithm of :func:`schur_cost`, finite however far apart p and q are.
-
-    Args:
-        p: The data's mixture with batch shape ``(*)``.
-        q: The model's mixture with the same batch shape.
-        drop: See :func:`hilbound.inverse_form.inverse_form`.
-    """
-    _require_one_space(p.dim, q.dim)
-    present = q.log_weights > -math.inf
-    log_k = gram.log_overlaps(q.means, q.component_variance, p.means, p.component_variance)
-    log_k = log_k.masked_fill(~present.unsqueeze(-1), -math.inf)
-    largest = log_k.detach().amax((-2, -1))
-    k = (log_k - largest[..., None, None]).exp()
-    share = (p.weights * inverse_form(_unit_gram(q, present), k, drop)).sum(-1)
-    return 2 * largest.double() + share.log()
-
-
-def trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
-    r"""Return the one-to-one overlap, in [0, 1], to be maximised.
-
-    .. math:: T = \sum_i \sqrt{a_i b_i}\, k_{ii}
-
-    It is 1 only where every centre sits on its own data point. :func:`fidelity` is its relaxation
-    from a given pairing to all orthogonal ones, and never smaller.
-
-    Args:
-        p: The data's mixture with batch shape ``(*)`` and N components.
-        q: The model's mixture with the same batch shape and as many components.
-
-    Raises:
-        InputError: If the numbers of components or coordinates differ.
-
-    >>> import torch
-    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
-    >>> trace_overlap(p, p).round(decimals=4)
-    tensor(1.)
-    """
-    return log_trace_overlap(p, q).exp()
-
-
-def log_trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
-    """Return the logarithm of :func:`trace_overlap`, finite however far apart p and q are.
-
-    Args:
-        p: The data's mixture with batch shape ``(*)`` and N components.
-        q: The model's mixture with the same batch shape and as many components.
-
-    Raises:
-        InputError: If the numbers of components or coordinates differ.
-    """
-    log_overlaps = _log_pair_overlaps(p, q)  # which checks that there are pairs
-    return torch.logsumexp(0.5 * (p.log_weights + q.log_weights) + log_overlaps, -1)
-
-
-def _log_pair_overlaps(p: GaussianMixture, q: GaussianMixture) -> Tensor:
-    """Return the logarithms of the overlaps of every component with its own, shape ``(*, N)``."""
-    _require_one_space(p.dim, q.dim)
-    _require_pairs(p, q)
-    # Every pair is a batch of its own, so that nothing is formed but the diagonal.
-    pairs = (
-        t.unsqueeze(-2) for t in (p.means, p.component_variance, q.means, q.component_variance)
-    )
-    return gram.log_overlaps(*pairs)[..., 0, 0]
-
-
-def _require_pairs(p: GaussianMixture, q: GaussianMixture) -> None:
-    if p.components != q.components:
-        raise InputError(
-            f"p has {p.components} components and q has {q.components}: the trace pairs them one "
-            "to one, so both need as many; the fidelity needs no pairing"
-        )
-
-
-def mean_log_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
-    r"""Return the mean logarithm of the one-to-one overlaps, at most :func:`log_trace_overlap`.
-
-    .. math:: \sum_i a_i \log k_{ii} \le \log \sum_i a_i k_{ii}
-
-    by Jensen's inequality: the geometric mean beside the arithmetic one of :func:`trace_overlap`,
-    where both mixtures have the weights :math:`a_i`. With equal variances it is
-    :math:`-\tfrac1{4v} \sum_i a_i |x_i - x'_i|^2`, a squared error.
-
-    Args:
-        p: The data's mixture with batch shape ``(*)`` and N components.
-        q: The model's mixture with the same batch shape and as many components.
-
-    Raises:
-        InputError: If the numbers of components or coordinates differ.
-
-    >>> import torch
-    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
-    >>> mean_log_overlap(p, GaussianMixture(torch.tensor([[0.0], [7.0]]), 0.5))
-    tensor(-1.)
-    """
-    return (p.weights * _log_pair_overlaps(p, q)).sum(-1)
-
-
-def mean_squared_error(p: GaussianMixture, q: GaussianMixture) -> Tensor:
-    r"""Return :math:`\tfrac1d \sum_i a_i |x_i - x'_i|^2` with shape ``(*)``, to be minimised.
-
-    Args:
-        p: The data's mixture with batch shape ``(*)`` and N components of weights a.
-        q: The model's mixture with the same batch shape and as many components; of both mixtures
-            only the centres matter.
-
-    Raises:
-        InputError: If the numbers of components or coordinates differ.
-
-    >>> import torch
-    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
-    >>> mean_squared_error(p, GaussianMixture(torch.tensor([[0.0], [7.0]]), 0.5))
-    tensor(2.)
-    """
-    _require_one_space(p.dim, q.dim)
-    _require_pairs(p, q)
-    return (p.weights.unsqueeze(-1) * (p.means - q.means).square()).sum((-2, -1)) / p.dim
 
 
 def schatten_overlap(
@@ -511,7 +312,7 @@ def distance_nuclear_norm(x: Tensor, y: Tensor) -> Tensor:
     >>> distance_nuclear_norm(x, y).round(decimals=4)
     tensor(1.)
     """
-    _require_one_space(x.shape[-1], y.shape[-1])
+    require_one_space(x.shape[-1], y.shape[-1])
     scale = math.sqrt(x.shape[-2] * y.shape[-2])
     return nuclear_norm(gram.squared_distances(x, y) / scale)
 

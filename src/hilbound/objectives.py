@@ -15,6 +15,7 @@ from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.objective import OBJECTIVES, Objective, create_objective
 from hilbound.paired_objectives import ConditionalScalarCost, MeanSquaredError, Trace
+from hilbound.precise import precise_log_inner
 from hilbound.spectrum import check_drop
 
 __all__ = [
@@ -127,7 +128,7 @@ class ScalarCost(Objective):
             return 2 * F.cauchy_schwarz_divergence(p, q)
         if self.momentum is None:
             return -F.log_scalar_cost(p, q)
-        cross, own = F.precise_log_inner(p, q), F.precise_log_inner(q, q)
+        cross, own = precise_log_inner(p, q), precise_log_inner(q, q)
         if not self.training:
             return own - 2 * cross
         self.log_cross = self._average(self.log_cross, cross)
