@@ -187,7 +187,7 @@ def test_reconstruct_refuses_before_it_works(trained, tmp_path, monkeypatch):
     refused("reconstruct", trained.path, "-n", 0, *out, words="Invalid value for '-n'")
     refused("reconstruct", trained.path, "--split", "tset", *out, words="Invalid value for '--spl")
     run = train(tmp_path / "run", data=write_table(tmp_path / "t.csv"), **EMD)
-    refused("reconstruct", run.path, "-n", 21, *out, words="has 20 rows, got 21 inputs")
+    refused("reconstruct", run.path, "-n", 21, *out, words="has 20 rows, got n=21")
     monkeypatch.setattr("hilbound.reconstruction.reconstruct", None)
     refused("reconstruct", run.path, "-o", tmp_path / "r.csv", words="must end in one of .png, .np")
     refused("reconstruct", run.path, "-o", tmp_path / "r.png", words="write a .npz file")

@@ -20,7 +20,8 @@ def refusal(**options) -> str:
 def test_every_option_has_a_description_and_a_panel_for_the_help():
     for name, field in RunConfig.model_fields.items():
         assert field.description, name
-        assert field.json_schema_extra["panel"] in {"Data", "Model", "Objective", "Training"}
+        panels = {"Data", "Images", "Model", "Objective", "Training"}
+        assert field.json_schema_extra["panel"] in panels
 
 
 def test_the_data_set_is_all_that_must_be_named():
@@ -231,7 +232,7 @@ MODELS = {
     },
     "encoder-mixture-decoder": {
         "objective": "conditional", "batch_size": 128, "centers": 10, "variance_y": 0.01,
-        "variance": "median", "learn_variance": False, "learning_rate": 1e-3, "beta1": 0.9,
+        "variance": "0.3*median", "learn_variance": False, "learning_rate": 1e-3, "beta1": 0.9,
         "beta2": 0.999,
     },
     "autoencoder": {

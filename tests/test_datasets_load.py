@@ -19,7 +19,7 @@ def table(tmp_path):
 
 
 def test_every_data_set_has_a_one_line_description():
-    assert list(DATASETS) == [*WITHOUT_FILES, "mnist"]
+    assert list(DATASETS) == [*WITHOUT_FILES, "mnist", "cifar10", "celeba"]
     for name in DATASETS:
         description = DATASETS.describe(name)
         assert description.endswith(".")
@@ -79,7 +79,9 @@ def test_unknown_name(name, near):
         load(name)
     message = str(caught.value)
     assert f"unknown data set {name!r}: did you mean {near!r}?" in message
-    assert message.endswith("the path of a .npy, .npz or .csv file works as well")
+    assert message.endswith(
+        "the path of a .npy, .npz or .csv file or of a folder of images works as well"
+    )
 
 
 def test_empty_name():
@@ -113,14 +115,3 @@ def test_existing_file_without_suffix(table, monkeypatch):
 def test_numbers_out_of_range(arguments, message):
     with pytest.raises(InputError, match=message):
         load("moons", **arguments)
-
-
-def test_limit_keeps_labels_with_their_rows():
-    data = load("circles", samples=400)
-    few = data.limit(25, torch.Generator().manual_seed(0))
-    known = {
-        tuple(row): label for row, label in zip(data.train.tolist(), data.train_labels, strict=True)
-    }
-    assert [known[tuple(row)] for row in few.train.tolist()] == few.train_labels.tolist()
-    assert len(few.train) == 25
-    assert few.limit(30, torch.Generator()) is few

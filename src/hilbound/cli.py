@@ -18,7 +18,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 import hilbound
-from hilbound.config import RunConfig, Switches, read_yaml
+from hilbound.config import MODEL_DEFAULTS, RunConfig, Switches, read_yaml
 from hilbound.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,9 +75,7 @@ def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         kind: Any = field.annotation
         # What YAML holds as a number or a mapping is text on a command line.
         kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
-        default = field.default if field.default != {} else None
-        if isinstance(default, bool):
-            default = "on" if default else "off"
+        default = _default(name, field.default)
         option = typer.Option(
             f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
             help=field.description
@@ -97,12 +95,34 @@ def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _default(name: str, default: object) -> str | None:
+    """Return the default as the help shows it, with those of models that have their own."""
+    if default is None or default == {}:
+        return None
+    models: dict[str, list[str]] = {}
+    for model, own in MODEL_DEFAULTS.items():
+        if own.get(name, default) != default:
+            models.setdefault(_in_words(own[name]), []).append(model)
+    for value, names in models.items():
+        if len(names) == len(MODEL_DEFAULTS):
+            models[value] = ["models with an encoder"]
+    others = [f"{value} for {' and '.join(names)}" for value, names in models.items()]
+    return "; ".join([_in_words(default), *others])
+
+
+def _in_words(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
 @app.command()
 @_with_run_options
 def fit(
     data: Annotated[
         str | None,
-        typer.Argument(metavar="[DATA]", help="Name of a data set, or a .npy, .npz or .csv file."),
+        typer.Argument(
+            metavar="[DATA]",
+            help="Name of a data set, a .npy, .npz or .csv file, or a folder of images.",
+        ),
     ] = None,
     *,
     config: Annotated[
@@ -110,7 +130,9 @@ def fit(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Run folder. (default: runs/DATA-OBJECTIVE-SEED)"),
+        typer.Option(
+            "--output", "-o", help="Run folder. (default: runs/DATA[-MODEL]-OBJECTIVE-SEED)"
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run that is there.")
@@ -189,7 +211,9 @@ def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
     from hilbound.planning import load_run_dataset  # noqa: PLC0415
     from hilbound.run_report import write_report  # noqa: PLC0415 - imports matplotlib
 
-    with err.status("evaluating and writing the report") if not quiet else nullcontext():
+    status = err.status("evaluating and writing the report") if not quiet else nullcontext()
+    # What is to be said about the data was said before the training.
+    with status, _notices(quiet=True):
         dataset = load_run_dataset(run)
         measured = measure(run, dataset=dataset)
         path = write_report(run, dataset=dataset)
@@ -313,7 +337,7 @@ def list_() -> None:
     from hilbound.objectives import OBJECTIVES  # noqa: PLC0415
 
     for title, registry in (
-        ("Data sets (or a path to a .npy, .npz or .csv file)", DATASETS),
+        ("Data sets (or a .npy, .npz or .csv file, or a folder of images)", DATASETS),
         ("Objectives", OBJECTIVES),
         ("Models", MODELS),
         ("Networks", NETWORKS),

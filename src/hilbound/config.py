@@ -20,12 +20,15 @@ def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:  
     return Field(default, description=description, json_schema_extra={"panel": panel}, **limits)
 
 
-_DATA, _MODEL, _OBJECTIVE, _TRAINING = "Data", "Model", "Objective", "Training"
+_DATA, _IMAGES, _MODEL = "Data", "Images", "Model"
+_OBJECTIVE, _TRAINING = "Objective", "Training"
 
-#: Defaults that a model changes. Likelihoods need a variance per coordinate, and learn it.
+#: Defaults that a model changes. To a kernel as wide as the median one centre for every input would
+#: do; likelihoods need a variance per coordinate, and learn it.
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "encoder-mixture-decoder": {
         "objective": "conditional",
+        "variance": "0.3*median",
         "batch_size": 128,
         "centers": 10,
         "variance_y": 0.01,
@@ -54,9 +57,9 @@ _FEATURES_ONLY = frozenset({"features", "variance_y", "encoder"})
 _MIXTURE_ONLY = frozenset({"noise_dim", "centers", "eval_centers", "learn_weights"})
 # Options that mean nothing to a model: to accept them would be to pretend.
 _WITHOUT_MEANING = {
-    "mixture-density-network": _FEATURES_ONLY,
-    "autoencoder": _MIXTURE_ONLY,
-    "vae": _MIXTURE_ONLY | {"variance_y"},
+    "mixture-density-network": _FEATURES_ONLY | {"bound_rows"},
+    "autoencoder": _MIXTURE_ONLY | {"bound_rows"},
+    "vae": _MIXTURE_ONLY | {"variance_y", "bound_rows"},
 }
 
 
@@ -72,18 +75,43 @@ class RunConfig(BaseModel):
         extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
     )
 
-    data: str = _option(..., "Name of a data set, or path to a .npy, .npz or .csv file.", _DATA)
+    data: str = _option(
+        ...,
+        "Name of a data set, or path to a .npy, .npz or .csv file or a folder of images.",
+        _DATA,
+    )
     samples: int | None = _option(None, "Use at most this many training rows.", _DATA, ge=2)
     validation_fraction: float = _option(
-        0.1, "Share of a table's rows kept for validation.", _DATA, gt=0, lt=1
+        0.1, "Share of a table's or folder's rows kept for validation.", _DATA, gt=0, lt=1
     )
     test_fraction: float = _option(
-        0.1, "Share of a table's rows kept for testing.", _DATA, gt=0, lt=1
+        0.1, "Share of a table's or folder's rows kept for testing.", _DATA, gt=0, lt=1
     )
     scale: Literal["standardize", "none"] = _option(
         "standardize", "Whether a table's columns are standardised.", _DATA
     )
-    label_column: str | None = _option(None, "Column of a CSV file that holds class labels.", _DATA)
+    label_column: str | None = _option(
+        None, "Column of a CSV file, or attribute of CelebA, that holds class labels.", _DATA
+    )
+
+    image_size: int | None = _option(
+        None,
+        "Height and width to which the central square of images is resized. (default: as they are; "
+        "64 for celeba)",
+        _IMAGES,
+        ge=1,
+    )
+    crop: int | None = _option(
+        None,
+        "Side in pixels of the central square that is cut out of images first. (default: the "
+        "largest if image-size is given; 148 for celeba)",
+        _IMAGES,
+        ge=1,
+    )
+    grayscale: bool = _option(False, "Make images grey.", _IMAGES)
+    classes: str | None = _option(
+        None, "The only classes of images to use, by name or number, such as cat,dog.", _IMAGES
+    )
 
     model: str = _option("mixture-density-network", "Name of the model.", _MODEL)
     network: str = _option("mlp", "Kind of all networks of the model: mlp or conv.", _MODEL)
@@ -108,10 +136,7 @@ class RunConfig(BaseModel):
         None, "Lower bound of learned variances. (default: a hundredth of the start)", _MODEL, gt=0
     )
 
-    objective: str = _option(
-        "nuclear", "Name of the objective; models with an encoder have defaults of their own.",
-        _OBJECTIVE,
-    )  # fmt: skip
+    objective: str = _option("nuclear", "Name of the objective.", _OBJECTIVE)
     objective_options: dict[str, float | bool] = _option(
         {},
         "Option of the objective, such as power=0.7 for schatten; repeat it for more.",
@@ -126,7 +151,8 @@ class RunConfig(BaseModel):
     batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2)
     centers: int | None = _option(
         None,
-        "Centres of the model in a step, or of every input. (default: as many as data points; 10)",
+        "Centres of the model in a step. (default: as many as data points; with an encoder 10 for "
+        "every input)",
         _OBJECTIVE,
         ge=1,
     )
@@ -135,8 +161,8 @@ class RunConfig(BaseModel):
     )
     bound_every: int | None = _option(
         None,
-        "Steps between two measurements of the bound. (default: so many that it takes 3 % of "
-        "the time)",
+        "Steps between two measurements of the bound. (default: 20; of a conditional bound so "
+        "many that it takes 3 % of the time)",
         _OBJECTIVE,
         ge=1,
     )
@@ -185,12 +211,22 @@ class RunConfig(BaseModel):
                     f"{name} means nothing to model {self.model!r}: leave it out, or use "
                     f"{' or '.join(dict.fromkeys(models))}"
                 )
+        if (self.model, self.objective, self.learn_variance) == ("autoencoder", "mse", True):
+            raise ValueError(
+                "learn_variance means nothing to objective 'mse', which knows no variance: leave "
+                "it out, or use objective 'trace'"
+            )
         return self
 
     @field_validator("data", "encoder", mode="before")
     @classmethod
     def _path_as_text(cls, path: object) -> object:
         return str(path) if isinstance(path, Path) else path
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _list_as_text(cls, classes: object) -> object:
+        return ",".join(map(str, classes)) if isinstance(classes, list | tuple) else classes
 
     @field_validator("objective_options", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hilbound import datasets
+from hilbound.autoencoders import VAE
 from hilbound.config import RunConfig
 from hilbound.datasets import Dataset
 from hilbound.errors import InputError
@@ -47,6 +48,10 @@ def load_dataset(config: RunConfig) -> Dataset:
         test_fraction=config.test_fraction,
         scale=config.scale,
         label_column=config.label_column,
+        image_size=config.image_size,
+        crop=config.crop,
+        grayscale=config.grayscale,
+        classes=config.classes,
     )
 
 
@@ -70,8 +75,12 @@ def load_run_dataset(run: Run) -> Dataset:
     return dataset
 
 
-def plan(config: RunConfig) -> Plan:
+def plan(config: RunConfig, *, resumed: bool = False) -> Plan:
     """Check a configuration against its data and build what training needs.
+
+    Args:
+        config: The configuration.
+        resumed: Whether the weights will come from a checkpoint, those of a taken encoder, too.
 
     Raises:
         InputError: If a name is unknown, the data cannot be used, or options contradict each other.
@@ -103,7 +112,9 @@ def plan(config: RunConfig) -> Plan:
     if config.precision == "64-true":
         # Lightning would do it only after the weights of a checkpoint were rounded to float32.
         model = model.double()
-    if config.encoder is not None:
+    if config.encoder is not None and resumed and isinstance(model, FeatureModel):
+        model.freeze_encoder()
+    elif config.encoder is not None:
         take_encoder(model, config.encoder)
     return Plan(config, dataset, objective, schedule, model)
 
@@ -138,6 +149,11 @@ def take_encoder(model: DensityModel, path: Path | str) -> None:
         raise InputError(
             f"encoder {str(path)!r} is the run of a {other.config.model}, which has no encoder: "
             "give a run of an encoder-mixture-decoder"
+        )
+    if isinstance(source, VAE) != isinstance(model, VAE):
+        raise InputError(
+            f"encoder {str(path)!r} is that of a {other.config.model}: only a VAE's encoder makes "
+            "means and variances, and only a VAE can take it over"
         )
     theirs, own = source.encoder.state_dict(), model.encoder.state_dict()
     if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in own.items()}:

@@ -1,4 +1,4 @@
-"""Data sets: toys with known densities, digits, MNIST, and the user's own tables and images."""
+"""Data sets: toys with known densities, images from their official files, and the user's own."""
 
 from hilbound.datasets.base import Dataset, Standardization
 from hilbound.datasets.catalogue import DATASETS, load

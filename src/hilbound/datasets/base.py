@@ -7,14 +7,15 @@ the training rows alone, leads back to the user's own units.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from hilbound.datasets.options import ImageOptions
 
 Parts: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -111,14 +112,6 @@ class Dataset:
         """Undo the standardisation of rows with shape ``(n, d)``."""
         return x if self.standardization is None else self.standardization.inverse(x)
 
-    def limit(self, n: int, generator: torch.Generator) -> "Dataset":
-        """Return the same data set with a random subset of at most ``n`` training rows."""
-        if n >= len(self.train):
-            return self
-        keep = torch.randperm(len(self.train), generator=generator)[:n]
-        labels = None if self.train_labels is None else self.train_labels[keep]
-        return replace(self, train=self.train[keep], train_labels=labels)
-
 
 class Table(NamedTuple):
     """What a file holds, before it is checked, split and scaled.
@@ -137,6 +130,8 @@ class Table(NamedTuple):
 class Loader(Protocol):
     """What a registered data set is: a function from a folder, a seed and a size to a data set."""
 
-    def __call__(self, *, root: str | Path | None, seed: int, samples: int | None) -> Dataset:
+    def __call__(
+        self, *, root: str | Path | None, seed: int, samples: int | None, options: ImageOptions
+    ) -> Dataset:
         """Load the data set: ``root`` is where its files lie, ``samples`` the training rows."""
         ...

@@ -1,14 +1,19 @@
-"""One door to every data set: the name of a known one, or the path of a file.
+"""One door to every data set: the name of a known one, or the path of a file or a folder.
 
 >>> moons = load("moons", seed=0, samples=500)
 >>> moons.train.shape, moons.classes
 (torch.Size([500, 2]), 2)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hilbound.datasets.base import Dataset, Loader
+from hilbound.datasets.celeba import load_celeba
+from hilbound.datasets.cifar import load_cifar10
+from hilbound.datasets.folders import load_folder
 from hilbound.datasets.images import load_digits, load_mnist
+from hilbound.datasets.options import ImageOptions, as_classes
 from hilbound.datasets.splits import check_fractions
 from hilbound.datasets.tables import Scale, load_table
 from hilbound.datasets.toys import TOYS
@@ -20,6 +25,8 @@ for toy in TOYS.values():
     DATASETS.register(toy.name, toy.description)(toy.load)
 DATASETS.register("digits", "1,797 handwritten digits of 8 by 8 pixels.")(load_digits)
 DATASETS.register("mnist", "70,000 handwritten digits of 28 by 28 pixels (your files).")(load_mnist)
+DATASETS.register("cifar10", "60,000 colour images of ten classes (your files).")(load_cifar10)
+DATASETS.register("celeba", "202,599 faces, cut to 64 by 64 pixels (your files).")(load_celeba)
 
 SEED_LIMIT = 2**32
 
@@ -34,41 +41,64 @@ def load(
     test_fraction: float = 0.1,
     scale: Scale = "standardize",
     label_column: str | None = None,
+    image_size: int | None = None,
+    crop: int | None = None,
+    grayscale: bool = False,
+    classes: str | Sequence[str | int] | None = None,
 ) -> Dataset:
     """Load a data set by its name or by its path; the same seed gives the same rows.
 
     Args:
-        name: A name in :data:`DATASETS`, or the path of a ``.npy``, ``.npz`` or ``.csv`` file.
+        name: A name in :data:`DATASETS`, or the path of a ``.npy``, ``.npz`` or ``.csv`` file or of
+            a folder of images.
         root: The folder of a named data set's files, by default that in ``HILBOUND_DATA``.
         seed: Number of the random draw or split, from 0 to 2³² - 1.
         samples: Train on at most this many rows; a toy draws as many.
-        validation_fraction: Share of a file's rows for validation. Named data sets have their own.
-        test_fraction: Share of a file's rows for testing.
+        validation_fraction: Share of the rows of a file or folder for validation. Named data sets
+            have their own.
+        test_fraction: Share of the rows of a file or folder for testing.
         scale: ``"standardize"`` or ``"none"``, for the vectors of a file.
-        label_column: The column (or array of a ``.npz`` file) that holds the labels.
+        label_column: The column (or array of a ``.npz`` file, or attribute of CelebA) that holds
+            the labels.
+        image_size: Height and width in pixels to which the central square of images is resized.
+        crop: Side in pixels of the central square that is cut out of images first.
+        grayscale: Make images grey.
+        classes: Names or numbers of the only classes to use, as in ``"cat,dog"`` or ``[3, 5]``.
+            They are numbered anew from 0, in their own order.
 
     Raises:
-        InputError: If the name is unknown or an argument is out of its range.
+        InputError: If the name is unknown, an argument is out of its range, or has no meaning for
+            these data.
         DataError: If a file is missing, damaged or unfit for a density model.
 
     >>> load("mons")
     Traceback (most recent call last):
         ...
     hilbound.errors.InputError: unknown data set 'mons': did you mean 'moons'? known: moons, \
-circles, eight-gaussians, 25-grid, swiss-roll, pinwheel, checkerboard, digits, mnist; the path of \
-a .npy, .npz or .csv file works as well
+circles, eight-gaussians, 25-grid, swiss-roll, pinwheel, checkerboard, digits, mnist, cifar10, \
+celeba; the path of a .npy, .npz or .csv file or of a folder of images works as well
     """
     _check_numbers(seed, samples)
     check_fractions(validation_fraction, test_fraction)
+    options = ImageOptions(image_size, crop, grayscale, as_classes(classes), label_column)
     if name in DATASETS:
-        if label_column is not None:
-            raise InputError(f"label_column={label_column!r} is for files: {name!r} has its own")
-        return DATASETS[str(name)](root=root, seed=seed, samples=samples)
+        return DATASETS[str(name)](root=root, seed=seed, samples=samples, options=options)
     if not _is_path(name):
         raise InputError(
             f"unknown data set {name!r}: {suggest(str(name).lower(), DATASETS)}known: "
-            f"{', '.join(DATASETS)}; the path of a .npy, .npz or .csv file works as well"
+            f"{', '.join(DATASETS)}; the path of a .npy, .npz or .csv file or of a folder of "
+            "images works as well"
         )
+    if Path(name).expanduser().is_dir():
+        return load_folder(
+            name,
+            seed=seed,
+            samples=samples,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            options=options,
+        )
+    options.allow(str(name), "label_column")
     return load_table(
         name,
         seed=seed,

@@ -20,6 +20,9 @@ import torch
 from torch import Tensor
 
 from hilbound.datasets.base import Dataset
+from hilbound.datasets.gallery import Gallery
+from hilbound.datasets.options import PLAIN, ImageOptions
+from hilbound.datasets.pictures import array_reader
 from hilbound.datasets.splits import Split
 from hilbound.errors import DataError
 
@@ -31,6 +34,7 @@ MNIST_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 MNIST_VALIDATION_ROWS = 5_000
+CLASSES = tuple("0123456789")
 
 
 def data_root(root: str | Path | None = None) -> Path | None:
@@ -43,8 +47,17 @@ def data_root(root: str | Path | None = None) -> Path | None:
     return Path(folder).expanduser() if folder else None
 
 
-def load_digits(*, root: str | Path | None, seed: int, samples: int | None) -> Dataset:  # noqa: ARG001 - scikit-learn holds the files, but every loader is called alike
+def load_digits(
+    *,
+    root: str | Path | None,  # noqa: ARG001 - scikit-learn holds the files, but every loader is called alike
+    seed: int,
+    samples: int | None,
+    options: ImageOptions = PLAIN,
+) -> Dataset:
     """Load scikit-learn's 1,797 digits of 8 by 8 pixels, split 70/15/15 within every class.
+
+    Raises:
+        InputError: If an option has no meaning here, or there is no such class.
 
     >>> load_digits(root=None, seed=0, samples=None).image_shape
     (1, 8, 8)
@@ -53,6 +66,7 @@ def load_digits(*, root: str | Path | None, seed: int, samples: int | None) -> D
     from sklearn.datasets import load_digits as sklearn_digits  # noqa: PLC0415
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
+    options.allow("digits", "classes")
     images, labels = sklearn_digits(return_X_y=True)
     train, rest = train_test_split(
         np.arange(len(labels)), train_size=0.7, stratify=labels, random_state=seed
@@ -60,12 +74,15 @@ def load_digits(*, root: str | Path | None, seed: int, samples: int | None) -> D
     validation, test = train_test_split(
         rest, train_size=0.5, stratify=labels[rest], random_state=seed
     )
-    split = Split(*(torch.from_numpy(rows) for rows in (train[:samples], validation, test)))
+    split = Split(*(torch.from_numpy(rows) for rows in (train, validation, test)))
     x, y = torch.from_numpy(images / 16).float(), torch.from_numpy(labels).long()
-    return Dataset.from_parts("digits", split.take(x), split.take(y), image_shape=(1, 8, 8))
+    gallery = Gallery("digits", lambda rows: x[rows], (1, 8, 8), y, CLASSES)
+    return gallery.dataset(split, options, samples)
 
 
-def load_mnist(*, root: str | Path | None, seed: int, samples: int | None) -> Dataset:
+def load_mnist(
+    *, root: str | Path | None, seed: int, samples: int | None, options: ImageOptions = PLAIN
+) -> Dataset:
     """Load MNIST from its four IDX files, plain or gzipped, with values in [0, 1].
 
     The official test images are the test split; 5,000 of the official training images, taken at
@@ -74,7 +91,9 @@ def load_mnist(*, root: str | Path | None, seed: int, samples: int | None) -> Da
 
     Raises:
         DataError: If a file is missing or damaged, or images and labels do not match.
+        InputError: If an option has no meaning here, or there is no such class.
     """
+    options.allow("mnist", "image_size", "crop", "grayscale", "classes")
     paths = _find_mnist(data_root(root))
     train, labels = _read_pair(*paths[:2])
     test, test_labels = _read_pair(*paths[2:])
@@ -89,17 +108,11 @@ def load_mnist(*, root: str | Path | None, seed: int, samples: int | None) -> Da
             "that many are held out to validate: use the complete file"
         )
     rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    held, kept = rows[:MNIST_VALIDATION_ROWS], rows[MNIST_VALIDATION_ROWS:][:samples]
-    return Dataset.from_parts(
-        "mnist",
-        (_rows(train[kept]), _rows(train[held]), _rows(test)),
-        (labels[kept].long(), labels[held].long(), test_labels.long()),
-        image_shape=(1, train.shape[1], train.shape[2]),
-    )
-
-
-def _rows(pixels: Tensor) -> Tensor:
-    return pixels.flatten(1).float() / 255
+    held, kept = rows[:MNIST_VALIDATION_ROWS], rows[MNIST_VALIDATION_ROWS:]
+    split = Split(kept, held, torch.arange(len(test)) + len(train))
+    read, shape = array_reader(torch.cat([train, test]).unsqueeze(1), options, "mnist")
+    y = torch.cat([labels, test_labels]).long()
+    return Gallery("mnist", read, shape, y, CLASSES).dataset(split, options, samples)
 
 
 def _find_mnist(base: Path | None) -> list[Path]:

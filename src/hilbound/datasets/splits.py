@@ -1,10 +1,12 @@
 """Which row goes where: three sets of indices that never share a row.
 
 A seeded permutation of ``0, ..., n - 1`` is cut into validation, test and training rows, in this
-order. A smaller training set is therefore a part of the larger one with the same seed, and the
-validation and test rows do not move when the training set is cut short.
+order; where it is to be stratified, the classes are interleaved first. A smaller training set is
+therefore a part of the larger one with the same seed, and the validation and test rows do not move
+when the training set is cut short.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +29,15 @@ class Split(NamedTuple):
         """Return the training, validation and test rows of ``x`` with shape ``(n, ...)``."""
         return x[self.train], x[self.validation], x[self.test]
 
+    def only(self, labels: Tensor, classes: Sequence[int]) -> "Split":
+        """Keep the rows of some classes; ``labels`` with shape ``(n,)`` belong to all rows."""
+        wanted = torch.isin(labels, torch.tensor(classes))
+        return Split(*(rows[wanted[rows]] for rows in self))
+
+    def limit(self, samples: int | None) -> "Split":
+        """Keep the first ``samples`` training rows."""
+        return self._replace(train=self.train[:samples])
+
 
 def split_rows(
     n: int,
@@ -35,6 +46,7 @@ def split_rows(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     samples: int | None = None,
+    labels: Tensor | None = None,
 ) -> Split:
     """Share ``n`` rows out at random; every split receives at least one row.
 
@@ -44,6 +56,8 @@ def split_rows(
         validation_fraction: Share of the rows for validation, in (0, 1).
         test_fraction: Share of the rows for testing, in (0, 1).
         samples: Keep at most this many training rows.
+        labels: Class numbers with shape ``(n,)``, by which the split is stratified: every class is
+            shared out in the same proportions, and so are the first training rows.
 
     Raises:
         DataError: If there are fewer than ten rows.
@@ -66,8 +80,22 @@ def split_rows(
             f"{n} rows and leave none to train on: choose smaller fractions"
         )
     rows = torch.randperm(n, generator=generator)
+    if labels is not None:
+        rows = rows[_interleave(labels[rows])]
     validation, test, train = torch.tensor_split(rows, [held[0], sum(held)])
     return Split(train[:samples], validation, test)
+
+
+def _interleave(labels: Tensor) -> Tensor:
+    """Return the order in which every prefix holds about the same share of every class.
+
+    The j-th of the m rows of a class stands at the place (j + 1/2) / m between 0 and 1.
+    """
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        own = (labels == label).nonzero().squeeze(1)
+        place[own] = (torch.arange(len(own), dtype=torch.float64) + 0.5) / len(own)
+    return place.argsort(stable=True)
 
 
 def check_fractions(validation_fraction: float, test_fraction: float) -> None:

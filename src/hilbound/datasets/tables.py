@@ -101,7 +101,7 @@ def _reader(path: Path) -> Callable[[Path, str | None], Table]:
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         return f"nor does the folder {path.parent}"
-    names = sorted(file.name for file in path.parent.iterdir() if file.is_file())
+    names = sorted(file.name for file in path.parent.iterdir())
     close = get_close_matches(path.name, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(repr(name) for name in close)} in {path.parent}?"

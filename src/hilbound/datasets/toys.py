@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from hilbound.datasets.base import Dataset
+from hilbound.datasets.options import PLAIN, ImageOptions
 
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 10_000, 2_000, 2_000
 QUADRATURE_NODES = 512
@@ -73,8 +74,20 @@ class Toy(ABC):
         rows = torch.tensor_split(x.double(), max(1, -(-len(x) // CHUNK)))
         return torch.cat([self._log_density(chunk) for chunk in rows]).to(x.dtype)
 
-    def load(self, *, root: str | Path | None, seed: int, samples: int | None) -> Dataset:  # noqa: ARG002 - a toy has no files, but every loader is called alike
-        """Draw the three splits independently; the held-out ones do not depend on ``samples``."""
+    def load(
+        self,
+        *,
+        root: str | Path | None,  # noqa: ARG002 - a toy has no files, but every loader is called alike
+        seed: int,
+        samples: int | None,
+        options: ImageOptions = PLAIN,
+    ) -> Dataset:
+        """Draw the three splits independently; the held-out ones do not depend on ``samples``.
+
+        Raises:
+            InputError: If options of images are given.
+        """
+        options.allow(self.name)
         generator = torch.Generator().manual_seed(seed)
         test, test_labels = self.sample(TEST_ROWS, generator)
         validation, validation_labels = self.sample(VALIDATION_ROWS, generator)

@@ -1,0 +1,110 @@
+"""From images that are not decoded yet to a data set: only what is used is made into rows."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from hilbound.datasets.base import Dataset, Parts
+from hilbound.datasets.options import ImageOptions
+from hilbound.datasets.pictures import Reader, Shape
+from hilbound.datasets.splits import Split
+from hilbound.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_MEMORY_SHARE = 0.25  # for the rows; training and the metrics hold copies of them
+_GREY_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images by number, and what is known about them.
+
+    Args:
+        name: The name or the path that the user typed.
+        read: The function that makes rows of image numbers.
+        shape: ``(channels, height, width)`` of an image as it is read.
+        labels: Class numbers of all images with shape ``(n,)``, or ``None``.
+        class_names: The names of the classes.
+    """
+
+    name: str
+    read: Reader
+    shape: Shape
+    labels: Tensor | None = None
+    class_names: Sequence[str] = ()
+
+    def dataset(self, split: Split, options: ImageOptions, samples: int | None) -> Dataset:
+        """Return the rows of a split, of the wanted classes and at most ``samples`` to train on.
+
+        Raises:
+            InputError: If there is no such class.
+            DataError: If the rows do not fit into memory, or a split of the classes is empty.
+        """
+        classes = options.chosen(self.class_names, self.name)
+        if classes is not None and self.labels is not None:
+            split = split.only(self.labels, classes)
+        split = split.limit(samples)
+        self._check_split(split, options)
+        check_memory(sum(map(len, split)), self.shape, self.name)
+        rows = self.read(split.train), self.read(split.validation), self.read(split.test)
+        _notice_grey(rows[0], self.shape, self.name)
+        return Dataset.from_parts(
+            self.name, rows, self._labels(split, classes), image_shape=self.shape
+        )
+
+    def _labels(self, split: Split, classes: tuple[int, ...] | None) -> Parts | None:
+        if self.labels is None:
+            return None
+        labels = self.labels
+        if classes is not None:
+            labels = torch.searchsorted(torch.tensor(classes), labels)
+        return split.take(labels)
+
+    def _check_split(self, split: Split, options: ImageOptions) -> None:
+        for part, rows in split._asdict().items():
+            if len(rows) == 0:
+                of = f" of classes={','.join(options.classes)}" if options.classes else ""
+                raise DataError(f"{self.name}: no {part} image{of}: add images, or classes")
+
+
+def _notice_grey(rows: Tensor, shape: Shape, source: str) -> None:
+    """Say it where colour is in vain."""
+    first = rows[:_GREY_ROWS].unflatten(1, shape)
+    if shape[0] == 3 and bool((first == first[:, :1]).all()):
+        log.warning(
+            "%s: the first %d training images are grey: grayscale would make their rows a third as "
+            "long",
+            source, len(first),
+        )  # fmt: skip
+
+
+def check_memory(images: int, shape: Shape, source: str) -> None:
+    """Refuse rows that would take more than a quarter of the machine's memory.
+
+    Raises:
+        DataError: Saying how much they would take, and what makes it less.
+
+    >>> check_memory(1000, (1, 28, 28), "digits")
+    """
+    needed, memory = 4 * images * prod(shape), machine_memory()
+    if memory is not None and needed > _MEMORY_SHARE * memory:
+        raise DataError(
+            f"{source}: {images} images of shape {shape} make {needed / 1e9:.1f} GB of float32 "
+            f"rows, more than a quarter of this machine's {memory / 1e9:.1f} GB of memory: take "
+            "fewer to train on with samples, smaller ones with image_size, or grey ones with "
+            "grayscale"
+        )
+
+
+def machine_memory() -> int | None:
+    """Return the machine's memory in bytes, or ``None`` where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
