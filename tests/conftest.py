@@ -16,6 +16,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 @pytest.fixture
+def compiler():
+    """Compiling switches the validation of distributions off for the whole process."""
+    before = torch.distributions.Distribution._validate_args
+    torch._dynamo.reset()
+    yield
+    torch.distributions.Distribution.set_default_validate_args(before)
+
+
+@pytest.fixture
 def generator() -> torch.Generator:
     """A fresh generator with the same seed for every test."""
     return torch.Generator().manual_seed(0)

@@ -125,8 +125,8 @@ def test_a_bound_needs_a_centre_and_leaves_no_graph():
 def test_feature_weights_are_those_of_the_definition():
     model, x = model_of(variance_y=0.2), normal(0, 9, 3)
     y = model.encode(x).detach().numpy()
-    expected = scipy.special.softmax(-((y[:, None] - y) ** 2).sum(-1) / 0.4, axis=-1)
-    np.testing.assert_allclose(model.feature_weights(x).numpy(), expected, rtol=1e-9)
+    expected = scipy.special.softmax(-((y[:4, None] - y) ** 2).sum(-1) / 0.4, axis=-1)
+    np.testing.assert_allclose(model.feature_weights(x[:4], x).numpy(), expected, rtol=1e-9)
 
 
 # ------------------------------------------------------------------ what is compared
@@ -311,3 +311,33 @@ def test_the_memory_of_a_step(rows, centers, dim, width, objective, heads):
 def test_the_memory_of_a_step_grows_with_the_batch_and_not_its_square(centers, dim):
     numbers = [largest(rows, centers, dim, 8) for rows in (32, 64, 128, 256)]
     assert numbers == [numbers[0] * 2**i for i in range(4)]
+
+
+def test_the_divergence_of_features_is_never_computed_in_half_precision():
+    decoder = MixtureDecoder(MLP(2, 5, 8, 1), feature_dim=2, noise_dim=0, variance=0.5)
+    model = VAE(Encoder(MLP(5, 4, 8, 1), 5), decoder)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        compared = model.compare(torch.randn(7, 5, generator=seeded()), 0.5, 1, seeded())
+    assert compared.penalty.dtype == compared.q.means.dtype == torch.float32
+
+
+@pytest.mark.parametrize("points", [0, -5])
+def test_a_bound_at_no_points_is_refused(points):
+    with pytest.raises(InputError, match=f"points must be at least 1, got {points}"):
+        model_of().bound(normal(0, 9, 3), 0.5, points=points)
+
+
+def test_a_bound_at_a_few_points_holds_and_estimates_that_at_many():
+    model, x = model_of(variance_y=0.05), normal(0, 300, 3)
+    few = [model.bound(x, 0.5, generator=seeded(s), points=30) for s in range(20)]
+    many = model.bound(x, 0.5, generator=seeded(99))
+    assert min(float(bound.gap) for bound in few) > 0
+    limits = [math.exp(float(bound.log_limit)) for bound in few]
+    error = np.std(limits) / math.sqrt(len(limits))
+    assert np.mean(limits) == pytest.approx(math.exp(float(many.log_limit)), abs=4 * error)
+
+
+def test_features_and_noise_of_other_widths_are_refused():
+    decoder = decoder_of(features=2, noise=3)
+    with pytest.raises(InputError, match="must have 2 and 3 coordinates, got 1 and 3"):
+        decoder(torch.zeros(5, 1).double(), torch.zeros(4, 3).double())

@@ -77,22 +77,38 @@ def test_a_frozen_encoder_stays_as_it_is():
     assert all(p.requires_grad for p in model.decoder.parameters())
     features = model.encode(x)
     model.train()
-    assert torch.equal(model.encode(3 * x[:5] + 1)[:0], features[:0])
+    model.encode(3 * x[:5] + 1)  # would move the averages if it were not frozen
     assert torch.equal(model.encode(x), features)
     assert all(torch.equal(v, before[k]) for k, v in model.encoder.state_dict().items())
     assert (model.training, model.encoder.training) == (True, False)
+
+
+class Averaged(nn.Module):
+    """Batch normalisation of the centres, and a layer."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)
+
+    def forward(self, inputs):
+        centers = self.layer(inputs)
+        return self.norm(centers.reshape(-1, centers.shape[-1])).reshape(centers.shape)
 
 
 @pytest.mark.parametrize("mode", [True, False])
 def test_measuring_neither_moves_the_averages_nor_the_mode(mode):
     model, x = model_of(), normal(0, 50, 3)
     model.encoder.standardization = Standardization(2).double()
+    # A decoder with averages and dice of its own, as a user may bring one.
+    model.decoder.network = nn.Sequential(nn.Dropout(0.5), Averaged(4, 3)).double()
     model(x)
     model.train(mode)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    model.bound(3 * x[:9] + 1, 0.5, generator=seeded())
-    model.reconstruct(3 * x[:9] + 1, 2)
-    model.feature_weights(3 * x[:9] + 1)
+    gaps = [float(model.bound(3 * x[:9] + 1, 0.5, generator=seeded()).gap) for _ in range(2)]
+    assert gaps[0] == gaps[1]
+    several = [model.reconstruct(3 * x[:9] + 1, 2, seeded()) for _ in range(2)]
+    assert torch.equal(*several)
+    model.feature_weights(3 * x[:9] + 1, x)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert model.training == model.encoder.training == mode
 
@@ -107,6 +123,10 @@ def test_inputs_of_another_shape_are_refused(shape):
 
 def test_unflattened_images_are_told_so():
     encoder = Encoder(nn.Linear(64, 2), 64, pixels=True)
+    with pytest.raises(InputError, match=r"\(8, 8\): flatten images$"):
+        encoder(torch.zeros(8, 8))
+    with pytest.raises(InputError, match=r"got shape \(5,\)$"):
+        Encoder(nn.Linear(1, 1), 1)(torch.zeros(5))
     with pytest.raises(InputError, match=r"\(5, 1, 8, 8\): flatten images$"):
         encoder(torch.zeros(5, 1, 8, 8))
     with pytest.raises(InputError, match=r"got shape \(5, 63\)$"):

@@ -289,7 +289,7 @@ def test_options_are_what_the_classes_take():
 def test_two_objectives_pair_their_centres_and_one_is_tracked():
     assert [name for name in NAMES if OBJECTIVES[name].paired] == ["mse", "trace"]
     assert [name for name in NAMES if OBJECTIVES[name].tracked] == ["conditional"]
-    with pytest.raises(InputError, match="the trace pairs them one to one"):
+    with pytest.raises(InputError, match="they are paired one to one"):
         Trace()(random_mixture(0, 5, 3), random_mixture(1, 4, 3))
 
 

@@ -57,7 +57,7 @@ def test_the_trace_forms_no_matrix_of_pairs():
 
 def test_the_trace_needs_as_many_of_both():
     p, q = random_mixture(0, 5, 2), random_mixture(1, 4, 2)
-    with pytest.raises(InputError, match="p has 5 components and q has 4: the trace pairs them"):
+    with pytest.raises(InputError, match="p has 5 components and q has 4: they are paired"):
         F.trace_overlap(p, q)
 
 

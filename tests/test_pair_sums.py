@@ -362,6 +362,7 @@ def test_one_and_two_threads_agree(monkeypatch, name):
 @pytest.mark.parametrize(
     "cost", [F.log_scalar_cost, lambda p, q: F.negative_log_likelihood(p.means, q)]
 )
+@pytest.mark.usefixtures("compiler")
 def test_a_step_compiles_into_one_graph(cost):
     x, start = normal(0, 40, 3), normal(1, 30, 3)
 

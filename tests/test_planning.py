@@ -1,6 +1,7 @@
 """What is checked and built before a training starts, and encoders that are taken over."""
 
 import logging
+import shutil
 
 import pytest
 import torch
@@ -141,8 +142,12 @@ def test_an_encoder_is_taken_over_and_kept_to_the_last_bit(tmp_path, source, opt
 
 
 def test_a_resumed_run_keeps_it_too(tmp_path, source):
-    options = {"data": source.config.data, "encoder": source.path, "decay": False, **EMD}
-    train(tmp_path / "part", **options, steps=4)
+    """Even where the other run is gone: the checkpoint holds its encoder."""
+    other = shutil.copytree(source.path, tmp_path / "other")
+    options = {"data": source.config.data, "decay": False, **EMD}
+    train(tmp_path / "part", **options, encoder=other, steps=4)
+    options["encoder"] = source.path
+    shutil.rmtree(other)
     longer = hilbound.resume(tmp_path / "part", steps=8, quiet=True)
     assert same_weights(longer, train(tmp_path / "whole", **options))
     assert all(torch.equal(v, encoders(source)[k]) for k, v in encoders(longer).items())
@@ -171,11 +176,14 @@ def test_an_encoder_that_was_never_standardised_is_refused(tmp_path, source):
     options = {"data": source.config.data, "noise_dim": 16, "steps": 2, "features": 1}
     plain = train(tmp_path / "plain", model="autoencoder", **options)
     vae = train(tmp_path / "vae", model="vae", **options)
-    for run, features in ((plain, 1), (vae, 2), (vae, 1)):
+    words = refusal(tmp_path, data=source.config.data, **EMD | {"features": 1}, encoder=plain.path)
+    assert "is of another shape than this model's" in words
+    # A VAE's two outputs, a mean and a variance, are not two features.
+    for features in (2, 1):
         words = refusal(
-            tmp_path, data=source.config.data, **EMD | {"features": features}, encoder=run.path
+            tmp_path, data=source.config.data, **EMD | {"features": features}, encoder=vae.path
         )
-        assert "is of another shape than this model's" in words
+        assert "only a VAE's encoder makes means and variances" in words
     # Among their own kind they serve.
     assert planned(tmp_path, **options | {"model": "vae", "encoder": vae.path})
 

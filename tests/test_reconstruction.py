@@ -176,7 +176,7 @@ def test_points_of_the_plane_become_a_scatter_in_the_users_units(planar):
     [
         ({"n": 0}, "n must be at least 1, got 0"),
         ({"m": 0}, "m must be at least 1, got 0"),
-        ({"n": 21}, "the test split has 20 rows, got 21 inputs"),
+        ({"n": 21}, "the test split has 20 rows, got n=21"),
         ({"split": "tset"}, "split must be one of test, validation, train, got 'tset'"),
     ],
 )

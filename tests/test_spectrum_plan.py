@@ -179,15 +179,6 @@ def test_a_tolerance_that_float32_misses_is_met_in_float64():
     assert a.grad.dtype == torch.float32
 
 
-@pytest.fixture
-def compiler():
-    """Compiling switches the validation of distributions off for the whole process."""
-    before = torch.distributions.Distribution._validate_args
-    torch._dynamo.reset()
-    yield
-    torch.distributions.Distribution.set_default_validate_args(before)
-
-
 @pytest.mark.usefixtures("compiler")
 def test_compilers_meet_no_break():
 

@@ -23,7 +23,7 @@ from hilbound.tracking import ConditionalTracker, collapse_cause, round_interval
 from strategies import normal
 from test_autoencoders import Part
 from test_models import seeded
-from test_training import curve, fail, press_ctrl_c, stop_at
+from test_training import curve, fail, press_ctrl_c, spoil, stop_at
 from tiny_runs import TINY, same_weights, train, weights, write_points
 
 pytest_plugins = ["fixtures_runs"]
@@ -382,9 +382,10 @@ def test_neighbours_are_counted_by_the_weights():
     """Rows in pairs with one feature each: two share one."""
     model = blind(1e-4)
     x = torch.stack([torch.arange(10.0).repeat(2), normal(0, 20).float()], 1)
-    assert "does not use its noise" in collapse_cause(model, x, 0.5)
-    assert "(1.00 of them share one)" in collapse_cause(model, x[:10], 0.5)
-    assert "one point" in collapse_cause(model, x, 1e5)
+    # A few rows tell apart what the training data share.
+    assert "does not use its noise" in collapse_cause(model, x[:10], x, 0.5)
+    assert "(1.00 of them share one)" in collapse_cause(model, x[:10], x[:10], 0.5)
+    assert "one point" in collapse_cause(model, x, x, 1e5)
 
 
 def test_a_model_without_a_conditional_bound_is_refused(tmp_path):
@@ -393,3 +394,9 @@ def test_a_model_without_a_conditional_bound_is_refused(tmp_path):
     trainer = SimpleNamespace(global_step=0, is_global_zero=True)
     with pytest.raises(TypeError, match="MixtureDensityNetwork has no conditional bound"):
         tracker.on_train_end(trainer, SimpleNamespace(model=made.model, device="cpu"))
+
+
+def test_spoilt_weights_are_no_wrong_input(tmp_path, monkeypatch):
+    stop_at(monkeypatch, 5, spoil)
+    with pytest.raises(FloatingPointError, match=r"step 5.*--learning-rate.*--variance"):
+        train(tmp_path / "run", **EMD | {"bound_every": 1})

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from hilbound.bounds import Bound, conditional_bound
 from hilbound.density_model import Comparison
+from hilbound.errors import InputError
 from hilbound.feature_model import FeatureModel, MixtureDecoder, require_some
-from hilbound.gram import squared_distances
 from hilbound.mixture import GaussianMixture
 
 
@@ -83,15 +83,6 @@ class EncoderMixtureDecoder(FeatureModel):
         return Comparison(p, q, q.means.new_zeros(()))
 
     @torch.no_grad()
-    def feature_weights(self, x: Tensor) -> Tensor:
-        r"""Return :math:`w_n(y_m)` at the features of rows ``(N, d)`` themselves, ``(N, N)``.
-
-        Row m holds how much every row n counts where the features are those of row m.
-        """
-        y = self.features_of(x)
-        return (-squared_distances(y, y) / (2 * self.variance_y)).softmax(-1)
-
-    @torch.no_grad()
     def bound(
         self,
         x: Tensor,
@@ -116,6 +107,8 @@ class EncoderMixtureDecoder(FeatureModel):
         Returns:
             The bound of :func:`hilbound.bounds.conditional_bound`.
         """
+        if points is not None and points < 1:
+            raise InputError(f"points must be at least 1, got {points}")
         features = self.features_of(x)
         some = features
         if points is not None and points < len(x):
@@ -124,10 +117,11 @@ class EncoderMixtureDecoder(FeatureModel):
         feature_points = self.perturb(some, generator)
         k = self.eval_centers if centers is None else centers
         noise = self.decoder.noise(k, generator=generator)
-        return conditional_bound(
-            x.to(features), features, feature_points, lambda y: self.decoder(y, noise),
-            variance_p=variance, variance_y=self.variance_y,
-        )  # fmt: skip
+        with self.evaluating():
+            return conditional_bound(
+                x.to(features), features, feature_points, lambda y: self.decoder(y, noise),
+                variance_p=variance, variance_y=self.variance_y,
+            )  # fmt: skip
 
 
 class Autoencoder(FeatureModel):
@@ -196,7 +190,8 @@ class VAE(FeatureModel):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of q(y|x), with shape ``(*, F)`` each."""
-        mean, log_variance = self.encoder(x).chunk(2, -1)
+        # Under mixed precision they are half floats; the divergence never is.
+        mean, log_variance = self.encoder(x).to(self.decoder.variance.dtype).chunk(2, -1)
         return mean, log_variance
 
     def encode(self, x: Tensor) -> Tensor:
@@ -227,8 +222,10 @@ class VAE(FeatureModel):
     def reconstruct(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Return ``n`` reconstructions ``(B, n, d)`` of inputs ``(B, d)``, by draws from q(y|x)."""
         require_some(n)
-        features = self.features(x.unsqueeze(-2).expand(*x.shape[:-1], n, x.shape[-1]), generator)
-        return self.decode(features, 1, generator).means.squeeze(-2)
+        several = x.unsqueeze(-2).expand(*x.shape[:-1], n, x.shape[-1])
+        with self.evaluating():
+            features = self.features(several, generator)
+            return self.decode(features, 1, generator).means.squeeze(-2)
 
     def remember(self, x: Tensor) -> None:
         """Keep nothing: features are drawn from the prior."""

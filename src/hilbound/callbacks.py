@@ -24,6 +24,17 @@ def _is_kept(row: dict[str, Any], step: int, *, tracked: bool) -> bool:
     return bool(row["step"] < step or (row["step"] == step and after))
 
 
+def spoilt_weights(step: int) -> FloatingPointError:
+    """Return the error of a model whose own numbers are refused.
+
+    Of these nothing is the user's to mend but the step that spoilt them.
+    """
+    return FloatingPointError(
+        f"the weights are no longer finite at step {step}: lower --learning-rate, or raise "
+        "--variance; run.json says which step was saved last"
+    )
+
+
 class BoundsRecord(L.Callback):
     """Append cost, limit, gap and tightness to ``bounds.csv`` as they come.
 

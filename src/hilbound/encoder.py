@@ -105,10 +105,11 @@ class Encoder(nn.Module):
                 [0, 1].
         """
         if x.ndim == 0 or x.shape[-1] != self.dim:
+            sizes = {x.numel(), math.prod(x.shape[1:])}
             raise InputError(
                 f"inputs must be rows of {self.dim} coordinates, as the encoder was made for, got "
                 f"shape {tuple(x.shape)}"
-                + (": flatten images" if math.prod(x.shape[1:]) == self.dim else "")
+                + (": flatten images" if x.ndim > 1 and self.dim in sizes else "")
             )
         # Written so that NaN fails, too.
         if self.pixels and x.numel() and not bool((x >= 0).all() & (x <= 1).all()):

@@ -234,7 +234,7 @@ def _inside(support: Tensor, points: Tensor) -> float:
 def conditional_bound_of(
     run: Run, model: EncoderMixtureDecoder, held_out: Tensor, split: Split
 ) -> dict[str, float]:
-    """Return the conditional bound of a run on held-out rows, as ``bounds.csv`` has it.
+    """Return the conditional bound of a run on rows of a split, drawn at random.
 
     Args:
         run: The run, whose kernel variance at the end is taken.

@@ -8,6 +8,8 @@ and new data are made from new features, drawn from the density of those of the 
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from hilbound.density_model import DensityModel, MixtureNetwork
 from hilbound.errors import InputError
+from hilbound.gram import squared_distances
 from hilbound.mixture import GaussianMixture, choose
 
 # Rows encoded at a time where there may be many.
@@ -57,7 +60,15 @@ class MixtureDecoder(MixtureNetwork):
         Args:
             features: Features with shape ``(*batch, F)``.
             noise: Noise with shape ``(*batch, K, noise_dim)``, or ``(K, noise_dim)`` for all.
+
+        Raises:
+            InputError: If they have other numbers of coordinates than the decoder.
         """
+        if (features.shape[-1], noise.shape[-1]) != (self.feature_dim, self.noise_dim):
+            raise InputError(
+                f"features and noise must have {self.feature_dim} and {self.noise_dim} "
+                f"coordinates, got {features.shape[-1]} and {noise.shape[-1]}"
+            )
         batch, k = features.shape[:-1], noise.shape[-2]
         inputs = (
             features.unsqueeze(-2).expand(*batch, k, features.shape[-1]),
@@ -164,7 +175,9 @@ class FeatureModel(DensityModel):
             InputError: If ``n`` is below 1.
         """
         require_some(n)
-        q = self.decode(self.features_of(x), self._pool(n), generator)
+        features = self.features_of(x)
+        with self.evaluating():
+            q = self.decode(features, self._pool(n), generator)
         if self.decoder.weight_head is None:
             return q.means
         return q.means[choose(q.weights, torch.Size((n,)), generator)].movedim(0, 1)
@@ -188,7 +201,8 @@ class FeatureModel(DensityModel):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` centres with shape ``(n, d)``; see :meth:`DensityModel.sample`."""
-        return self.draw(n, generator).means
+        with self.evaluating():
+            return self.draw(n, generator).means
 
     @torch.no_grad()
     def remember(self, x: Tensor) -> None:
@@ -197,12 +211,36 @@ class FeatureModel(DensityModel):
 
     def features_of(self, x: Tensor) -> Tensor:
         """Return features ``(N, F)`` of rows ``(N, d)`` as in evaluation, whatever the mode."""
-        v, training = self.decoder.variance, self.encoder.training
-        self.encoder.eval()
-        try:
+        v = self.decoder.variance
+        with self.evaluating():
             return torch.cat([self.encode(part.to(v)) for part in x.split(_ENCODED_ROWS)])
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Be in evaluation mode for a while: to measure a model must not change it."""
+        training = self.training
+        self.eval()
+        try:
+            yield
         finally:
-            self.encoder.train(training)
+            self.train(training)
+
+    @torch.no_grad()
+    def feature_weights(self, x: Tensor, train: Tensor) -> Tensor:
+        r"""Return :math:`w_n(y_m) \propto N(y_m - y_n; v_y)` at the features of rows, ``(M, N)``.
+
+        Args:
+            x: Rows with shape ``(M, d)`` and features :math:`y_m`.
+            train: Data with shape ``(N, d)`` and features :math:`y_n`; entry (m, n) is how much
+                row n of the data counts where the features are those of row m of x.
+
+        Raises:
+            InputError: If the features have no noise.
+        """
+        if self.variance_y is None:
+            raise InputError("the features have no noise, so that no two rows share any")
+        distances = squared_distances(self.features_of(x), self.features_of(train))
+        return (-distances / (2 * self.variance_y)).softmax(-1)
 
     def freeze_encoder(self) -> None:
         """Let the encoder no longer learn, neither its weights nor its averages."""

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from hilbound.bounds import Bound
-from hilbound.callbacks import BoundsRecord
+from hilbound.callbacks import BoundsRecord, spoilt_weights
 from hilbound.density_model import Comparison
 from hilbound.errors import InputError
 from hilbound.feature_model import FeatureModel
@@ -49,11 +49,7 @@ class DensityModule(L.LightningModule):
         try:
             return self.model.compare(batch, variance, self._centers(len(batch)), generator)
         except InputError as error:
-            # Of the model's own output nothing is the user's to mend but the step that spoilt it.
-            raise FloatingPointError(
-                f"the weights are no longer finite at step {self.global_step}: lower "
-                "--learning-rate, or raise --variance; run.json says which step was saved last"
-            ) from error
+            raise spoilt_weights(self.global_step) from error
 
     def _centers(self, rows: int) -> int:
         """Return how many centres are compared: with all rows, or with every one of them."""

@@ -25,7 +25,6 @@ from hilbound.datasets import Dataset
 from hilbound.drawing import canvas
 from hilbound.errors import InputError
 from hilbound.feature_model import FeatureModel
-from hilbound.gram import squared_distances
 from hilbound.planning import load_run_dataset
 from hilbound.runs import Run
 from hilbound.seeding import stream
@@ -134,7 +133,7 @@ def choose_rows(rows: Tensor, n: int, split: str, seed: int) -> Tensor:
         InputError: If there are fewer.
     """
     if n > len(rows):
-        raise InputError(f"the {split} split has {len(rows)} rows, got {n} inputs to reconstruct")
+        raise InputError(f"the {split} split has {len(rows)} rows, got n={n}: ask for fewer")
     order = torch.randperm(len(rows), generator=stream(seed, "reconstructed", split))
     return rows[order[:n]]
 
@@ -216,11 +215,7 @@ def rows_with_features(
     Raises:
         InputError: If the model's features have no noise.
     """
-    if model.variance_y is None:
-        raise InputError("the features have no noise: no two rows share any")
-    v = model.head.variance
-    distances = squared_distances(model.encode(x.to(v)), model.encode(rows.to(v)))
-    weights = (-distances / (2 * model.variance_y)).softmax(-1)
+    weights = model.feature_weights(x, rows)
     return rows[torch.multinomial(weights, m, replacement=True, generator=generator)]
 
 

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from hilbound.autoencoders import EncoderMixtureDecoder
-from hilbound.callbacks import BoundsRecord
+from hilbound.bounds import Bound
+from hilbound.callbacks import BoundsRecord, spoilt_weights
+from hilbound.errors import InputError
 from hilbound.functional import effective_components
 from hilbound.mixture import GaussianMixture
 from hilbound.models import DensityModel
@@ -130,7 +132,7 @@ class ConditionalTracker(L.Callback):
         for split, rows in self.rows.items():
             # The same noise every time, so that the curve is that of the weights.
             generator = stream(config.seed, "tracked-noise", split, device=module.device)
-            bound = model.bound(rows.to(module.device), variance, generator=generator)
+            bound = self._bound(model, rows.to(module.device), variance, generator, trainer)
             self.record.append(trainer.global_step, split, -bound.log_value, bound, kernel)
             if split == "train":
                 shown = {"tightness": float(bound.tightness), "gap": float(bound.gap)}
@@ -138,6 +140,19 @@ class ConditionalTracker(L.Callback):
                     self._look_for_collapse(model, rows.to(module.device), kernel, shown)
         self.seconds += time.perf_counter() - began
         return shown
+
+    @staticmethod
+    def _bound(
+        model: EncoderMixtureDecoder,
+        rows: Tensor,
+        variance: float,
+        generator: torch.Generator,
+        trainer: L.Trainer,
+    ) -> Bound:
+        try:
+            return model.bound(rows, variance, generator=generator)
+        except InputError as error:
+            raise spoilt_weights(trainer.global_step) from error
 
     def _look_for_collapse(
         self, model: EncoderMixtureDecoder, x: Tensor, kernel: float, shown: dict[str, float]
@@ -157,16 +172,18 @@ class ConditionalTracker(L.Callback):
         log.warning(
             "the decoder has collapsed: the %d centres of an input are as diverse as %.3f (bound "
             "reached: %.1f %%). %s",
-            k, diversity, 100 * shown["tightness"], collapse_cause(model, x, kernel),
+            k, diversity, 100 * shown["tightness"],
+            collapse_cause(model, few, self.plan.dataset.train.to(x.device), kernel),
         )  # fmt: skip
 
 
-def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, variance: float) -> str:
+def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, variance: float) -> str:
     """Return the likely cause of a collapse, and its remedy, in a sentence.
 
     Args:
         model: The model whose centres coincide.
-        x: Rows with shape ``(n, d)``.
+        x: A few rows with shape ``(m, d)``.
+        train: The training rows with shape ``(n, d)``, which share features with them or not.
         variance: Variance of the kernel between a point and a centre.
     """
     data = GaussianMixture(x, variance / 2)
@@ -175,7 +192,7 @@ def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, variance: float) -> 
             f"To a kernel of variance {variance:.3g} the data themselves look like one point: "
             "lower --variance"
         )
-    weights = model.feature_weights(x)
+    weights = model.feature_weights(x, train)
     neighbours = float(1 / weights.square().sum(-1).mean())
     if neighbours < 1.5:
         return (

@@ -60,7 +60,7 @@ def fit(
     """Train a model and leave a run folder.
 
     Args:
-        output: The run folder; ``runs/DATA-OBJECTIVE-SEED`` by default.
+        output: The run folder; that of :func:`default_output` by default.
         overwrite: Whether a run that is already there may be replaced.
         quiet: Whether to leave out the progress bar.
         **options: The fields of :class:`hilbound.config.RunConfig`, ``data`` above all.
@@ -107,7 +107,7 @@ def resume(path: Path | str, *, steps: int | None = None, quiet: bool = False) -
             f"run {str(run.path)!r} has done all its {checkpoint['global_step']} steps: give a "
             "larger --steps"
         )
-    prepared = plan(run.config)
+    prepared = plan(run.config, resumed=True)
     if fingerprint(prepared.dataset) != facts["data"]["fingerprint"]:
         raise InputError(
             f"the data of run {str(run.path)!r} ({run.config.data}) have changed since it started: "
