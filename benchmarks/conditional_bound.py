@@ -1,6 +1,6 @@
 """What the conditional bound of all of MNIST takes: seconds, memory, and its certified error.
 
-    python benchmarks/conditional_bound.py [--rows 60000 --centers 1 30 --variance-y 3e-5]
+    HILBOUND_DATA=path/to/data python benchmarks/conditional_bound.py [--centers 1 30]
 
 The encoder is the first principal component, scaled to [-1, 1]; the decoder answers a feature with
 K training images of similar features, drawn a little towards their mean, and makes them block by

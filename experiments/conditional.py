@@ -29,7 +29,11 @@ from hilbound.drawing import canvas
 from hilbound.features import FeatureSpace, fit_features
 from hilbound.machine import processor, versions
 from hilbound.planning import load_dataset
-from hilbound.reconstruction import draw_reconstructions, reconstruct
+from hilbound.reconstruction import (
+    draw_reconstructions,
+    reconstruct,
+    reconstruction_errors,
+)
 from hilbound.runs import Run
 from hilbound.seeding import stream
 
@@ -110,16 +114,14 @@ def reconstructions(run: Run, dataset: Dataset, space: FeatureSpace) -> Row:
     model = encoder_of(run)
     x = dataset.test[:INPUTS]
     several = model.reconstruct(x, RECONSTRUCTIONS, stream(0, "reconstructions"))
-    apart = torch.cdist(several, several).square().sum((1, 2))
-    pairs = RECONSTRUCTIONS * (RECONSTRUCTIONS - 1)
-    errors = (several - x.unsqueeze(1)).square().mean(-1)
+    errors = reconstruction_errors(x, several)
     real = space.transform(dataset.test[INPUTS : INPUTS + 5000])
     flat = space.transform(several.flatten(0, 1))
     nearest = torch.cdist(flat, real).amin(1)
     return {
-        "pairwise_squared_distance": float((apart / pairs).mean()),
-        "squared_error": float(errors.mean()),
-        "best_squared_error": float(errors.amin(1).mean()),
+        "pairwise_squared_distance": errors["pairwise_distance"] * x.shape[1],
+        "error_of_mean": errors["error_of_mean"],
+        "best_squared_error": errors["error_of_best"],
         "validity": metrics.precision_recall_density_coverage(real, flat).precision,
         "nearest_real": float(nearest.mean()),
         "nearest_real_of_real": float(torch.cdist(space.transform(x), real).amin(1).mean()),
@@ -146,6 +148,7 @@ def tables(results: list[Row]) -> str:
         "distance² between reconstructions": ("pairwise_squared_distance", 2),
         "best of 10, error per pixel": ("best_squared_error", 4),
         "validity": ("validity", 3),
+        "nearest real image": ("nearest_real", 2),
     }
     for protocol in PROTOCOLS:
         lines += ["", f"**{protocol.capitalize()}**", "", "| K | " + " | ".join(columns) + " |",
@@ -154,8 +157,8 @@ def tables(results: list[Row]) -> str:
             rows = [r for r in results if (r["protocol"], r["centers"]) == (protocol, k)]
             cells = [mean_and_deviation(rows, *column) for column in columns.values()]
             lines.append(f"| {k} | " + " | ".join(cells) + " |")
-    real = results[0]["validity_of_real"]
-    lines += ["", f"Real images in the place of reconstructions: validity {real:.3f}."]
+    validity, nearest = (results[0][f"{name}_of_real"] for name in ("validity", "nearest_real"))
+    lines += ["", f"Real images in their place: validity {validity:.3f}, nearest at {nearest:.2f}."]
     return "\n".join(lines).strip() + "\n"
 
 
