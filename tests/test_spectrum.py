@@ -157,8 +157,20 @@ def test_a_decomposition_that_fails_is_done_again_in_float64(monkeypatch, shape)
     assert torch.allclose(gradient.double(), polar(a), atol=1e-6)
 
 
-def test_a_decomposition_that_fails_twice_is_not_blamed_on_the_user(monkeypatch):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_decomposition_that_fails_twice_is_done_by_another_algorithm(monkeypatch, shape):
+    a = normal(3, *shape, dtype=torch.float64)
     fail(monkeypatch, "svd", 2)
+    with pytest.warns(UserWarning, match="done again in float64, by other ways"):
+        norm, gradient = value_and_gradient(a)
+    expected = np.linalg.norm(a.numpy(), "nuc", axis=(-2, -1))
+    np.testing.assert_allclose(norm, expected, rtol=1e-12)
+    assert torch.allclose(gradient, polar(a), atol=1e-10)
+
+
+def test_a_failure_of_all_is_not_blamed_on_the_user(monkeypatch):
+    fail(monkeypatch, "svd", 2)
+    fail(monkeypatch, "eigh", 1)
     with (
         pytest.warns(UserWarning, match="did not converge"),
         pytest.raises(torch.linalg.LinAlgError, match="failed to converge"),

@@ -9,6 +9,7 @@ spaces is a subgradient: :math:`W` cancels here, because directions at or below 
 largest singular value, which hold rounding noise, are left out.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, overload
@@ -63,20 +64,41 @@ def check_drop(drop: float | None, *, all_may_go: bool = True) -> None:
 
 
 def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the thin SVD; a failure to converge is retried in float64, and said."""
+    """Return the thin SVD; a failure to converge is said, and others are tried in float64."""
     _require_finite(matrix)
     try:
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     except LinAlgError:
         warnings.warn(
             f"the singular value decomposition in {matrix.dtype} did not converge; "
-            "it is done again in float64 with the columns reversed",
+            "it is done again in float64, by other ways",
             stacklevel=2,
         )
-        # Another order of the columns takes another path through the iteration.
-        u, s, vh = torch.linalg.svd(matrix.double().flip(-1), full_matrices=False)
-        vh = vh.flip(-1)
+        u, s, vh = _decompose_again(matrix.double())
     return u.to(matrix.dtype), s.to(matrix.dtype), vh.to(matrix.dtype)
+
+
+def _decompose_again(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the thin SVD by another path, and if that fails by another algorithm."""
+    try:
+        # Another order of the columns takes another path through the iteration.
+        u, s, vh = torch.linalg.svd(matrix.flip(-1), full_matrices=False)
+        return u, s, vh.flip(-1)
+    except LinAlgError:
+        return _by_dilation(matrix)
+
+
+def _by_dilation(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # The symmetric [[0, A], [A', 0]] has the eigenvalues s and -s, with (u, v) and (u, -v):
+    # nothing is squared, so the small ones keep their digits.
+    n, m = matrix.shape[-2:]
+    dilation = matrix.new_zeros((*matrix.shape[:-2], n + m, n + m))
+    dilation[..., :n, n:], dilation[..., n:, :n] = matrix, matrix.mT
+    values, vectors = torch.linalg.eigh(dilation)
+    largest = slice(-min(n, m), None)
+    s = values[..., largest].flip(-1).clamp_min(0)
+    pairs = math.sqrt(2) * vectors[..., largest].flip(-1)
+    return pairs[..., :n, :], s, pairs[..., n:, :].mT
 
 
 def _by_svd(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
