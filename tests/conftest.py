@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from hilbound import conditional
+
 # The same examples on every machine and every run; no deadline, because machines differ in speed.
 settings.register_profile("hilbound", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("hilbound")
@@ -13,6 +15,12 @@ settings.load_profile("hilbound")
 # A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Blocks as small as saves work, so that small problems are cut like large ones."""
+    monkeypatch.setattr(conditional, "_BLOCK_WORK", 0)
 
 
 @pytest.fixture

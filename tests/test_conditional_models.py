@@ -10,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import oracles
 from hilbound import functional as F
@@ -22,6 +20,7 @@ from hilbound.feature_model import MixtureDecoder
 from hilbound.mixture import GaussianMixture
 from hilbound.networks import MLP
 from hilbound.objectives import create_objective
+from memory import Largest
 from strategies import SEEDS, normal
 from test_autoencoders import decoder_of, echo, model_of
 from test_models import randomised, seeded
@@ -262,22 +261,6 @@ def test_the_bound_misses_the_evidence_by_the_divergence_of_the_posterior(exact)
 
 
 # ------------------------------------------------------------------ memory
-
-
-class Largest(TorchDispatchMode):
-    """Notes the largest tensor that any operation makes."""
-
-    def __init__(self):
-        super().__init__()
-        self.numbers = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        made = [t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
-        # What is only expanded takes no memory of its own.
-        views = not func._schema.is_mutable and any(r.alias_info for r in func._schema.returns)
-        self.numbers = max(self.numbers, 0 if views else max(made, default=0))
-        return result
 
 
 def largest(rows, centers, dim, width, objective="conditional", **heads):
