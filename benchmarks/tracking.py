@@ -5,7 +5,8 @@
 Trains encoders with mixture decoders as ``hilbound fit`` does, and measures the seconds inside the
 tracking callback as a share of all seconds between the first step and the end. The last
 measurement, which every run makes, weighs more in a short run than in one of the default 2,000
-steps; the share there is extrapolated from the interval. Written to
+steps, and a short run measures more often, for the sake of its curve; the share of a default run is
+extrapolated from the seconds of a step and of a measurement. Written to
 ``benchmarks/results/tracking.json``.
 """
 
@@ -51,9 +52,11 @@ class Watched(tracking.ConditionalTracker):
         count = 2 + (trainer.global_step - 1) // interval
         one, steps = self.seconds / count, RunConfig.model_fields["steps"].default
         step = (total - self.seconds) / trainer.global_step
-        long = one * (2 + (steps - 1) // interval)
+        usual = tracking.default_interval(one, step, steps)
+        long = one * (2 + (steps - 1) // usual)
         type(self).last = {
-            "interval": interval, "seconds_of_a_measurement": one, "seconds_of_a_step": step,
+            "interval": interval, "interval_of_2000_steps": usual,
+            "seconds_of_a_measurement": one, "seconds_of_a_step": step,
             "share_of_this_run": self.seconds / total,
             "share_of_2000_steps": long / (long + steps * step),
         }  # fmt: skip

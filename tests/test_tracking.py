@@ -95,13 +95,12 @@ class Training:
         (0.01, 0.0149, 100),
         (0.01, 0.016, 200),
         (1.0, 1e-4, 10),
-        (1e-3, 0.5, 50_000),
     ],
 )
 def test_the_interval_follows_from_what_measuring_takes(
     tmp_path, monkeypatch, per_step, per_bound, interval
 ):
-    training = Training(tmp_path, monkeypatch, per_step, per_bound, bound_every=None)
+    training = Training(tmp_path, monkeypatch, per_step, per_bound, bound_every=None, steps=2000)
     seen = training.run(0, 410)
     assert training.tracker.interval == interval
     assert 2 * per_bound / (interval * per_step) <= 0.03 + 1e-9
@@ -109,8 +108,15 @@ def test_the_interval_follows_from_what_measuring_takes(
     assert training.tracker.seconds == pytest.approx(2 * per_bound * len(seen))
 
 
+@pytest.mark.parametrize(("steps", "interval"), [(410, 82), (40, 10), (2000, 400)])
+def test_a_curve_has_a_few_points_however_dear_they_are(tmp_path, monkeypatch, steps, interval):
+    training = Training(tmp_path, monkeypatch, 1e-3, 0.5, bound_every=None, steps=steps)
+    assert training.run(0, steps) == [0, *range(max(20, interval), steps, interval), steps]
+    assert training.tracker.interval == interval
+
+
 def test_a_resumed_training_finds_its_interval_again(tmp_path, monkeypatch):
-    training = Training(tmp_path, monkeypatch, 0.01, 0.016, bound_every=None)
+    training = Training(tmp_path, monkeypatch, 0.01, 0.016, bound_every=None, steps=2000)
     assert training.run(333, 640) == [333, 400, 600, 640]
 
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 # The share of the training's time that tracking may take; the steps that time is measured on.
 _SHARE = 0.03
 _TIMED_STEPS = 20
+# A curve has at least so many points.
+_FEWEST_POINTS = 5
 # A collapse is looked for on so many inputs, after this share of the steps.
 _LOOKED_AT = 64
 _EARLIEST = 0.1
@@ -46,6 +48,23 @@ def round_interval(steps: float) -> int:
     while 10 * decade < steps:
         decade *= 10
     return next(n * decade for n in (1, 2, 5, 10) if n * decade >= steps)
+
+
+def default_interval(measuring: float, step: float, steps: int) -> int:
+    """Return the steps between two measurements.
+
+    Measuring takes about 3 % of the time then. Of a run of few steps it takes more, because a curve
+    wants at least a few points.
+
+    Args:
+        measuring: Seconds that a measurement takes.
+        step: Seconds that a step takes.
+        steps: Number of steps of the run.
+
+    >>> default_interval(0.8, 0.2, steps=2000), default_interval(0.8, 0.2, steps=300)
+    (200, 60)
+    """
+    return min(round_interval(measuring / (_SHARE * step)), max(10, steps // _FEWEST_POINTS))
 
 
 class ConditionalTracker(L.Callback):
@@ -102,7 +121,7 @@ class ConditionalTracker(L.Callback):
         step = trainer.global_step
         if self.interval is None and step == self._first + _TIMED_STEPS:
             per_step = (time.perf_counter() - self._began) / _TIMED_STEPS
-            self.interval = round_interval(self.seconds / (_SHARE * per_step))
+            self.interval = default_interval(self.seconds, per_step, self.plan.config.steps)
         if self._is_due(step):
             for name, value in self._measure(trainer, pl_module).items():
                 pl_module.log(name, value, prog_bar=name == "tightness")
