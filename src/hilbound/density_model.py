@@ -12,6 +12,8 @@ with weights and variances that are fixed, or made from the same inputs by small
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -169,6 +171,16 @@ class DensityModel(nn.Module):
         mixture: ``model.draw(k).sample((n,))``.
         """
         raise NotImplementedError
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Be in evaluation mode for a while: to measure a model must not change it."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
 
     def remember(self, x: Tensor) -> None:
         """Keep what sampling needs of training rows with shape ``(n, d)``; most need nothing."""

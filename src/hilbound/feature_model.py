@@ -8,8 +8,6 @@ and new data are made from new features, drawn from the density of those of the 
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -214,16 +212,6 @@ class FeatureModel(DensityModel):
         v = self.decoder.variance
         with self.evaluating():
             return torch.cat([self.encode(part.to(v)) for part in x.split(_ENCODED_ROWS)])
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Be in evaluation mode for a while: to measure a model must not change it."""
-        training = self.training
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(training)
 
     @torch.no_grad()
     def feature_weights(self, x: Tensor, train: Tensor) -> Tensor:

@@ -63,6 +63,7 @@ def write_report(run: Run, *, dataset: Dataset | None = None) -> Path:
     generator = stream(run.config.seed, "report")
     fake = model.sample(_SHOWN_POINTS, generator).to(dataset.test)
     sections = [
+        findings_section(run),
         training_section(run),
         *_feature_sections(run, dataset, model, measured),
         samples_section(run, dataset, model, fake),
@@ -203,6 +204,15 @@ def training_section(run: Run) -> Section | None:
         "Tightness: the share of the limit that is reached on a batch.",
     )  # fmt: skip
     return Section("Training", "", (first, second))
+
+
+def findings_section(run: Run) -> Section | None:
+    """What :class:`hilbound.diagnosis.Diagnosis` has found while the run trained, if anything."""
+    findings = run.read_json("run.json").get("findings", [])
+    if not findings:
+        return None
+    said = (f"At step {one['step']:,}: {one['message']}." for one in findings)
+    return Section("Diagnosis", "\n\n".join(said))
 
 
 def samples_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tensor) -> Section:

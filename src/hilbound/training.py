@@ -231,13 +231,14 @@ def _trainer(
 ) -> "tuple[Trainer, BoundsRecord]":
     from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415
 
-    from hilbound import callbacks, tracking  # noqa: PLC0415
+    from hilbound import callbacks, diagnosis, tracking  # noqa: PLC0415
 
     config = prepared.config
     tracked = prepared.objective.tracked
     bounds = callbacks.BoundsRecord(run.path / "bounds.csv", tracked=tracked)
     safety = callbacks.SafetyNet(run, asked)
     own: list[Callback] = [bounds, callbacks.NonFiniteLoss(), safety]
+    own.append(diagnosis.Diagnosis(prepared, run))
     if tracked:
         own.append(tracking.ConditionalTracker(prepared, bounds))
     if config.patience is not None:
