@@ -19,6 +19,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+from marks import fill
 
 import hilbound
 from hilbound import metrics, plots
@@ -162,15 +163,6 @@ def tables(results: list[Row]) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def write_tables(text: str) -> None:
-    """Put the tables between the marks of the page."""
-    page = DOCS / "conditional.md"
-    begin, end = "<!-- tables: begin -->", "<!-- tables: end -->"
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    after = rest.partition(end)[2]
-    page.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
-
-
 def curves(results: list[Row]) -> None:
     """Draw tightness against K for both protocols, one line for every seed and their mean."""
     figure, ax = canvas(6.0, 3.8)
@@ -228,7 +220,7 @@ def main() -> None:
     RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     curves(results)
     pictures(options.runs)
-    write_tables(tables(results))
+    fill(DOCS / "conditional.md", "tables", tables(results))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from marks import fill
+
 import hilbound
 from hilbound import methods
 from hilbound.config import RunConfig
@@ -84,11 +86,7 @@ def main() -> None:
     content = {"settings": SETTINGS, "processor": processor(), "versions": versions(),
                "results": results}  # fmt: skip
     (DOCS / "results" / "fast_paths.json").write_text(json.dumps(content, indent=2) + "\n")
-    page = DOCS / "engine.md"
-    begin, end = "<!-- quality: begin -->", "<!-- quality: end -->"
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    text = f"{before}{begin}\n{table(results)}{end}{rest.partition(end)[2]}"
-    page.write_text(text, encoding="utf-8")
+    fill(DOCS / "engine.md", "quality", table(results))
 
 
 if __name__ == "__main__":

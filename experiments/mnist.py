@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from marks import fill
 
 import hilbound
 from hilbound import plots
@@ -73,7 +74,6 @@ BEYOND: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 Results = dict[str, list[dict[str, Any]]]
-MARKS = ("<!-- table: begin -->", "<!-- table: end -->")
 
 
 def one(path: Path, split: str, **options: Any) -> dict[str, Any]:
@@ -277,11 +277,7 @@ def main() -> None:
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "mnist.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    page = RESULTS / "mnist.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    tables = f"{MARKS[0]}\n{table(tried, done, climbed, further)}\n{MARKS[1]}"
-    page.write_text(f"{before}{tables}{after}", encoding="utf-8")
+    fill(RESULTS / "mnist.md", "table", table(tried, done, climbed, further) + "\n")
     picture(given.output, done)
 
 

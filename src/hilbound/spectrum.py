@@ -150,8 +150,7 @@ def _compute(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]
         else:
             if result is not None and all(bool(part.isfinite().all()) for part in result):
                 return result
-    total, slope = _by_svd(matrix, power, drop)
-    return total, slope
+    return _by_svd(matrix, power, drop)
 
 
 class _ValueAndSlope(torch.autograd.Function):

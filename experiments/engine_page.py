@@ -1,6 +1,6 @@
 """The tables and figures of docs/engine.md, from what the benchmarks have stored.
 
-    python benchmarks/engine_page.py
+    python experiments/engine_page.py
 
 Reads ``benchmarks/results/nuclear_norm.json`` and ``pair_sums.json``, writes the table between the
 marks of ``docs/engine.md`` and the two figures: milliseconds against n with the floor of three
@@ -12,17 +12,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+from marks import fill
+
 from hilbound import plots
 from hilbound.drawing import canvas
 
-HERE = Path(__file__).resolve().parent
-DOCS = HERE.parent / "docs"
+HERE = Path(__file__).resolve().parent.parent
+DOCS = HERE / "docs"
 Rows = dict[str, Any]
 
 
 def stored(name: str) -> Rows:
     """Return the content of a file of results."""
-    content: Rows = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    content: Rows = json.loads(
+        (HERE / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8")
+    )
     return content
 
 
@@ -185,15 +189,6 @@ def _others(values: Rows, unit: str) -> str:
     return "".join(f"; {name} {value:.2f}{unit}" for name, value in named.items())
 
 
-def write(text: str) -> None:
-    """Put the tables between the marks of the page."""
-    page = DOCS / "engine.md"
-    begin, end = "<!-- table: begin -->", "<!-- table: end -->"
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    after = rest.partition(end)[2]
-    page.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
-
-
 def main() -> None:
     """Write tables and figures."""
     nuclear, sums = stored("nuclear_norm"), stored("pair_sums")
@@ -202,7 +197,7 @@ def main() -> None:
     lines = ["| work | against | goal | measured |", "|---|---|---|---|"]
     lines += ["| " + " | ".join(row) + " |" for row in nuclear_table(nuclear["rows"])]
     lines += ["| " + " | ".join(row) + " |" for row in sums_table(sums)]
-    write("\n".join(lines) + "\n")
+    fill(DOCS / "engine.md", "table", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
