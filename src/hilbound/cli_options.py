@@ -1,0 +1,61 @@
+"""The options of a run as those of a command: one for every field of the configuration."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from hilbound.config import MODEL_DEFAULTS, RunConfig
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every field of RunConfig as an option; unset ones arrive as None."""
+    own = inspect.signature(command)
+    parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    for name, field in RunConfig.model_fields.items():
+        if name == "data":
+            continue
+        extra = field.json_schema_extra
+        panel = str(extra["panel"]) if isinstance(extra, dict) else None
+        flag = "--" + name.replace("_", "-")
+        kind: Any = field.annotation
+        # What YAML holds as a number or a mapping is text on a command line.
+        kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
+        default = _default(name, field.default)
+        option = typer.Option(
+            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+            help=field.description
+            if default is None
+            else f"{field.description} (default: {default})",
+            rich_help_panel=panel,
+            show_default=False,
+        )
+        annotation = Annotated[kind | None, option]
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+            )
+        )
+    command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by Typer
+    command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    return command
+
+
+def _default(name: str, default: object) -> str | None:
+    """Return the default as the help shows it, with those of models that have their own."""
+    if default is None or default == {}:
+        return None
+    models: dict[str, list[str]] = {}
+    for model, own in MODEL_DEFAULTS.items():
+        if own.get(name, default) != default:
+            models.setdefault(_in_words(own[name]), []).append(model)
+    for value, names in models.items():
+        if len(names) == len(MODEL_DEFAULTS):
+            models[value] = ["models with an encoder"]
+    others = [f"{value} for {' and '.join(names)}" for value, names in models.items()]
+    return "; ".join([_in_words(default), *others])
+
+
+def _in_words(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
