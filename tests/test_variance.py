@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
+from hilbound.bandwidth import half_rank_variance, rank_variance, silverman_variance
 from hilbound.errors import InputError
-from hilbound.variance import VarianceSchedule, median_variance, parse_variance
+from hilbound.variance import METHODS, VarianceSchedule, choose, median_variance, parse_variance
 
 X = torch.tensor([[0.0], [1.0], [3.0]])  # its median variance is 2
 
@@ -196,3 +197,43 @@ def test_the_share_of_one_coordinate(specification, start, end):
     schedule = parse_variance(specification, x)
     ends = (0.1 if v == 0.1 else v * median for v in (start, end))
     assert (schedule.start, schedule.end) == pytest.approx(tuple(ends), rel=1e-9)
+
+
+def test_choose_knows_every_rule():
+    x = torch.randn(300, 2, generator=seeded(0))
+    expected = {
+        "rank": rank_variance(x, generator=seeded(1)),
+        "median": median_variance(x, generator=seeded(1)),
+        "silverman": silverman_variance(x),
+        "half-rank": half_rank_variance(x, generator=seeded(1)),
+    }
+    assert {method: choose(x, method, seeded(1)) for method in METHODS} == expected
+    assert len(set(expected.values())) == len(expected)
+    assert choose(x, generator=seeded(1)) == expected["rank"]
+
+
+def test_unknown_rules_are_refused():
+    with pytest.raises(InputError, match=r"unknown method of .* 'medain': did you mean 'median'"):
+        choose(X, "medain")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_users_may_write_every_rule(method):
+    x = torch.randn(300, 4, generator=seeded(0))
+    v = choose(x, method, seeded(1))
+    assert parse_variance(method, x, seeded(1)).start == v
+    schedule = parse_variance(f"2*{method} : {method}/dim", x, seeded(1))
+    assert (schedule.start, schedule.end) == pytest.approx((2 * v, v / 4))
+
+
+def test_a_schedule_may_go_from_one_rule_to_another():
+    x = torch.randn(100, 2, generator=seeded(0))
+    schedule = parse_variance("median:0.5*silverman", x)
+    assert schedule.start == median_variance(x)
+    assert schedule.end == pytest.approx(0.5 * silverman_variance(x))
+
+
+@pytest.mark.parametrize("specification", ["ranks", "half-median", "rank*2", "half", "-rank"])
+def test_what_is_no_rule_is_told_which_there_are(specification):
+    with pytest.raises(InputError, match="another of rank, median, silverman, half-rank"):
+        parse_variance(specification, X)

@@ -145,7 +145,7 @@ class RunConfig(BaseModel):
     variance: float | str = _option(
         "median",
         "Variance of the kernel between a point and a centre: a number, median, 0.5*median, "
-        "median/dim, or START:END for a schedule.",
+        "median/dim, another rule (rank, silverman, half-rank), or START:END for a schedule.",
         _OBJECTIVE,
     )
     batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2)

@@ -1,65 +1,74 @@
 r"""Choosing the variance of the kernel between a data point and a centre.
 
 The variance is the one scale of every objective: too small and points do not see each other, too
-large and a blur matches everything. The median heuristic takes
-
-.. math:: v = \tfrac12 \operatorname{median}_{i<j} |x_i - x_j|^2,
-
-so that the kernel :math:`\exp(-|x_i - x_j|^2 / (2v))` of a typical pair is :math:`e^{-1}`. It is
-where a search should start, not where it should end.
+large and a blur matches everything. :func:`choose` reads one off the data by a rule of
+:mod:`hilbound.bandwidth`; :func:`parse_variance` takes what users write, a number, a rule or a
+multiple of one, and makes a schedule of it.
 """
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from hilbound.bandwidth import (
+    half_rank_variance,
+    median_variance,
+    rank_variance,
+    silverman_variance,
+)
 from hilbound.errors import InputError
-from hilbound.gram import squared_distances
+from hilbound.registry import Registry
+
+__all__ = ["METHODS", "VarianceSchedule", "choose", "median_variance", "parse_variance"]
+
+#: A rule, from points ``(n, d)`` and a generator that draws a subset of them, to a variance.
+Rule = Callable[[Tensor, torch.Generator | None], float]
+
+#: The rules of :func:`choose`, by name.
+METHODS: Registry[Rule] = Registry("method of choosing a variance")
+METHODS.register("rank", "where the kernel tells a handful of points apart")(
+    lambda x, generator: rank_variance(x, generator=generator)
+)
+METHODS.register("median", "half of the median squared distance")(
+    lambda x, generator: median_variance(x, generator=generator)
+)
+METHODS.register("silverman", "twice the squared bandwidth of a density estimate")(
+    lambda x, _: silverman_variance(x)
+)
+METHODS.register("half-rank", "where the kernel tells half of 256 points apart")(
+    lambda x, generator: half_rank_variance(x, generator=generator)
+)
 
 _NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
 _TERM = re.compile(
     rf"^(?:(?P<number>{_NUMBER})"
-    rf"|(?:(?P<factor>{_NUMBER})\s*\*\s*)?median(?P<each>\s*/\s*dim)?)$"
+    rf"|(?:(?P<factor>{_NUMBER})\s*\*\s*)?(?P<method>{'|'.join(METHODS)})(?P<each>\s*/\s*dim)?)$"
 )
 
 
-def median_variance(
-    x: Tensor, samples: int = 2000, generator: torch.Generator | None = None
-) -> float:
-    r"""Return half of the median squared distance between points.
+def choose(x: Tensor, method: str = "rank", generator: torch.Generator | None = None) -> float:
+    """Return a variance for the kernel between a data point and a centre.
 
     Args:
-        x: Points with shape ``(n, d)``.
-        samples: Distances are measured within a random subset of this size.
-        generator: Draws the subset.
+        x: Training points with shape ``(n, d)``.
+        method: Name of a rule: ``"rank"``, ``"median"``, ``"silverman"`` or ``"half-rank"``; see
+            :mod:`hilbound.bandwidth`.
+        generator: Draws the subset of ``x`` that a rule looks at.
 
     Returns:
         A variance, in squared units of ``x``.
 
     Raises:
-        InputError: If there is one point only, or at least half of all pairs coincide.
+        InputError: If there is no such rule, or the points are too few or too alike for it.
 
-    References:
-        Large sample analysis of the median heuristic (Garreau, Jitkrittum and Kanagawa, 2017).
-
-    >>> median_variance(torch.tensor([[0.0], [1.0], [3.0]]))
+    >>> choose(torch.tensor([[0.0], [1.0], [3.0]]), "median")
     2.0
     """
-    if len(x) < 2:
-        raise InputError(f"x must hold at least two points to measure a distance, got {len(x)}")
-    if len(x) > samples:
-        x = x[torch.randperm(len(x), generator=generator, device=x.device)[:samples]]
-    i, j = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
-    variance = 0.5 * float(squared_distances(x, x)[i, j].median())
-    if variance == 0:
-        raise InputError(
-            "x has a median distance of zero: at least half of all pairs of points coincide; "
-            "give the variance as a number"
-        )
-    return variance
+    return METHODS[method](x, generator)
 
 
 @dataclass(frozen=True)
@@ -99,12 +108,12 @@ def parse_variance(
     """Turn what a user wrote into a schedule.
 
     Args:
-        specification: A positive number, ``"median"``, a multiple such as ``"0.5*median"``, the
-            share of one coordinate, ``"median/dim"`` (for likelihoods, which want it much
-            smaller), or two of those with a colon, ``"2*median:0.5*median"``, for a geometric
-            schedule.
-        x: Training points with shape ``(n, d)``, measured where the median is asked for.
-        generator: Draws the subset for the median.
+        specification: A positive number, ``"median"`` or another rule of :func:`choose`, a
+            multiple such as ``"0.5*median"``, the share of one coordinate, ``"median/dim"`` (for
+            likelihoods, which want it much smaller), or two of those with a colon,
+            ``"2*median:0.5*median"``, for a geometric schedule.
+        x: Training points with shape ``(n, d)``, measured where a rule is asked for.
+        generator: Draws the subset for a rule.
 
     Raises:
         InputError: If the text is none of these, or the variance is not positive and finite.
@@ -114,14 +123,17 @@ def parse_variance(
     4 to 0.5
     """
     terms = [term.strip() for term in str(specification).split(":")]
-    matches = [_TERM.match(term) for term in terms]
-    if len(terms) > 2 or not all(matches):
+    matches = [match for match in map(_TERM.match, terms) if match]
+    if len(terms) > 2 or len(matches) < len(terms):
         raise InputError(
             f"variance must be a positive number, 'median', a multiple such as '0.5*median', "
-            f"'median/dim', or START:END for a schedule, got {specification!r}"
+            f"'median/dim', another of {', '.join(METHODS)}, or START:END for a schedule, "
+            f"got {specification!r}"
         )
-    median = median_variance(x, generator=generator) if "median" in str(specification) else math.nan
-    values = [_value(match, median, x.shape[-1]) for match in matches if match]
+    # Each rule once: both ends of a schedule are multiples of the same number.
+    methods = dict.fromkeys(match["method"] for match in matches if match["method"])
+    scales = {name: choose(x, name, generator) for name in methods}
+    values = [_value(match, scales, x.shape[-1]) for match in matches]
     if not all(0 < value < math.inf for value in values):
         raise InputError(
             f"variance must be positive and finite, got {specification!r}; it is a variance in "
@@ -130,7 +142,7 @@ def parse_variance(
     return VarianceSchedule(values[0], values[-1])
 
 
-def _value(term: re.Match[str], median: float, dim: int) -> float:
+def _value(term: re.Match[str], scales: Mapping[str, float], dim: int) -> float:
     if term["number"]:
         return float(term["number"])
-    return float(term["factor"] or 1) * median / (dim if term["each"] else 1)
+    return float(term["factor"] or 1) * scales[term["method"]] / (dim if term["each"] else 1)
