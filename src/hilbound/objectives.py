@@ -36,6 +36,11 @@ __all__ = [
 ]
 
 
+# Fidelities without gradients beside those of the loss: every so many steps, they cost little.
+_CALIBRATE_EVERY = 5
+_CALIBRATION_RATE = 0.1
+
+
 @OBJECTIVES.register("nuclear", "nuclear norm of the cross Gram matrix; no pairing, limit 1")
 class NuclearNorm(Objective):
     """Minus the :func:`~hilbound.functional.fidelity`, which lies in [0, 1].
@@ -260,20 +265,32 @@ class Schatten(Objective):
 
 @OBJECTIVES.register("debiased", "nuclear norm without the mini-batch's bias")
 class DebiasedNuclearNorm(Objective):
-    """The :func:`~hilbound.functional.debiased_fidelity` of the halves of two batches.
+    r"""The :func:`~hilbound.functional.debiased_fidelity` of the halves of two batches.
 
     Either mixture is cut into halves of its components, which are independent batches where the
     components are drawn independently; of an odd number one component is left out. All terms then
     compare batches of one size, without which their biases would not cancel. (The second half of
-    the data serves the reference alone.)
+    the data serves the reference and the calibration alone.)
+
+    A network that cannot follow the data into their valleys spreads beside them, and is then more
+    diverse than the data: recall is bought with precision. ``calibrate`` finds the weight at which
+    two batches of the model overlap as much as two batches of the data do,
+
+    .. math:: F(q, \tilde q) = F(p, \tilde p), \qquad
+        \lambda \leftarrow \lambda + \eta \Big(\frac{F(q, \tilde q)}{F(p, \tilde p)} - 1\Big),
+
+    kept in [0, 1]: at q = p they agree, whatever the weight. It is a step of :math:`\eta = 0.1` at
+    every fifth training step, and the weight is saved with the objective's state.
 
     Args:
-        weight: Weight of the model's own term. At 0.5 the divergence is unbiased; a lower one pays
-            less for diversity.
+        weight: Weight of the model's own term, at the start if it is calibrated. At 0.5 the
+            divergence is unbiased; a lower one pays less for diversity.
         reference: Whether to compute the data's own term, which sends the model no gradient.
+        calibrate: Whether the weight moves while training.
 
     Raises:
-        InputError: If the weight is negative, or a mixture has one component only.
+        InputError: If the weight is negative, or above 1 and calibrated, or a mixture has one
+            component only.
 
     >>> p = GaussianMixture(torch.tensor([[0.0], [9.0], [0.0], [9.0]]), 0.5)
     >>> DebiasedNuclearNorm(reference=True)(p, p).abs().round(decimals=4)
@@ -281,21 +298,39 @@ class DebiasedNuclearNorm(Objective):
     """
 
     cost_name = "fidelity"
+    weight: Tensor
+    calls: Tensor
 
-    def __init__(self, weight: float = 0.5, *, reference: bool = False) -> None:
+    def __init__(
+        self, weight: float = 0.5, *, reference: bool = False, calibrate: bool = False
+    ) -> None:
         super().__init__()
-        if not 0 <= weight < math.inf:
-            raise InputError(f"weight must be 0 or more, got {weight}: 0.5 is unbiased")
-        self.weight = weight
+        if not 0 <= weight < math.inf or (calibrate and weight > 1):
+            most = " and at most 1, to be calibrated" if calibrate else ""
+            raise InputError(f"weight must be 0 or more{most}, got {weight}: 0.5 is unbiased")
         self.reference = reference
+        self.calibrate = calibrate
+        self.register_buffer("weight", torch.tensor(float(weight), dtype=torch.float64))
+        self.register_buffer("calls", torch.tensor(0))
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``(*)``."""
         first, second = _halves(q)
         data, copy = _halves(p)
+        if self.calibrate and self.training:
+            if int(self.calls) % _CALIBRATE_EVERY == 0:
+                self._move(F.fidelity(data, copy).mean(), F.fidelity(first, second).mean())
+            self.calls += 1
         return F.debiased_fidelity(
-            data, copy if self.reference else None, first, second, self.weight
+            data, copy if self.reference else None, first, second, float(self.weight)
         )
+
+    @torch.no_grad()
+    def _move(self, data: Tensor, model: Tensor) -> None:
+        # Where nothing overlaps, there is nothing to compare.
+        if float(data) > 0:
+            moved = self.weight + _CALIBRATION_RATE * (model / data - 1).to(self.weight)
+            self.weight.copy_(moved.clamp(0, 1))
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the plain fidelity, against 1: the divergence has no limit."""
