@@ -4,9 +4,8 @@ Exit codes: 0 done, 2 wrong use (what to mend is said), 1 failed or interrupted.
 imported until a command needs it, so that ``--help`` answers at once.
 """
 
-import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -18,7 +17,8 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 import hilbound
-from hilbound.config import MODEL_DEFAULTS, RunConfig, Switches, read_yaml
+from hilbound.cli_options import with_run_options
+from hilbound.config import Switches, read_yaml
 from hilbound.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,60 +62,8 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notices.")]
 
 
-def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every field of RunConfig as an option; unset ones arrive as None."""
-    own = inspect.signature(command)
-    parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    for name, field in RunConfig.model_fields.items():
-        if name == "data":
-            continue
-        extra = field.json_schema_extra
-        panel = str(extra["panel"]) if isinstance(extra, dict) else None
-        flag = "--" + name.replace("_", "-")
-        kind: Any = field.annotation
-        # What YAML holds as a number or a mapping is text on a command line.
-        kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
-        default = _default(name, field.default)
-        option = typer.Option(
-            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-            help=field.description
-            if default is None
-            else f"{field.description} (default: {default})",
-            rich_help_panel=panel,
-            show_default=False,
-        )
-        annotation = Annotated[kind | None, option]
-        parameters.append(
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-            )
-        )
-    command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by Typer
-    command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
-    return command
-
-
-def _default(name: str, default: object) -> str | None:
-    """Return the default as the help shows it, with those of models that have their own."""
-    if default is None or default == {}:
-        return None
-    models: dict[str, list[str]] = {}
-    for model, own in MODEL_DEFAULTS.items():
-        if own.get(name, default) != default:
-            models.setdefault(_in_words(own[name]), []).append(model)
-    for value, names in models.items():
-        if len(names) == len(MODEL_DEFAULTS):
-            models[value] = ["models with an encoder"]
-    others = [f"{value} for {' and '.join(names)}" for value, names in models.items()]
-    return "; ".join([_in_words(default), *others])
-
-
-def _in_words(value: object) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
-
-
 @app.command()
-@_with_run_options
+@with_run_options
 def fit(
     data: Annotated[
         str | None,
@@ -330,8 +278,9 @@ def report(run: RunPath) -> None:
 
 @app.command(name="list")
 def list_() -> None:
-    """List the data sets, objectives, models and networks, with one line each."""
+    """List the data sets, objectives, models, networks and experiments, with one line each."""
     from hilbound.datasets import DATASETS  # noqa: PLC0415 - imports torch
+    from hilbound.experiments import EXPERIMENTS  # noqa: PLC0415
     from hilbound.models import MODELS  # noqa: PLC0415
     from hilbound.networks import NETWORKS  # noqa: PLC0415
     from hilbound.objectives import OBJECTIVES  # noqa: PLC0415
@@ -341,6 +290,7 @@ def list_() -> None:
         ("Objectives", OBJECTIVES),
         ("Models", MODELS),
         ("Networks", NETWORKS),
+        ("Experiments", EXPERIMENTS),
     ):
         table = Table(
             title=title, title_justify="left", box=None, show_header=False, padding=(0, 2)
@@ -364,6 +314,47 @@ def demo(
     from hilbound.demo import run_demo  # noqa: PLC0415 - imports torch
 
     run_demo(output, out, quiet=quiet)
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="Name of an experiment ('hilbound list' has all).")],
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only show that the road works, in a few seconds.")
+    ] = False,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds. (default: 3, or 1 with --quick)", min=1)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder. (default: runs/experiments/NAME)")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Measurements at once. (default: as many as cores)", min=1),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Rerun an experiment of the paper: result.json, figures and a page that judges the claims."""
+    from hilbound.experiments.runner import (  # noqa: PLC0415 - imports torch
+        default_folder,
+        run_experiment,
+    )
+
+    folder = default_folder(name, quick=quick) if output is None else output
+    try:
+        result = run_experiment(
+            name, folder, quick=quick, seeds=seeds, workers=workers, quiet=quiet
+        )
+    except KeyboardInterrupt:
+        _fail("interrupted", "what was measured is kept: the same command goes on", 1)
+    if not quiet:
+        table = Table("claimed", "came out", "holds", title=f"{name}, {len(result.seeds)} seeds")
+        for claim in result.claims:
+            holds = {True: "yes", False: "no", None: "?"}[claim.holds]
+            table.add_row(claim.claim, claim.outcome, holds)
+        out.print(table)
+        out.print(f"page: {folder / 'README.md'}", soft_wrap=True)
 
 
 def _show_version(wanted: bool) -> None:

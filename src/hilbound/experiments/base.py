@@ -1,0 +1,199 @@
+"""What an experiment is: cells that are measured one by one, and what their rows say.
+
+A **cell** is one measurement with a name, such as one training with one seed. Cells know nothing of
+each other, so that they run side by side and need not be repeated after an interruption. Where a
+choice has to be made on the way (the best variance of a sweep), :meth:`Experiment.cells` is asked
+again with the rows so far, until it has nothing to add.
+"""
+
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from hilbound.page import Table
+
+if TYPE_CHECKING:
+    from matplotlib import figure
+
+    from hilbound.runs import Run
+
+#: What was measured in one cell, with the options of the cell: plain numbers, texts and lists.
+Row = dict[str, Any]
+
+
+class Settings(BaseModel):
+    """What stays the same over all cells of an experiment; frozen, and part of the result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement.
+
+    Args:
+        name: What it is called, unlike every other cell; also the name of a folder.
+        options: What sets it apart from the other cells: plain numbers, texts and lists.
+
+    >>> Cell.of(objective="nuclear", variance=0.1, seed=0)
+    Cell(name='nuclear-0.1-0', options={'objective': 'nuclear', 'variance': 0.1, 'seed': 0})
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, **options: Any) -> "Cell":  # noqa: ANN401 - whatever JSON can hold
+        """Return a cell that is called by the values of its options."""
+        values = (f"{v:g}" if isinstance(v, float) else str(v) for v in options.values())
+        return cls("-".join(values).replace("/", "_").replace(" ", "_"), options)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was claimed, and what came out.
+
+    Args:
+        claim: The claim in one sentence.
+        outcome: What was measured, with its figures.
+        holds: Whether the claim holds, or ``None`` where these data cannot tell.
+        reason: The likely reason of a failure, and how it was tested.
+    """
+
+    claim: str
+    outcome: str
+    holds: bool | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure for the page.
+
+    Args:
+        name: The file's name, without its ending.
+        figure: The figure.
+        alt: What it shows, for readers who cannot see it.
+        caption: The text below it.
+    """
+
+    name: str
+    figure: "figure.Figure"
+    alt: str
+    caption: str
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class Experiment(ABC, Generic[S]):
+    """One experiment; a module has one, called ``EXPERIMENT``.
+
+    Attributes:
+        name: The name on the command line.
+        title: The heading of its page.
+        question: What is asked, in a paragraph or more, in Markdown.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    question: ClassVar[str]
+
+    @abstractmethod
+    def settings(self, *, quick: bool) -> S:
+        """Return the settings of the full run, or those that only show that the road works."""
+
+    @abstractmethod
+    def cells(
+        self,
+        settings: S,
+        seeds: Sequence[int],
+        rows: Sequence[Row],
+    ) -> Iterable[Cell]:
+        """Return the cells that can be named by now; those that are done may be among them.
+
+        Args:
+            settings: What :meth:`settings` returned.
+            seeds: The seeds of the run.
+            rows: What was measured so far, in the order of the cells.
+        """
+
+    @abstractmethod
+    def measure(self, settings: S, options: Mapping[str, Any], folder: Path) -> Row:
+        """Measure one cell.
+
+        Args:
+            settings: What :meth:`settings` returned.
+            options: Those of the cell.
+            folder: An own folder, for what should outlive the measurement.
+
+        Returns:
+            What was measured; the options of the cell are added.
+        """
+
+    @abstractmethod
+    def claims(self, settings: S, rows: Sequence[Row]) -> Sequence[Claim]:
+        """Return what was claimed and what came out."""
+
+    @abstractmethod
+    def tables(self, settings: S, rows: Sequence[Row]) -> Sequence[Table]:
+        """Return the tables of the page."""
+
+    @abstractmethod
+    def pictures(
+        self,
+        settings: S,
+        rows: Sequence[Row],
+        work: Path,
+    ) -> Iterator[Picture]:
+        """Draw the figures of the page; ``work`` holds the folders of the cells."""
+
+    def notes(self, settings: S, rows: Sequence[Row]) -> str:  # noqa: ARG002 - for those that need it
+        """Return what else a reader should know, in Markdown."""
+        return ""
+
+
+def select(rows: Iterable[Row], **options: Any) -> list[Row]:  # noqa: ANN401 - values of any kind
+    """Return the rows whose entries have these values.
+
+    >>> select([{"seed": 0, "k": 1}, {"seed": 1, "k": 1}], seed=1)
+    [{'seed': 1, 'k': 1}]
+    """
+    return [row for row in rows if all(row.get(name) == v for name, v in options.items())]
+
+
+def values_of(
+    rows: Iterable[Row],
+    name: str,
+    **options: Any,  # noqa: ANN401 - values of any kind
+) -> list[float]:
+    """Return one measured number of all rows with these options, where there is one.
+
+    >>> values_of([{"seed": 0, "x": 1.5}, {"seed": 1, "x": None}], "x")
+    [1.5]
+    """
+    return [float(row[name]) for row in select(rows, **options) if row.get(name) is not None]
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Return ``mean ± standard deviation`` over the seeds, a dash where there are none.
+
+    >>> spread([1.0, 2.0], 1), spread([1.0], 1), spread([])
+    ('1.5 ± 0.7', '1.0', '–')
+    """
+    if not values:
+        return "–"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def train(folder: Path, **options: Any) -> "Run":  # noqa: ANN401 - the fields of RunConfig
+    """Train a model into ``folder/run``, without bar, notices or TensorBoard logs."""
+    from hilbound.training import fit  # noqa: PLC0415 - imports torch
+
+    return fit(folder / "run", overwrite=True, quiet=True, **{"tensorboard": False} | options)

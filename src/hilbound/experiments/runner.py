@@ -1,0 +1,351 @@
+"""Running an experiment: cells side by side, each kept as soon as it is measured.
+
+Every cell is measured in one thread of torch, so that a result does not depend on how many cells
+run at once. ``OUTPUT/work/CELL/row.json`` keeps what came out, with the settings that it came from:
+the same command goes on where it was stopped, and measures anew what was asked otherwise.
+"""
+
+import json
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from hilbound.errors import InputError
+from hilbound.experiments import get_experiment
+from hilbound.experiments.base import Cell, Claim, Experiment, Row, Settings
+from hilbound.experiments.pages import write_page
+from hilbound.machine import processor, versions
+from hilbound.quiet import one_thread
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+RESULT = "result.json"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an experiment found.
+
+    Args:
+        experiment: Its name.
+        quick: Whether it was the quick form, which shows nothing about the claims.
+        settings: What was the same for all cells.
+        seeds: The seeds.
+        rows: One for every cell.
+        claims: What was claimed, and what came out.
+        seconds: What the cells took together, one after the other.
+        machine: Processor and cores.
+        versions: Of Python and the libraries.
+    """
+
+    experiment: str
+    quick: bool
+    settings: dict[str, Any]
+    seeds: list[int]
+    rows: list[Row]
+    claims: list[Claim]
+    seconds: float
+    machine: str
+    versions: dict[str, str]
+
+
+def default_folder(name: str, *, quick: bool = False) -> Path:
+    """Return where an experiment goes without ``--output``.
+
+    >>> default_folder("generation", quick=True).name
+    'generation-quick'
+    """
+    return Path("runs", "experiments", f"{name}-quick" if quick else name)
+
+
+def run_experiment(
+    name: str,
+    output: Path | str | None = None,
+    *,
+    quick: bool = False,
+    seeds: int | None = None,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Run what is missing of an experiment; write its ``result.json``, figures and page.
+
+    Args:
+        name: Its name.
+        output: The folder; that of :func:`default_folder` by default.
+        quick: Whether only to show that the road works, in a few seconds.
+        seeds: How many seeds, from 0; by default 3, or 1 if quick.
+        workers: How many cells run at once; by default one for every core, or 1 if quick.
+        quiet: Whether to leave out the progress bar.
+
+    Raises:
+        InputError: If the name is unknown, a number is below 1, the folder holds something else,
+            or data are missing. Cells that were measured are kept.
+        KeyboardInterrupt: If interrupted; the same call goes on.
+    """
+    experiment = get_experiment(name)
+    path = default_folder(name, quick=quick) if output is None else Path(output)
+    count = seeds if seeds is not None else (1 if quick else 3)
+    workers = workers if workers is not None else (1 if quick else os.cpu_count() or 1)
+    for argument, number in (("seeds", count), ("workers", workers)):
+        if number < 1:
+            raise InputError(f"{argument} must be 1 or more, got {number}")
+    _refuse_foreign(path, name)
+    settings = experiment.settings(quick=quick)
+    numbers = list(range(count))
+    plan = _Plan(experiment, settings, numbers, path / "work")
+    with _progress(name, quiet=quiet) as bar, _Pool(workers) as pool:
+        rows = _all_rows(plan, pool, bar)
+    claims = list(experiment.claims(settings, rows))
+    result = Result(
+        experiment=name,
+        quick=quick,
+        settings=settings.model_dump(mode="json"),
+        seeds=numbers,
+        rows=rows,
+        claims=[replace(claim, holds=None) for claim in claims] if quick else claims,
+        seconds=sum(row["seconds"] for row in rows),
+        machine=processor(),
+        versions=versions(),
+    )
+    _write_json(path / RESULT, asdict(result))
+    write_page(experiment, settings, result, path)
+    return result
+
+
+def _refuse_foreign(path: Path, name: str) -> None:
+    """Raise an InputError if the folder holds something else than this experiment."""
+    if path.is_file():
+        raise InputError(f"output {str(path)!r} is a file: name a folder")
+    found = _read_json(path / RESULT)
+    if found is not None and found.get("experiment") != name:
+        raise InputError(
+            f"output {str(path)!r} holds the result of {found.get('experiment')!r}: name another "
+            "folder"
+        )
+    if found is None and path.is_dir() and any(p.name != "work" for p in path.iterdir()):
+        raise InputError(
+            f"output {str(path)!r} holds files that are no experiment's: name an empty or new "
+            "folder"
+        )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be measured, and where the cells have their folders."""
+
+    experiment: Experiment[Any]
+    settings: Settings
+    seeds: Sequence[int]
+    work: Path
+
+
+def _all_rows(plan: _Plan, pool: "_Pool", bar: "_Bar") -> list[Row]:
+    """Ask for cells and measure them, until there are no more."""
+    rows: dict[str, Row] = {}
+    while True:
+        cells = plan.experiment.cells(plan.settings, plan.seeds, list(rows.values()))
+        missing = {cell.name: cell for cell in cells if cell.name not in rows}
+        if not missing:
+            return list(rows.values())
+        bar.add(len(missing))
+        found = _measured(plan, pool, bar, list(missing.values()))
+        # In the order of the cells, whoever was the first to finish.
+        rows |= {name: found[name] for name in missing}
+
+
+def _measured(plan: _Plan, pool: "_Pool", bar: "_Bar", cells: Sequence[Cell]) -> dict[str, Row]:
+    """Return the rows of some cells: those that are kept, and the others measured now."""
+    rows: dict[str, Row] = {}
+    waiting: list[Cell] = []
+    for cell in cells:
+        kept = _kept(plan.settings, cell, plan.work)
+        if kept is None:
+            waiting.append(cell)
+        else:
+            rows[cell.name] = kept
+            bar.done(cell.name)
+    for name, row in pool.measure(plan, waiting):
+        rows[name] = row
+        bar.done(name)
+    return rows
+
+
+class _Pool:
+    """Processes that measure cells, or this very process if one is enough."""
+
+    def __init__(self, workers: int) -> None:
+        self.others = set(multiprocessing.active_children())
+        # A process that was forked from one with threads may hang.
+        context = multiprocessing.get_context("spawn")
+        self.executor = (
+            ProcessPoolExecutor(workers, context, initializer=_leave_interrupts)
+            if workers > 1
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.executor is None:
+            return
+        if kind is KeyboardInterrupt:
+            # Nobody waits minutes for a cell to end; those that are finished are kept.
+            for child in set(multiprocessing.active_children()) - self.others:
+                child.terminate()
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+    def measure(self, plan: _Plan, cells: Sequence[Cell]) -> Iterator[tuple[str, Row]]:
+        """Yield the rows of cells as they are finished."""
+        name, settings, work = plan.experiment.name, plan.settings, plan.work
+        if self.executor is None:
+            for cell in cells:
+                yield cell.name, measure_cell(name, settings, cell, work)
+            return
+        running: dict[Future[Row], str] = {
+            self.executor.submit(measure_cell, name, settings, cell, work): cell.name
+            for cell in cells
+        }
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; the first one decides for all."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def measure_cell(experiment: str, settings: Settings, cell: Cell, work: Path) -> Row:
+    """Measure one cell in one thread, and keep its row.
+
+    Args:
+        experiment: Name of the experiment.
+        settings: Its settings.
+        cell: What to measure.
+        work: The folder of the cells' folders.
+    """
+    folder = work / cell.name
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    with one_thread(), _notices_to(folder / "log.txt"):
+        measured = get_experiment(experiment).measure(settings, cell.options, folder)
+    row = (
+        {"cell": cell.name}
+        | dict(cell.options)
+        | measured
+        | {"seconds": time.perf_counter() - began}
+    )
+    content = _identity(settings, cell) | {"row": row}
+    # As it is read again: whoever resumes must find the very same rows.
+    _write_json(folder / "row.json", content)
+    return dict(_finite(row))
+
+
+def _identity(settings: Settings, cell: Cell) -> dict[str, Any]:
+    return {"settings": settings.model_dump(mode="json"), "options": dict(cell.options)}
+
+
+def _kept(settings: Settings, cell: Cell, work: Path) -> Row | None:
+    content = _read_json(work / cell.name / "row.json")
+    if content is None or "row" not in content:
+        return None
+    wanted = json.loads(json.dumps(_identity(settings, cell)))
+    same = {name: content.get(name) for name in wanted} == wanted
+    return dict(content["row"]) if same else None
+
+
+@contextmanager
+def _notices_to(path: Path) -> Iterator[None]:
+    """Write the library's notices into a file for a while: they would tear up the bar."""
+    logger = logging.getLogger("hilbound")
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+        handler.close()
+
+
+class _Bar:
+    """Cells done, of how many, and the time left."""
+
+    def __init__(self, progress: "Progress | None", name: str) -> None:
+        self.progress = progress
+        self.total = 0
+        self.task = None if progress is None else progress.add_task(name, total=None, cell="")
+
+    def add(self, cells: int) -> None:
+        self.total += cells
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, total=self.total)
+
+    def done(self, cell: str) -> None:
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, advance=1, cell=cell)
+
+
+@contextmanager
+def _progress(name: str, *, quiet: bool) -> Iterator[_Bar]:
+    if quiet:
+        yield _Bar(None, name)
+        return
+    from rich.console import Console  # noqa: PLC0415 - only for a bar
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), TextColumn("[dim]{task.fields[cell]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield _Bar(progress, name)
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
+    """Return the value with ``None`` for what JSON cannot hold: infinities and NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the whole file or nothing: what was there before is not lost halfway."""
+    temporary = path.with_suffix(".writing")
+    temporary.write_text(
+        json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
