@@ -1,0 +1,125 @@
+"""Training class-conditional models in a loop of one's own.
+
+Every decoder gets the class beside the features (:mod:`hilbound.class_model`). The loop is a plain
+one: a comparison of mixtures, an objective of this library, any optimiser.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from hilbound.autoencoders import VAE, Autoencoder, EncoderMixtureDecoder
+from hilbound.batches import BatchStream
+from hilbound.class_model import ClassConditional, ClassDecoder
+from hilbound.datasets import Dataset
+from hilbound.encoder import Encoder
+from hilbound.experiments.base import Settings
+from hilbound.feature_model import FeatureModel
+from hilbound.networks import MLP, ConvEncoder
+from hilbound.objective import Objective
+from hilbound.objectives import Likelihood, ScalarCost
+from hilbound.paired_objectives import ConditionalScalarCost, MeanSquaredError
+from hilbound.seeding import stream
+from hilbound.variance import median_variance
+
+#: Those with several centres, and their objectives.
+MIXTURES: dict[str, type[Objective]] = {"mixture": ConditionalScalarCost, "by-row": ScalarCost}
+#: The autoencoder, trained for about as long as a mixture decoder takes.
+LONGER = "autoencoder-longer"
+
+
+class ClassSettings(Settings):
+    """The networks, their training and what is measured, for all models alike."""
+
+    data: str = "cifar10"
+    features: tuple[int, ...] = (2, 16)
+    noise_dim: int = 16
+    variance_y: float = 0.01
+    variance_share: float = 0.03
+    centers: int = 8
+    width: int = 384
+    channels: int = 64
+    batch_size: int = 64
+    steps: int = 500
+    longer: int = 3
+    learning_rate: float = 2e-3
+    samples: int = 500
+    inputs: int = 200
+    published_rows: int = 1000
+
+
+def build(
+    settings: ClassSettings, dataset: Dataset, kind: str, features: int
+) -> tuple[FeatureModel, Objective]:
+    """Return a model whose decoder is told the class, and what it is trained with."""
+    f, classes, dim = features, dataset.classes or 1, dataset.dim
+    median = median_variance(dataset.train, generator=stream(0, "median"))
+    shape = dataset.image_shape
+    if shape is None:
+        raise TypeError(f"{dataset.name} has no images")
+    noise = settings.noise_dim if kind in MIXTURES else 0
+    network = MLP(f + classes + noise, dim, settings.width, 2)
+    outputs = 2 * f if kind == "vae" else f
+    convolutions = ConvEncoder(shape, outputs, settings.channels, 2)
+    encoder = Encoder(convolutions, dim, standardized=None if kind == "vae" else f, pixels=True)
+    decoder = partial(ClassDecoder, network, f, noise, classes=classes, bounded=True)
+    if kind == "vae":
+        return VAE(encoder, decoder(median / dim, learn_variance=True)), Likelihood()
+    plain = decoder(settings.variance_share * median)
+    if kind in ("autoencoder", LONGER):
+        return Autoencoder(encoder, plain, variance_y=settings.variance_y), MeanSquaredError()
+    mixture = EncoderMixtureDecoder(
+        encoder, plain, variance_y=settings.variance_y, centers=settings.centers
+    )
+    return mixture, MIXTURES[kind]()
+
+
+def train(
+    model: ClassConditional,
+    objective: Objective,
+    dataset: Dataset,
+    settings: ClassSettings,
+    *,
+    steps: int,
+    seed: int,
+) -> None:
+    """Train a class-conditional model: one comparison, one objective, any optimiser."""
+    adam = torch.optim.Adam(model.parameters(), settings.learning_rate)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    variance = float(model.decoder.variance)
+    labels = train_labels(dataset)
+    batches = BatchStream(torch.arange(len(labels)), settings.batch_size, steps, seed)
+    for step, rows in enumerate(batches):
+        noise = stream(seed, "noise", step)
+        p, q, penalty = model.compare(
+            dataset.train[rows], labels[rows], variance, model.model.centers, noise
+        )
+        loss = objective(p, q).mean() + penalty
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        cosine.step()
+
+
+def trained(
+    settings: ClassSettings, dataset: Dataset, kind: str, features: int, seed: int
+) -> ClassConditional:
+    """Return a trained model, weights and batches drawn from the seed."""
+    # torch's initialisers know the global generator only; it is lent and put back.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream(seed, "weights").initial_seed())
+        network, objective = build(settings, dataset, kind, features)
+    model = ClassConditional(network)
+    # A mixture decoder decodes several images for every row: a step takes about so much longer.
+    steps = settings.steps * (settings.longer if kind == LONGER else 1)
+    train(model, objective, dataset, settings, steps=steps, seed=seed)
+    model.remember(dataset.train, train_labels(dataset))
+    return model
+
+
+def train_labels(dataset: Dataset) -> Tensor:
+    """Return the labels of the training rows."""
+    if dataset.train_labels is None:
+        raise TypeError(f"{dataset.name} has no labels")
+    return dataset.train_labels
