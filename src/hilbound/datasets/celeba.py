@@ -59,6 +59,14 @@ def load_celeba(
     return gallery.dataset(split, options, samples)
 
 
+def is_there(root: str | Path | None = None) -> bool:
+    """Whether the images and their partition lie where :func:`load_celeba` looks for them."""
+    try:
+        return all(_find(data_root(root), name).exists() for name in (IMAGES, PARTITION))
+    except DataError:
+        return False
+
+
 def _find(base: Path | None, name: str) -> Path:
     folders = [] if base is None else [base / "celeba", base]
     for folder in folders:

@@ -1,0 +1,98 @@
+"""How good samples of images are, beside held-out and training rows; shared by two experiments.
+
+The metrics of :mod:`hilbound.metrics` in the features of the small classifier, the log-likelihood
+under a Parzen window, and how much nearer the samples lie to training rows than held-out rows do.
+"""
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hilbound import datasets, metrics
+from hilbound.datasets import Dataset
+from hilbound.experiments.base import Row
+from hilbound.features import FeatureSpace, fit_features
+from hilbound.gram import squared_distances
+from hilbound.parzen import parzen_log_likelihood
+from hilbound.seeding import stream
+
+# So many rows are as good as all for a median of distances.
+_QUERIES = 1000
+
+
+@cache
+def images(data: str, **options: Any) -> Dataset:  # noqa: ANN401 - those of `datasets.load`
+    """Return a data set of images, loaded once in a process."""
+    return datasets.load(data, **options)
+
+
+@cache
+def features(data: str, **options: Any) -> FeatureSpace:  # noqa: ANN401 - as above
+    """Return where the samples of a data set are compared, fitted once in a process."""
+    return fit_features(images(data, **options))
+
+
+def training_rows(dataset: Dataset, n: int, seed: int) -> Tensor:
+    """Return ``n`` training rows, drawn at random: what stands in the place of samples."""
+    order = torch.randperm(len(dataset.train), generator=stream(seed, "real rows"))
+    return dataset.train[order[:n]]
+
+
+def sample_quality(
+    dataset: Dataset, space: FeatureSpace, samples: Tensor, *, held_out: Tensor | None = None
+) -> Row:
+    """Return how good samples are.
+
+    Args:
+        dataset: The data.
+        space: Where samples are compared with held-out rows.
+        samples: Samples with shape ``(n, d)``; the first are compared with as many held-out rows.
+        held_out: The held-out rows, by default those of the test split.
+    """
+    test = dataset.test if held_out is None else held_out
+    n = min(len(test), len(samples))
+    real, fake = space.transform(test[:n]), space.transform(samples[:n])
+    found = metrics.precision_recall_density_coverage(real, fake)
+    return {
+        "coverage": found.coverage,
+        "recall": found.recall,
+        "precision": found.precision,
+        "density": found.density,
+        "frechet_distance": metrics.frechet_distance(real, fake),
+        "vendi_score": metrics.vendi_score(fake),
+        "novelty": novelty(dataset, samples),
+    }
+
+
+def parzen_row(dataset: Dataset, samples: Tensor) -> Row:
+    """Return the log-likelihood of the test rows under a window that validation rows chose."""
+    found = parzen_log_likelihood(samples, dataset.test, dataset.validation)
+    return {
+        "parzen": found.log_likelihood,
+        "parzen_error": found.standard_error,
+        "parzen_variance": found.variance,
+    }
+
+
+def novelty(dataset: Dataset, samples: Tensor) -> float:
+    r"""Return how little the samples know of single training rows: 1 nothing, 0 for copies.
+
+    With the median distance :math:`d(A, B)` of rows of A to the nearest of B, it is
+
+    .. math:: \frac{d(\text{samples}, \text{train}) / d(\text{held-out}, \text{train})}
+        {d(\text{samples}, \text{held-out}) / d(\text{train}, \text{held-out})},
+
+    as :func:`hilbound.diagnostics.memorisation` has it, which warns below 0.7.
+    """
+    few = min(_QUERIES, len(dataset.train), len(dataset.test))
+    train, held_out = dataset.train, dataset.test
+    near = _distance(samples[:few], train) / _distance(held_out[:few], train)
+    far = _distance(samples[:few], held_out) / _distance(training_rows(dataset, few, 1), held_out)
+    return near / far if far > 0 else math.inf
+
+
+def _distance(x: Tensor, y: Tensor) -> float:
+    return float(squared_distances(x, y).amin(1).sqrt().median())
