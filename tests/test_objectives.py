@@ -216,6 +216,64 @@ def test_the_debiased_loss_needs_two_of_each():
             DebiasedNuclearNorm()(*pair)
 
 
+def moves(p, q, **options):
+    """Return the weight after one training step."""
+    objective = DebiasedNuclearNorm(calibrate=True, **options)
+    objective(p, q)
+    return float(objective.weight)
+
+
+def test_calibration_pays_a_model_that_is_too_alike_for_diversity_and_a_noisy_one_less():
+    p = random_mixture(0, 40, 3)
+    alike = GaussianMixture(0.1 * p.means, 0.5)
+    noisy = GaussianMixture(3 * p.means, 0.5)
+    assert moves(p, alike) > 0.5
+    assert moves(p, noisy) < 0.5
+
+
+def test_calibration_takes_the_step_of_its_equation():
+    p, q = random_mixture(0, 12, 3), random_mixture(1, 10, 3)
+    own, data = (
+        oracles.fidelity(*(as_dense(m.select(part)) for part in parts))
+        for m, parts in (
+            (q, (slice(0, 5), slice(5, 10))),
+            (p, (slice(0, 6), slice(6, 12))),
+        )
+    )
+    assert moves(p, q) == pytest.approx(0.5 + 0.1 * (own / data - 1), rel=1e-9)
+    assert moves(p, q, weight=0.2) == pytest.approx(0.2 + 0.1 * (own / data - 1), rel=1e-9)
+
+
+def test_the_weight_moves_in_training_only_and_stays_in_its_range():
+    p = random_mixture(0, 8, 3)
+    far = GaussianMixture(100 * torch.randn(8, 3, dtype=torch.float64), 0.5)
+    plain = DebiasedNuclearNorm()
+    plain(p, far)
+    assert float(plain.weight) == 0.5
+    measured = DebiasedNuclearNorm(calibrate=True).eval()
+    measured(p, far)
+    assert float(measured.weight) == 0.5
+    lowest = DebiasedNuclearNorm(0.01, calibrate=True)
+    lowest(p, far)
+    assert float(lowest.weight) == 0
+    apart = DebiasedNuclearNorm(calibrate=True)
+    apart(GaussianMixture(far.means, 1e-3), p)
+    assert float(apart.weight) == 0.5, "where the data's batches do not overlap, nothing moves it"
+
+
+def test_the_weight_is_saved_with_the_state():
+    p, q = random_mixture(0, 12, 3), random_mixture(1, 10, 3)
+    objective = DebiasedNuclearNorm(calibrate=True)
+    for _ in range(7):
+        objective(p, q)
+    copy = DebiasedNuclearNorm(calibrate=True)
+    copy.load_state_dict(objective.state_dict())
+    for _ in range(4):
+        assert torch.equal(objective(p, q), copy(p, q))
+    assert torch.equal(objective.weight, copy.weight)
+    assert float(objective.weight) != 0.5
+
+
 @pytest.mark.parametrize("kind", [ScalarCost, DebiasedNuclearNorm])
 def test_the_datas_own_term_moves_the_loss_and_not_the_gradient(kind):
     p, q = random_mixture(0, 6, 3), random_mixture(1, 6, 3)
@@ -267,6 +325,11 @@ def test_drop_reaches_every_gradient(name):
         ("debiased", {"weight": -0.1}, "weight must be 0 or more, got -0.1: 0.5 is unbiased"),
         ("debiased", {"weight": math.inf}, "weight must be 0 or more, got inf"),
         ("debiased", {"weight": math.nan}, "weight must be 0 or more, got nan"),
+        (
+            "debiased",
+            {"weight": 1.5, "calibrate": True},
+            "0 or more and at most 1, to be calibrated",
+        ),
         ("nuclear", {"drop": -1.0}, r"drop must lie in \[0, 1\], got -1.0"),
         ("schatten", {"drop": 2.0}, r"drop must lie in \[0, 1\], got 2.0"),
         ("vector", {"drop": 1.0}, r"drop must lie in \[0, 1\), got 1.0"),
