@@ -92,6 +92,17 @@ def test_repeated_and_vanishing_singular_values(values, rank):
     assert float((gradient * a).sum()) == pytest.approx(float(norm), rel=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_entries_whose_squares_are_subnormal_do_not_matter(dtype):
+    a = torch.rand(12, 9, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(dtype)
+    small = 0.1 * math.sqrt(torch.finfo(dtype).tiny)
+    seen = a * (a > 0.5)
+    norm, gradient = value_and_gradient(seen + small * (a <= 0.5))
+    expected, slope = value_and_gradient(seen)
+    assert torch.equal(norm, expected)
+    assert torch.equal(gradient, slope)
+
+
 @pytest.mark.parametrize("shape", [(3, 3), (2, 5)])
 def test_the_zero_matrix_has_the_zero_gradient(shape):
     norm, gradient = value_and_gradient(torch.zeros(shape))
