@@ -224,6 +224,17 @@ def test_features_are_drawn_around_the_remembered_ones():
     assert scipy.stats.kstest(wider, "uniform").pvalue < 1e-5, "the test sees too little"
 
 
+@pytest.mark.parametrize("n", [4, 5, 13])
+def test_every_remembered_row_is_drawn_equally_often(n):
+    model = echo(dim=1, variance_y=1e-12)
+    rows = torch.tensor([[-0.9], [-0.2], [0.0], [0.5], [0.6]], dtype=torch.float64)
+    model.remember(rows)
+    drawn = model.sample(n, seeded())
+    counts = (drawn - rows.T).abs().argmin(1).bincount(minlength=5)
+    assert int(counts.max() - counts.min()) <= 1
+    assert not torch.equal(drawn[:4], rows[:4]), "in random order"
+
+
 def test_without_noise_the_density_of_features_follows_scotts_rule():
     model, y, n = echo(1, None, Autoencoder), normal(0, 40, 1), 40
     model.remember(y)
