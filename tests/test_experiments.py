@@ -3,10 +3,13 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from typer.testing import CliRunner
 
 from hilbound import cli
 from hilbound.errors import InputError
-from hilbound.experiments import EXPERIMENTS, get_experiment
+from hilbound.experiments import EXPERIMENTS, get_experiment, runner
 from hilbound.experiments.base import Cell, spread, values_of
 from hilbound.experiments.pages import markdown_table
 from hilbound.experiments.runner import RESULT, run_experiment
@@ -54,6 +57,8 @@ def test_every_experiment_runs_in_its_quick_form(name, tmp_path):
         assert (tmp_path / "out" / picture).stat().st_size > 1000
     assert get_experiment(name).title in page
     assert not re.search(r"\bnan\b|None\b", page), "a page has no empty values"
+    linked = {link for link in re.findall(r"\]\(([^)]+)\)", page) if "://" not in link}
+    assert all((tmp_path / "out" / link).exists() for link in linked), "links lead somewhere"
     # The promise is 15 s on an idle machine; here it only shows that no full run slipped in.
     assert seconds < 120
 
@@ -72,7 +77,7 @@ def test_what_is_kept_is_not_measured_again(finished, monkeypatch):
 
 def test_a_cell_that_was_lost_is_measured_again_and_comes_out_alike(finished):
     before = rows_of(finished)
-    lost = next((finished / "work").glob("scalar-*/row.json"))
+    lost = next((finished / "work-quick").glob("scalar-*/row.json"))
     lost.unlink()
     run_experiment(NAME, finished, quick=True, quiet=True)
     after = rows_of(finished)
@@ -81,7 +86,7 @@ def test_a_cell_that_was_lost_is_measured_again_and_comes_out_alike(finished):
 
 
 def test_a_cell_of_other_settings_is_measured_anew(finished):
-    path = next((finished / "work").glob("trace-*/row.json"))
+    path = next((finished / "work-quick").glob("trace-*/row.json"))
     content = json.loads(path.read_text(encoding="utf-8"))
     content["settings"]["steps"] += 1
     content["row"]["modes"] = 99
@@ -91,7 +96,7 @@ def test_a_cell_of_other_settings_is_measured_anew(finished):
 
 
 def test_a_damaged_cell_is_measured_anew(finished):
-    path = next((finished / "work").glob("nuclear-*/row.json"))
+    path = next((finished / "work-quick").glob("nuclear-*/row.json"))
     path.write_text("{", encoding="utf-8")
     run_experiment(NAME, finished, quick=True, quiet=True)
     assert json.loads(path.read_text(encoding="utf-8"))["row"]
@@ -126,11 +131,65 @@ def test_folders_of_others_are_left_alone(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / RESULT).write_text('{"experiment": "generation"}', encoding="utf-8")
-    with pytest.raises(InputError, match="holds the result of 'generation'"):
+    with pytest.raises(InputError, match="holds the full result of 'generation'"):
         run_experiment(NAME, other, quick=True)
     with pytest.raises(InputError, match="is a file"):
         run_experiment(NAME, tmp_path / "thesis.tex", quick=True)
     assert (tmp_path / "thesis.tex").read_text(encoding="utf-8") == "years of work"
+
+
+def test_a_full_result_is_not_replaced_by_a_quick_one(tmp_path):
+    full = '{"experiment": "mechanism-isolation", "quick": false}'
+    (tmp_path / RESULT).write_text(full, encoding="utf-8")
+    with pytest.raises(InputError, match="holds the full result of 'mechanism-isolation'"):
+        run_experiment(NAME, tmp_path, quick=True)
+    assert (tmp_path / RESULT).read_text(encoding="utf-8") == full
+
+
+def test_a_cell_whose_files_are_gone_is_measured_anew(finished):
+    folder = next((finished / "work-quick").glob("likelihood-*"))
+    content = json.loads((folder / "row.json").read_text(encoding="utf-8"))
+    assert "run/model.safetensors" in content["files"]
+    shutil.rmtree(folder / "run")
+    run_experiment(NAME, finished, quick=True, quiet=True)
+    assert (folder / "run" / "model.safetensors").exists()
+
+
+def test_two_cells_of_one_name_are_a_mistake(tmp_path, monkeypatch):
+    experiment = get_experiment(NAME)
+    cells = [Cell("same", {"seed": 0}), Cell("same", {"seed": 1})]
+    monkeypatch.setattr(type(experiment), "cells", lambda *_: cells)
+    with pytest.raises(ValueError, match="two cells of mechanism-isolation are called 'same'"):
+        run_experiment(NAME, tmp_path / "out", quick=True, quiet=True)
+
+
+class Dying(ProcessPoolExecutor):
+    """A pool whose processes are killed as for lack of memory."""
+
+    def submit(self, *_args, **_options):
+        future = Future()
+        future.set_exception(BrokenProcessPool("killed"))
+        return future
+
+
+def test_a_process_that_dies_is_told_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Dying)
+    command = ["experiment", NAME, "--quick", "--workers", "2", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 1
+    assert "has died, likely for lack of memory: try fewer --workers" in result.output.replace(
+        "\n", " "
+    )
+
+
+def test_a_users_mistake_inside_a_process_is_told_as_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("HILBOUND_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    command = ["experiment", "kernel-or-distance", "--workers", "2", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 2
+    assert "HILBOUND_DATA" in result.output
+    assert "Traceback" not in result.output
 
 
 def test_an_interrupted_run_goes_on(tmp_path):
@@ -140,7 +199,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
                "--workers", "2", "-o", str(folder)]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603 - our own program
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len(list(folder.glob("work/*/row.json"))) < 3:
+    while time.monotonic() < deadline and len(list(folder.glob("work-quick/*/row.json"))) < 3:
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
@@ -148,7 +207,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
     assert "interrupted" in error
     assert "the same command goes on" in error
     assert "Traceback" not in error
-    kept = {path: path.stat().st_mtime_ns for path in folder.glob("work/*/row.json")}
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("work-quick/*/row.json")}
     assert len(kept) >= 3
     assert not (folder / RESULT).exists()
     run_experiment(NAME, folder, quick=True, seeds=1, quiet=True)

@@ -180,6 +180,44 @@ def values_of(
     return [float(row[name]) for row in select(rows, **options) if row.get(name) is not None]
 
 
+def mean_of(
+    rows: Iterable[Row],
+    name: str,
+    **options: Any,  # noqa: ANN401 - values of any kind
+) -> float:
+    """Return the mean of :func:`values_of`.
+
+    >>> mean_of([{"seed": 0, "x": 1.0}, {"seed": 1, "x": 2.0}], "x")
+    1.5
+    """
+    return statistics.mean(values_of(rows, name, **options))
+
+
+def beyond(ahead: Sequence[float], behind: Sequence[float]) -> bool | None:
+    """Return whether values of one side are above those of another in every seed and by more.
+
+    ``True`` if all of the first are above all of the second, ``False`` if their mean is not above,
+    and ``None``, not shown, if it is above but the two overlap.
+
+    >>> beyond([3.0, 4.0], [1.0, 2.0]), beyond([1.0], [2.0]), beyond([1.0, 4.0], [2.0, 2.5])
+    (True, False, None)
+    """
+    if statistics.mean(ahead) <= statistics.mean(behind):
+        return False
+    return True if min(ahead) > max(behind) else None
+
+
+def together(verdicts: Sequence[bool | None]) -> bool | None:
+    """Return whether several things hold at once: not if one fails, and not shown if one is not.
+
+    >>> together([True, True]), together([True, None]), together([None, False])
+    (True, None, False)
+    """
+    if False in verdicts:
+        return False
+    return None if None in verdicts else True
+
+
 def spread(values: Sequence[float], digits: int = 3) -> str:
     """Return ``mean ± standard deviation`` over the seeds, a dash where there are none.
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _VERDICT = {True: "holds", False: "**fails**", None: "not shown"}
 
 
-def write_page(experiment: Experiment[S], settings: S, result: "Result", path: Path) -> Path:
+def write_page(
+    experiment: Experiment[S], settings: S, result: "Result", path: Path, work: Path
+) -> Path:
     """Write ``README.md`` and its pictures into the folder of the result.
 
     Args:
@@ -28,6 +30,7 @@ def write_page(experiment: Experiment[S], settings: S, result: "Result", path: P
         settings: Its settings.
         result: What it found.
         path: The folder.
+        work: The folder of the cells' folders.
     """
     parts = [f"# {experiment.title}", experiment.question.strip()]
     if result.quick:
@@ -36,7 +39,7 @@ def write_page(experiment: Experiment[S], settings: S, result: "Result", path: P
             "its figures say nothing about the claims."
         )
     parts.append(_claims(result.claims))
-    for picture in experiment.pictures(settings, result.rows, path / "work"):
+    for picture in experiment.pictures(settings, result.rows, work):
         _save(picture, path / f"{picture.name}.png")
         parts.append(f"![{picture.alt}]({picture.name}.png)\n\n*{picture.caption}*")
     parts += [markdown_table(table) for table in experiment.tables(settings, result.rows)]
@@ -85,7 +88,7 @@ def _claims(claims: list[Claim]) -> str:
         "|---|---|---|",
     ]
     lines += [_line((c.claim, c.outcome, _VERDICT[c.holds])) for c in claims]
-    reasons = [f"*{c.claim}* {c.reason}" for c in claims if c.reason]
+    reasons = [f"*{c.claim}* {c.reason}" for c in claims if c.reason and not c.holds]
     return "\n".join(lines) + "".join(f"\n\n{reason}" for reason in reasons)
 
 
@@ -101,6 +104,6 @@ def _origin(result: "Result") -> str:
         "## Where the figures come from\n\n"
         f"`hilbound experiment {result.experiment}{quick} --seeds {len(result.seeds)}` wrote this "
         "page, its pictures and [`result.json`](result.json), which has every number with its "
-        f"seed. {len(result.rows)} cells, {result.seconds / 60:.0f} minutes of one core in all; "
+        f"seed. {len(result.rows)} cells, {result.seconds / 60:.0f} minutes of one process in all; "
         f"seeds {', '.join(map(str, result.seeds))}. {result.machine}; {versions}."
     )

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 RESULT = "result.json"
+# Where the cells have their folders, by whether the form is quick: the names of cells are the same.
+_WORK = ("work", "work-quick")
+_ROW, _LOG = "row.json", "log.txt"
 log = logging.getLogger(__name__)
 
 
@@ -85,7 +89,9 @@ def run_experiment(
         output: The folder; that of :func:`default_folder` by default.
         quick: Whether only to show that the road works, in a few seconds.
         seeds: How many seeds, from 0; by default 3, or 1 if quick.
-        workers: How many cells run at once; by default one for every core, or 1 if quick.
+        workers: How many cells run at once; by default one for every core, or 1 if quick. With
+            more than one, a script that calls this must do so under
+            ``if __name__ == "__main__":``, as for any use of processes.
         quiet: Whether to leave out the progress bar.
 
     Raises:
@@ -100,10 +106,10 @@ def run_experiment(
     for argument, number in (("seeds", count), ("workers", workers)):
         if number < 1:
             raise InputError(f"{argument} must be 1 or more, got {number}")
-    _refuse_foreign(path, name)
+    _refuse_foreign(path, name, quick=quick)
     settings = experiment.settings(quick=quick)
     numbers = list(range(count))
-    plan = _Plan(experiment, settings, numbers, path / "work")
+    plan = _Plan(experiment, settings, numbers, path / _WORK[quick])
     with _progress(name, quiet=quiet) as bar, _Pool(workers) as pool:
         rows = _all_rows(plan, pool, bar)
     claims = list(experiment.claims(settings, rows))
@@ -119,24 +125,25 @@ def run_experiment(
         versions=versions(),
     )
     _write_json(path / RESULT, asdict(result))
-    write_page(experiment, settings, result, path)
+    write_page(experiment, settings, result, path, path / _WORK[quick])
     return result
 
 
-def _refuse_foreign(path: Path, name: str) -> None:
-    """Raise an InputError if the folder holds something else than this experiment."""
+def _refuse_foreign(path: Path, name: str, *, quick: bool) -> None:
+    """Raise an InputError if the folder holds something else than this experiment, in this form."""
     if path.is_file():
         raise InputError(f"output {str(path)!r} is a file: name a folder")
     found = _read_json(path / RESULT)
-    if found is not None and found.get("experiment") != name:
-        raise InputError(
-            f"output {str(path)!r} holds the result of {found.get('experiment')!r}: name another "
-            "folder"
-        )
-    if found is None and path.is_dir() and any(p.name != "work" for p in path.iterdir()):
+    if found is None and path.is_dir() and any(p.name not in _WORK for p in path.iterdir()):
         raise InputError(
             f"output {str(path)!r} holds files that are no experiment's: name an empty or new "
             "folder"
+        )
+    if found is not None and (found.get("experiment"), found.get("quick")) != (name, quick):
+        form = "quick" if found.get("quick") else "full"
+        raise InputError(
+            f"output {str(path)!r} holds the {form} result of {found.get('experiment')!r}: name "
+            "another folder"
         )
 
 
@@ -154,8 +161,11 @@ def _all_rows(plan: _Plan, pool: "_Pool", bar: "_Bar") -> list[Row]:
     """Ask for cells and measure them, until there are no more."""
     rows: dict[str, Row] = {}
     while True:
-        cells = plan.experiment.cells(plan.settings, plan.seeds, list(rows.values()))
-        missing = {cell.name: cell for cell in cells if cell.name not in rows}
+        missing: dict[str, Cell] = {}
+        for cell in plan.experiment.cells(plan.settings, plan.seeds, list(rows.values())):
+            if missing.setdefault(cell.name, cell) != cell:
+                raise ValueError(f"two cells of {plan.experiment.name} are called {cell.name!r}")
+        missing = {name: cell for name, cell in missing.items() if name not in rows}
         if not missing:
             return list(rows.values())
         bar.add(len(missing))
@@ -219,7 +229,15 @@ class _Pool:
         }
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
+                cell_name = running.pop(future)
+                try:
+                    yield cell_name, future.result()
+                except BrokenProcessPool:
+                    # An OSError, because it is the machine's and not the user's.
+                    raise OSError(
+                        f"a process that measured cells such as {cell_name!r} has died, likely for "
+                        "lack of memory: try fewer --workers; what was measured is kept"
+                    ) from None
 
 
 def _leave_interrupts() -> None:
@@ -239,7 +257,7 @@ def measure_cell(experiment: str, settings: Settings, cell: Cell, work: Path) ->
     folder = work / cell.name
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    with one_thread(), _notices_to(folder / "log.txt"):
+    with one_thread(), _notices_to(folder / _LOG):
         measured = get_experiment(experiment).measure(settings, cell.options, folder)
     row = (
         {"cell": cell.name}
@@ -247,9 +265,11 @@ def measure_cell(experiment: str, settings: Settings, cell: Cell, work: Path) ->
         | measured
         | {"seconds": time.perf_counter() - began}
     )
-    content = _identity(settings, cell) | {"row": row}
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    kept = [name for name in files if name not in {_ROW, _LOG}]
+    content = _identity(settings, cell) | {"files": kept, "row": row}
     # As it is read again: whoever resumes must find the very same rows.
-    _write_json(folder / "row.json", content)
+    _write_json(folder / _ROW, content)
     return dict(_finite(row))
 
 
@@ -258,12 +278,15 @@ def _identity(settings: Settings, cell: Cell) -> dict[str, Any]:
 
 
 def _kept(settings: Settings, cell: Cell, work: Path) -> Row | None:
-    content = _read_json(work / cell.name / "row.json")
+    folder = work / cell.name
+    content = _read_json(folder / _ROW)
     if content is None or "row" not in content:
         return None
     wanted = json.loads(json.dumps(_identity(settings, cell)))
     same = {name: content.get(name) for name in wanted} == wanted
-    return dict(content["row"]) if same else None
+    # Pages and later cells read what a cell has left beside its row.
+    whole = all((folder / name).exists() for name in content.get("files", []))
+    return dict(content["row"]) if same and whole else None
 
 
 @contextmanager
