@@ -19,22 +19,22 @@ def dataset():
 
 
 def test_copies_have_no_novelty(dataset):
-    assert novelty(dataset, dataset.train[:100]) == 0
+    assert novelty(dataset.train, dataset.test, dataset.train[:100]) == 0
 
 
 def test_fresh_samples_are_as_new_as_held_out_rows(dataset):
     fresh = torch.randn(400, 6, generator=torch.Generator().manual_seed(1))
-    assert novelty(dataset, fresh) == pytest.approx(1, abs=0.1)
+    assert novelty(dataset.train, dataset.test, fresh) == pytest.approx(1, abs=0.1)
 
 
 def test_a_blur_is_not_taken_for_copies(dataset):
     blur = 0.1 * torch.randn(400, 6, generator=torch.Generator().manual_seed(2))
-    assert novelty(dataset, blur) > 0.7  # what the diagnostic warns below
+    assert novelty(dataset.train, dataset.test, blur) > 0.7  # what the diagnostic warns below
 
 
 def test_samples_that_lean_on_training_rows_lie_between(dataset):
     noise = torch.randn(400, 6, generator=torch.Generator().manual_seed(3))
-    assert 0.05 < novelty(dataset, dataset.train + 0.1 * noise) < 0.7
+    assert 0.05 < novelty(dataset.train, dataset.test, dataset.train + 0.1 * noise) < 0.7
 
 
 def test_the_test_rows_themselves_are_perfect(dataset):

@@ -19,8 +19,10 @@ from hilbound.experiments.base import (
     Picture,
     Row,
     Settings,
+    beyond,
     select,
     spread,
+    together,
     train,
     values_of,
 )
@@ -32,11 +34,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: What is compared on every data set: the default, and what might take its place.
-CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+CANDIDATES: dict[str, dict[str, Any]] = {
     "nuclear": {"objective": "nuclear"},
     "debiased": {"objective": "debiased"},
     "calibrated": {"objective": "debiased", "objective_options": {"calibrate": True}},
 }
+#: Options of the candidates on points in the plane, and on all else.
+ON_TOYS: dict[str, Any] = {"variance": "0.1*median", "batch_size": 256, "width": 128}
+ON_IMAGES: dict[str, Any] = {"variance": "median"}
 METRICS = ("coverage", "recall", "precision", "frechet_distance")
 
 
@@ -53,7 +58,9 @@ class MapSettings(Settings):
     steps: int = 300
     width: int = 512
     data: tuple[str, ...] = ("mnist", "digits", "cifar10", "moons", "eight-gaussians", "pinwheel")
-    toy_width: int = 128
+    candidates: dict[str, dict[str, Any]] = CANDIDATES
+    on_toys: dict[str, Any] = ON_TOYS
+    on_images: dict[str, Any] = ON_IMAGES
     samples: int = 5000
 
 
@@ -78,7 +85,7 @@ should be the default?
             return MapSettings(
                 map_data="digits", map_rows=400, weights=(0.5,), powers=(0.85,), variances=(1.0,),
                 batches=(), batch_size=32, steps=10, width=16, data=("digits", "moons"),
-                toy_width=16, samples=100,
+                samples=100, on_toys={"variance": "0.1*median", "width": 16},
             )  # fmt: skip
         return MapSettings()
 
@@ -101,7 +108,7 @@ should be the default?
             yield _map_cell("debiased", 0.5, 1.0, batch)
             yield _map_cell("schatten", 1.0, 1.0, batch)
         for data in settings.data:
-            for candidate in CANDIDATES:
+            for candidate in settings.candidates:
                 for seed in seeds:
                     yield Cell.of(part="default", data=data, candidate=candidate, seed=seed)
 
@@ -182,19 +189,16 @@ def _map_cell(objective: str, number: float, variance: float, batch: int) -> Cel
 
 def _candidate(settings: MapSettings, options: Mapping[str, Any], folder: Path) -> Row:
     """Train a candidate on a data set with the settings of its kind, and measure it."""
-    dataset, space = images(options["data"]), features(options["data"])
-    few = dataset.dim <= 2
-    rows = min(settings.map_rows, len(dataset.train))
+    # The split is that of the training, so that validation rows were not trained on.
+    dataset, space = images(options["data"], seed=options["seed"]), features(options["data"])
     run = train(
         folder,
         data=options["data"],
-        samples=rows,
-        variance="0.1*median" if few else "median",
-        batch_size=min(settings.batch_size, 256 if few else settings.batch_size),
-        steps=settings.steps,
-        width=settings.toy_width if few else settings.width,
+        samples=min(settings.map_rows, len(dataset.train)),
         seed=options["seed"],
-        **CANDIDATES[options["candidate"]],
+        **{"batch_size": settings.batch_size, "steps": settings.steps, "width": settings.width}
+        | (settings.on_toys if dataset.dim <= 2 else settings.on_images)
+        | settings.candidates[options["candidate"]],
     )
     held_out = dataset.validation[: settings.samples]
     samples = run.load_model().sample(len(held_out), stream(options["seed"], "candidate"))
@@ -256,27 +260,28 @@ def _both_at_once(rows: Sequence[Row]) -> Claim:
 
 
 def _wins(settings: MapSettings, rows: Sequence[Row], candidate: str) -> Claim:
-    """Ask whether a candidate has a higher coverage plus recall in the mean on every data set."""
-    gains = {}
+    """Ask whether a candidate has a higher coverage plus recall on every data set."""
+    verdicts, gains = [], {}
     for data in settings.data:
         own, plain = (
             [row["coverage"] + row["recall"] for row in select(rows, data=data, candidate=name)]
             for name in (candidate, "nuclear")
         )
+        verdicts.append(beyond(own, plain))
         gains[data] = mean(own) - mean(plain)
     text = ", ".join(f"{data} {gain:+.3f}" for data, gain in gains.items())
     return Claim(
         f"The {candidate} objective has more coverage plus recall than the nuclear norm on every "
-        "data set, and should be the default",
+        "data set and in every seed, so that it should be the default",
         text,
-        min(gains.values()) > 0,
+        together(verdicts),
     )
 
 
 def _candidates_table(settings: MapSettings, rows: Sequence[Row]) -> Table:
     lines = []
     for data in settings.data:
-        for candidate in CANDIDATES:
+        for candidate in settings.candidates:
             own = select(rows, part="default", data=data, candidate=candidate)
             cells = [
                 spread(values_of(own, name), 1 if "frechet" in name else 3) for name in METRICS

@@ -4,7 +4,6 @@ The metrics of :mod:`hilbound.metrics` in the features of the small classifier, 
 under a Parzen window, and how much nearer the samples lie to training rows than held-out rows do.
 """
 
-import math
 from functools import cache
 from typing import Any
 
@@ -63,7 +62,7 @@ def sample_quality(
         "density": found.density,
         "frechet_distance": metrics.frechet_distance(real, fake),
         "vendi_score": metrics.vendi_score(fake),
-        "novelty": novelty(dataset, samples),
+        "novelty": novelty(dataset.train, test, samples),
     }
 
 
@@ -77,7 +76,7 @@ def parzen_row(dataset: Dataset, samples: Tensor) -> Row:
     }
 
 
-def novelty(dataset: Dataset, samples: Tensor) -> float:
+def novelty(train: Tensor, held_out: Tensor, samples: Tensor) -> float:
     r"""Return how little the samples know of single training rows: 1 nothing, 0 for copies.
 
     With the median distance :math:`d(A, B)` of rows of A to the nearest of B, it is
@@ -85,13 +84,25 @@ def novelty(dataset: Dataset, samples: Tensor) -> float:
     .. math:: \frac{d(\text{samples}, \text{train}) / d(\text{held-out}, \text{train})}
         {d(\text{samples}, \text{held-out}) / d(\text{train}, \text{held-out})},
 
-    as :func:`hilbound.diagnostics.memorisation` has it, which warns below 0.7.
+    as :func:`hilbound.diagnostics.memorisation` has it, which warns below 0.7; infinite or not a
+    number where rows of one set are copies of the other.
+
+    Args:
+        train: Training rows with shape ``(N, d)``, in random order.
+        held_out: Held-out rows with shape ``(M, d)``.
+        samples: Samples with shape ``(n, d)``.
     """
-    few = min(_QUERIES, len(dataset.train), len(dataset.test))
-    train, held_out = dataset.train, dataset.test
-    near = _distance(samples[:few], train) / _distance(held_out[:few], train)
-    far = _distance(samples[:few], held_out) / _distance(training_rows(dataset, few, 1), held_out)
-    return near / far if far > 0 else math.inf
+    few = min(_QUERIES, len(train), len(held_out))
+    parts = torch.tensor(
+        [
+            _distance(samples[:few], train),
+            _distance(train[:few], held_out),
+            _distance(held_out[:few], train),
+            _distance(samples[:few], held_out),
+        ]
+    )
+    # Tensors divide by zero as arithmetic has it.
+    return float(parts[0] * parts[1] / (parts[2] * parts[3]))
 
 
 def _distance(x: Tensor, y: Tensor) -> float:
