@@ -7,7 +7,7 @@ import torch
 
 from hilbound import GaussianMixture
 from hilbound.bounds import marginal_bound
-from hilbound.experiments.high_dimensional_bound import against_oracle
+from hilbound.experiments.high_dimensional_bound import EXPERIMENT, QUICK, Source, against_oracle
 from hilbound.experiments.high_dimensional_sums import (
     Limit,
     direct_log_inner,
@@ -118,3 +118,126 @@ def test_densities_of_many_dimensions_have_no_quotient():
     assert not many["quotient"]
     assert many["exponent_of_peak"] == pytest.approx(-392 * math.log10(400 * math.pi))
     assert math.isfinite(many["gap"])
+
+
+SETTINGS = QUICK.model_copy(update={"draws": ((32, 2), (128, 1))})
+
+
+def a_row(seed=0):
+    """A row of the digits in which every claim holds: nearly all bias is that of own pairs."""
+
+    def bound(centers, gap, unbiased, **more):
+        gaps = {"gap": gap, "unbiased_gap": unbiased}
+        return {"centers": centers, "rows": 1000, "log_limit": -4.0} | gaps | more
+
+    limit = Limit.of(points(50, 2, 0, torch.float64), 0.3)
+    few = [measure_bound(limit, points(32, 2, 10 * seed + k, torch.float64)) for k in (1, 2)]
+    for b, gap in zip(few, (0.7, 0.9), strict=True):
+        b |= {"gap": gap, "unbiased_gap": 0.32}
+    return {
+        "data": "digits", "all_centers": seed == 0, "seed": seed, "dim": 64, "rows": 1000,
+        "kernel": 2.0,
+        "bounds": [*few, bound(128, 0.4, 0.31), bound(1000, 0.3, 0.3, error=1e-6, took=2.0),
+                   bound(500, 0.05, 0.04, real=True, error=1e-6)],
+        "variances": [{"factor": f, "model": g, "real": r}
+                      for f, g, r in ((1 / 3, 0.9, 0.02), (1.0, 0.3, 0.01), (3.0, 0.1, 0.001))],
+        "oracle": {"difference": 1e-9, "certified": 1e-6, "float32_difference": 1e-3,
+                   "exponent": -40.0, "quotient": True},
+        "errors": {"of_row": 0.1, "of_center": 0.1},
+    }  # fmt: skip
+
+
+def claims_of(change=lambda _: None):
+    rows = [a_row(0), a_row(1)]
+    for row in rows:
+        change(row)
+    names = ("tractable", "exact", "negligible", "unbiased", "tells")
+    return dict(zip(names, EXPERIMENT.claims(SETTINGS, rows), strict=True))
+
+
+def test_claims_that_hold_give_no_reasons():
+    for claim in claims_of().values():
+        assert claim.holds is True
+        assert claim.reason == ""
+
+
+def without_a_number(row):
+    row["bounds"][3]["gap"] = math.nan
+
+
+def below_zero(row):
+    row["bounds"][3]["gap"] = -0.001
+
+
+def beyond_the_certificate(row):
+    row["oracle"]["difference"] = 2e-6
+
+
+def rounded_badly(row):
+    row["bounds"][3]["error"] = 0.1
+
+
+def still_biased(row):
+    for b in row["bounds"][:2]:
+        b["unbiased_gap"] = 0.7
+
+
+def like_data(row):
+    row["variances"][1]["real"] = 0.16
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("exact", beyond_the_certificate),
+        ("negligible", rounded_badly),
+        ("unbiased", still_biased),
+        ("tells", like_data),
+    ],
+)
+@pytest.mark.parametrize("only", [None, 1])
+def test_claims_fail_one_by_one(name, change, only):
+    """In both seeds, or in the second alone."""
+
+    def where(row):
+        if only in (None, row["seed"]):
+            change(row)
+
+    claims = claims_of(where)
+    assert {n for n, claim in claims.items() if not claim.holds} == {name}
+
+
+@pytest.mark.parametrize("change", [without_a_number, below_zero])
+def test_a_bound_without_a_number_was_not_computed(change):
+    assert claims_of(change)["tractable"].holds is False
+
+
+def test_what_is_left_of_the_bias_is_within_two_standard_errors():
+    def noisy(row):
+        still_biased(row)
+        row["errors"]["of_center"] = 3.0  # over 2 draws of 32, in two seeds: bars of 0.27
+
+    assert claims_of(noisy)["unbiased"].holds is True
+
+
+def test_a_bias_that_is_left_names_the_test():
+    reason = claims_of(still_biased)["unbiased"].reason
+    assert "the sums of all 2 draws are averaged first. Left is then: digits" in reason
+
+
+def test_the_page_says_how_much_of_the_data_there_was():
+    source = Source(title="pictures", data="cifar10", steps=1, batch_size=2, width=2)
+    settings = SETTINGS.model_copy(update={"sources": (source,)})
+
+    def notes(n):
+        row = a_row() | {"data": "cifar10", "rows": n, "dim": 12288}
+        return EXPERIMENT.notes(settings, [row])
+
+    assert "- pictures: 9,000 training rows, 20% of the 45,000 of the complete set. Up" in notes(
+        9000
+    )
+    assert "- pictures: 45,000 training rows. Upscaling" in notes(45_000)
+    assert "arithmetic of 12,288 coordinates" in notes(9000)
+    assert "JPEG" not in notes(9000)
+    digits = EXPERIMENT.notes(SETTINGS, [a_row()])
+    assert digits.endswith("- digits: 1,000 training rows.")

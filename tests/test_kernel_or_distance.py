@@ -9,7 +9,7 @@ from sklearn.metrics.pairwise import laplacian_kernel, rbf_kernel
 
 from hilbound import functional as F
 from hilbound.errors import InputError
-from hilbound.experiments.kernel_or_distance import against_best
+from hilbound.experiments.kernel_or_distance import EXPERIMENT, against_best
 from hilbound.experiments.kernels import (
     KERNELS,
     cost,
@@ -156,3 +156,110 @@ def test_of_a_distance_less_is_better():
     assert against_best(rows, "frechet_distance") == (
         "Fréchet distance 90 ± 1, laplace 120 ± 1", 1
     )  # fmt: skip
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_to_draw_centres_together_lowers_the_norm_of_distances(seed, d):
+    # Skewed data as well, of which the mean is not the best place.
+    x, y = points(20, d, seed).exp(), points(15, d, seed + 1)
+    together = y.mean(0, keepdim=True).expand_as(y)
+    found = norm_of_distances(x, together)
+    assert found < norm_of_distances(x, y)
+    fourth = (x - together[0]).square().sum(1).square().mean().sqrt()
+    assert found == pytest.approx(float(fourth), rel=1e-9)
+
+
+def test_the_best_place_of_skewed_data_is_not_their_mean():
+    x = torch.tensor([[0.0], [0.0], [0.0], [1.0]], dtype=torch.float64)
+    best = 1 / (1 + 3 ** (1 / 3))
+    assert best == pytest.approx(0.41, abs=0.005)
+    norms = [norm_of_distances(x, torch.full_like(x, c)) for c in (best, 0.25, 0.4, 0.42)]
+    assert min(norms) == norms[0]
+
+
+MEASURES = ("confidence", "precision", "recall", "coverage")
+
+
+def experiment_rows(theories=None, better=0.1, distance_coverage=(0.0, 0.1)):
+    """Rows of two seeds in which every claim holds, but for what is changed."""
+    norms = {"ring": 9.0, "triangle": 9.0, "square": 9.0, "Gaussian": 9.0}
+    rows = []
+    for seed in (0, 1):
+        sets = {
+            name: {
+                "distance": norm,
+                "gaussian": 0.9 if name == "ring" else 0.5,
+                "rank": 4,
+                "gaussian_rank": 40,
+                "fourth": 4.0,
+            }
+            for name, norm in norms.items()
+        }
+        for name, changed in (theories or {}).items():
+            sets[name] |= changed
+        rows.append({"cost": "theory", "seed": seed} | sets)
+        for kernel in KERNELS:
+            value = 0.6 + (better if kernel == "gaussian" else 0.0) + 0.001 * seed
+            rows.append(
+                {
+                    "cost": kernel,
+                    "seed": seed,
+                    "spread": 0.6,
+                    **dict.fromkeys(MEASURES, value),
+                    "frechet_distance": 100 * (1 - value),
+                }
+            )
+        rows.append({"cost": "distance", "seed": seed, "spread": 0.0,
+                     **dict.fromkeys(MEASURES, 0.0), "coverage": distance_coverage[seed],
+                     "frechet_distance": 900.0, "loss": 50.0, "loss_at_data": 200.0,
+                     "loss_at_mean": 55.0})  # fmt: skip
+    return rows
+
+
+def claims_of(**changes):
+    settings = EXPERIMENT.settings(quick=True)
+    claims = EXPERIMENT.claims(settings, experiment_rows(**changes))
+    return dict(zip(("rank", "moments", "kernel", "gaussian"), claims, strict=True))
+
+
+def test_claims_that_hold_give_no_reasons():
+    for claim in claims_of().values():
+        assert claim.holds is True
+        assert claim.reason == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("rank", {"theories": {"square": {"rank": 5}}}),
+        ("rank", {"theories": {"ring": {"gaussian_rank": 4}}}),
+        ("moments", {"theories": {"Gaussian": {"distance": 9.1}}}),
+        ("kernel", {"distance_coverage": (0.0, 0.7)}),
+        ("gaussian", {"better": 0.001}),
+        ("gaussian", {"better": -0.1}),
+    ],
+)
+def test_claims_fail_one_by_one(name, changes):
+    claims = claims_of(**changes)
+    assert {n for n, claim in claims.items() if not claim.holds} == {name}
+
+
+def test_failures_say_what_was_tested_and_what_was_not():
+    changes = {"Gaussian": {"distance": 9.1, "fourth": 8.0}}
+    reason = claims_of(theories=changes)["moments"].reason
+    assert (
+        "there the norm is the same to rounding. E|x|⁴ of the ring is 4.00, of the Gaussian 8.00"
+        in reason
+    )
+    reason = claims_of(theories=changes | {"square": {"distance": 9.2}})["moments"].reason
+    assert "there the norm is not the same" in reason
+    reason = claims_of(better=-0.1)["gaussian"].reason
+    assert "better in nothing; worse in confidence, precision, recall, coverage, Fréchet" in reason
+    assert "Why was not tested" in reason
+
+
+def test_notes_are_observations_with_their_figures():
+    notes = EXPERIMENT.notes(EXPERIMENT.settings(quick=True), experiment_rows())
+    assert "rows of the data it is 200.0 ± 0.0, between the batch and its own mean alone" in notes
+    assert "keep gaussian 0.600 ± 0.000, laplace 0.600" in notes
+    assert "was not tested" in notes

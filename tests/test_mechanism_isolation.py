@@ -8,6 +8,9 @@ from hilbound import datasets
 from hilbound.datasets.toys import TOYS
 from hilbound.experiments.mechanism_isolation import (
     DATA,
+    EXPERIMENT,
+    FROM_WIDE,
+    SMOOTHED,
     SPREAD,
     IsolationSettings,
     all_found,
@@ -70,3 +73,83 @@ def test_windows_are_where_every_seed_finds_all():
     assert window(settings, rows, "scalar") == "none"
     broken = rows_of({0.1: [8, 8], 1.0: [8, 7], 2.0: [8, 8], 10.0: [3, 8]})
     assert window(settings, broken, "nuclear") == "0.1, 2"
+
+
+SETTINGS = IsolationSettings(variances=(0.01, 1.0, 10.0))
+#: What makes every claim hold: modes and distance by cost and variance.
+GOOD = {
+    ("nuclear", 0.01): (0, 10.0), ("nuclear", 1.0): (8, 18.0), ("nuclear", 10.0): (6, 4.0),
+    ("scalar", 0.01): (0, 1.0), ("scalar", 1.0): (8, 18.0), ("scalar", 10.0): (0, 17.0),
+    ("trace", 0.01): (1, 0.1), ("trace", 1.0): (4, 9.0), ("trace", 10.0): (0, 0.0),
+    ("likelihood", 0.01): (8, 18.0), ("likelihood", 1.0): (8, 16.0), ("likelihood", 10.0): (0, 1.8),
+}  # fmt: skip
+
+
+def claims_of(changes, seeds=2):
+    """Claims by their first words; ``changes`` apply to the last seed only."""
+    rows = []
+    for seed in range(seeds):
+        for key, good in GOOD.items():
+            modes, distance = changes.get(key, good) if seed == seeds - 1 else good
+            rows.append(
+                {
+                    "objective": key[0],
+                    "training": "plain",
+                    "variance": key[1],
+                    "seed": seed,
+                    "modes": modes,
+                    "distance": distance,
+                    "purity": 0.5,
+                }
+            )
+        rows.append(
+            {
+                "objective": "nuclear",
+                "training": FROM_WIDE,
+                "variance": 0.01,
+                "seed": seed,
+                "modes": 8,
+                "distance": 18.0,
+                "purity": 1.0,
+            }
+        )
+        rows.append({"objective": "likelihood", "training": SMOOTHED, "variance": 10.0,
+                     "seed": seed, "modes": 8, "distance": 17.5, "purity": 1.0})  # fmt: skip
+    claims = EXPERIMENT.claims(SETTINGS, rows)
+    names = ("all modes", "small", "large", "trace", "norm")
+    return dict(zip(names, claims, strict=True))
+
+
+def test_claims_that_hold_give_no_reasons():
+    for claim in claims_of({}).values():
+        assert claim.holds is True
+        assert claim.reason == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("all modes", {("nuclear", 1.0): (7, 18.0)}),
+        ("small", {("nuclear", 0.01): (0, 0.1)}),
+        ("large", {("nuclear", 10.0): (8, 18.0)}),
+        ("trace", {("trace", 1.0): (5, 9.0)}),
+        ("trace", {("trace", 10.0): (0, 9.2)}),
+        ("norm", {("likelihood", 10.0): (0, 1.9)}),
+        ("norm", {("scalar", 10.0): (0, 9.0)}),
+        # Both have collapsed, the scalar cost less so.
+        ("norm", {("scalar", 10.0): (0, 0.02), ("likelihood", 10.0): (0, 0.001)}),
+        # Neither has.
+        ("norm", {("likelihood", 10.0): (8, 8.0)}),
+    ],
+)
+def test_one_seed_is_enough_to_fail_a_claim_and_no_other(name, changes):
+    # Where means decide, the one seed has to outweigh the other.
+    claims = claims_of(changes)
+    assert {n for n, claim in claims.items() if not claim.holds} == {name}
+
+
+def test_failures_name_what_was_tested():
+    small = claims_of({("nuclear", 0.01): (0, 0.1)})["small"].reason
+    assert "the nuclear, started at 10, finds all modes at 0.01 (from the start" in small
+    large = claims_of({("nuclear", 10.0): (8, 18.0)})["large"].reason
+    assert "mean squared distance of 1.80 at variance 10, and of 17.50 if" in large

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hilbound import datasets, plots
+from hilbound import datasets
 from hilbound.batches import BatchStream
 from hilbound.datasets import Dataset
-from hilbound.drawing import MODEL
 from hilbound.evaluation import METRICS, measure, reference_rows
 from hilbound.experiments.base import (
     Cell,
@@ -30,11 +29,19 @@ from hilbound.experiments.base import (
     spread,
     values_of,
 )
+from hilbound.experiments.kernel_pages import (
+    REPORTED,
+    quality_table,
+    samples_picture,
+    sets_of,
+    sets_picture,
+    theory_table,
+)
 from hilbound.experiments.kernels import (
+    COSTS,
     KERNELS,
     cost,
     gaussian,
-    look_alikes,
     matched_scale,
     rank_of,
     theory,
@@ -44,12 +51,11 @@ from hilbound.gram import squared_distances
 from hilbound.models import MixtureDensityNetwork
 from hilbound.networks import MLP
 from hilbound.page import Table
-from hilbound.seeding import stream
+from hilbound.seeding import seeded_globally, stream
 from hilbound.variance import median_variance
 
-#: What is trained, and real rows in the place of samples.
-COSTS = (*KERNELS, "distance")
-_REPORTED = ("precision", "recall", "density", "coverage", "frechet_distance", "classes_hit")
+#: Norms that differ by a smaller share are the same.
+_ROUNDING = 1e-6
 
 
 class KernelSettings(Settings):
@@ -80,7 +86,7 @@ Distances have no scale; their nuclear norm is minimised, because zero means tha
 
 *Confidence* is the mean largest probability of a classifier that was trained on the data's labels:
 low where samples look like nothing. *Spread* is the total variance of the samples as a share of
-that of the data. The theory is in [a page of its own](../../theory.md): squared distances have rank
+that of the data. The theory is in the repository's `docs/theory.md`: squared distances have rank
 $d + 2$ at most, and all spectral costs of them see the mean, the covariance, $E|x|^2x$ and $E|x|^4$
 and nothing else.
 """
@@ -133,14 +139,18 @@ and nothing else.
 
     def tables(self, settings: KernelSettings, rows: Sequence[Row]) -> list[Table]:
         """Return the quality of samples, and what distances see of the sets that fool them."""
-        return [_quality_table(rows), _theory_table(settings, rows)]
+        return [quality_table(rows), theory_table(settings, rows)]
+
+    def notes(self, settings: KernelSettings, rows: Sequence[Row]) -> str:  # noqa: ARG002
+        """Return what was seen beside the claims."""
+        return "\n\n".join(("## Seen beside the claims", _collapse(rows), _spreads(rows)))
 
     def pictures(
         self, settings: KernelSettings, rows: Sequence[Row], work: Path
     ) -> Iterator[Picture]:
         """Draw samples of every cost, and the sets that fool distances."""
-        yield _samples_picture(settings, work)
-        yield _sets_picture(settings, rows)
+        yield samples_picture(settings, work)
+        yield sets_picture(settings, rows)
 
 
 def scale_of(settings: KernelSettings, train: Tensor, name: str) -> tuple[float, float]:
@@ -157,9 +167,7 @@ def scale_of(settings: KernelSettings, train: Tensor, name: str) -> tuple[float,
 
 
 def _model(settings: KernelSettings, dim: int, seed: int) -> MixtureDensityNetwork:
-    # torch's initialisers know the global generator only; it is lent and put back.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(seed, "weights").initial_seed())
+    with seeded_globally(stream(seed, "weights").initial_seed()):
         network = MLP(settings.noise_dim, dim, settings.width)
     return MixtureDensityNetwork(network, settings.noise_dim, variance=1.0, bounded=True)
 
@@ -197,7 +205,7 @@ def _quality(settings: KernelSettings, dataset: Dataset, fake: Tensor, seed: int
     space = FeatureSpace(classifier.transform, classifier.description, classifier.predict)
     test = reference_rows(dataset.test, dataset.train, settings.samples, seed)[0]
     values = measure(test, fake[: len(test)], space, dataset.classes, seed)
-    kept = {name: values[name] for name in (*_REPORTED, "fidelity")}
+    kept = {name: values[name] for name in (*REPORTED, "fidelity")}
     return kept | {"confidence": confidence(classifier, fake), "accuracy": classifier.accuracy}
 
 
@@ -216,8 +224,8 @@ def _apart(rows: Sequence[Row], name: str, cost_name: str) -> float:
 
 def _low_rank(settings: KernelSettings, rows: Sequence[Row]) -> Claim:
     found = select(rows, cost="theory")
-    ranks = [one["rank"] for row in found for name, one in _sets(row)]
-    others = [one["gaussian_rank"] for row in found for name, one in _sets(row) if name == "ring"]
+    ranks = [one["rank"] for row in found for name, one in sets_of(row)]
+    others = [one["gaussian_rank"] for row in found for name, one in sets_of(row) if name == "ring"]
     full = settings.toy_points // 2
     return Claim(
         "Squared distances have rank d + 2 at most",
@@ -232,16 +240,29 @@ def _moments(rows: Sequence[Row]) -> Claim:
     seen = min(_apart([row], name, "gaussian") for row in select(rows, cost="theory")
                for name in ("triangle", "square"))  # fmt: skip
     same_covariance = _apart(rows, "Gaussian", "distance")
+    holds = same_covariance < _ROUNDING
     return Claim(
         "The nuclear norm of squared distances sees second moments only",
         f"a Gaussian and a ring of the same mean and covariance differ by "
         f"{100 * same_covariance:.1f} %; a ring and the corners of a triangle or a square by "
         f"{corners:.0e}, where the nuclear norm of the Gaussian kernel tells them apart by "
         f"{100 * seen:.0f} % or more",
-        same_covariance < 1e-6,
-        "Almost: there are two more moments, E|x|²x and E|x|⁴, in the factors of the distances. "
-        "Ring, triangle and square agree in those as well, and then the norm is the same to "
-        "rounding; ring and Gaussian differ in E|x|⁴ alone.",
+        holds,
+        "" if holds else _more_moments(rows, corners),
+    )
+
+
+def _more_moments(rows: Sequence[Row], corners: float) -> str:
+    """Return what else distances see, and whether sets that agree in it are told apart."""
+    found = select(rows, cost="theory")
+    ring, cloud = (
+        statistics.mean(row[name]["fourth"] for row in found) for name in ("ring", "Gaussian")
+    )
+    same = "the same to rounding" if corners < _ROUNDING else "not the same"
+    return (
+        "There are two more moments, E|x|²x and E|x|⁴, in the factors of the distances. Tested by "
+        f"sets that agree in those as well, ring, triangle and square: there the norm is {same}. "
+        f"E|x|⁴ of the ring is {ring:.2f}, of the Gaussian {cloud:.2f}."
     )
 
 
@@ -250,16 +271,12 @@ def _needs_kernel(rows: Sequence[Row]) -> Claim:
     own = {n: values_of(rows, n, cost="distance") for n in names}
     other = {n: values_of(rows, n, cost="gaussian") for n in names}
     distance = values_of(rows, "frechet_distance", cost="distance")
-    losses = [values_of(rows, n, cost="distance") for n in ("loss_at_data", "loss_at_mean", "loss")]
     return Claim(
         "Distances without a kernel make no samples: coverage is lower in every seed",
         "; ".join(f"{n} {spread(own[n], 2)} against {spread(other[n], 2)}" for n in names)
         + f"; Fréchet distance {spread(distance, 0)} against "
         + spread(values_of(rows, "frechet_distance", cost="gaussian"), 0),
         max(own["coverage"]) < min(other["coverage"]),
-        "Their norm asks for collapse, for it cannot be below the mean squared distance: between a "
-        f"batch and other rows of the data it is {spread(losses[0], 1)}, between the batch and its "
-        f"own mean alone {spread(losses[1], 1)}, and {spread(losses[2], 1)} where training ended.",
     )
 
 
@@ -293,88 +310,35 @@ def _needs_gaussian(rows: Sequence[Row]) -> Claim:
         word: ", ".join(_metric(n) for n, (_, sign) in found.items() if sign == wanted) or "nothing"
         for word, wanted in (("better", 1), ("worse", -1), ("as good", 0))
     }
-    spreads = ", ".join(f"{k} {spread(values_of(rows, 'spread', cost=k))}" for k in KERNELS)
+    holds = all(sign > 0 for _, sign in found.values())
     return Claim(
         "At the same effective rank the Gaussian is better than the other kernels in every measure",
         "; ".join(words for words, _ in found.values()),
-        all(sign > 0 for _, sign in found.values()),
+        holds,
+        "" if holds else
         "Against the best other kernel and beyond the deviations of both, it is better in "
-        f"{tally['better']}; worse in {tally['worse']}; as good in {tally['as good']}. What sets "
-        f"kernels apart at one rank is how far their samples spread: {spreads} of the data's "
-        "variance.",
+        f"{tally['better']}; worse in {tally['worse']}; not told apart in {tally['as good']}. "
+        "Why was not tested; an observation stands below the tables.",
+    )  # fmt: skip
+
+
+def _collapse(rows: Sequence[Row]) -> str:
+    losses = [values_of(rows, n, cost="distance") for n in ("loss_at_data", "loss_at_mean", "loss")]
+    return (
+        "*Where the norm of distances is low.* To draw all centres together at their mean lowers "
+        "it, whatever the data (`docs/theory.md`). Between a batch and other rows of the data it "
+        f"is {spread(losses[0], 1)}, between the batch and its own mean alone "
+        f"{spread(losses[1], 1)}, and {spread(losses[2], 1)} at the last step of the training."
     )
 
 
-def _sets(row: Row) -> list[tuple[str, Row]]:
-    return [(name, one) for name, one in row.items() if isinstance(one, dict)]
-
-
-def _quality_table(rows: Sequence[Row]) -> Table:
-    columns = ("confidence", *_REPORTED, "spread")
-    titles = tuple(METRICS[n].title if n in METRICS else n.capitalize() for n in columns)
-    lines = []
-    for name in (*COSTS, "real"):
-        own = select(rows, cost=name)
-        ranks = values_of(own, "rank")
-        scales = values_of(own, "scale") if name != "distance" else []
-        cells = [spread(values_of(own, n), 1 if n in {"frechet_distance", "classes_hit"} else 3)
-                 for n in columns]  # fmt: skip
-        lines.append((name if name != "real" else "real rows",
-                      f"{scales[0]:.3g}" if scales else "–",
-                      f"{ranks[0]:.1f}" if ranks else "–", *cells))  # fmt: skip
-    return Table(("cost", "scale", "effective rank", *titles), tuple(lines),
-                 "Samples against held-out rows, mean ± standard deviation over the seeds; real "
-                 "training rows in the place of samples last")  # fmt: skip
-
-
-def _theory_table(settings: KernelSettings, rows: Sequence[Row]) -> Table:
-    row = select(rows, cost="theory")[0]
-    lines = tuple(
-        (name, f"{one['fourth']:.4f}", f"{one['distance']:.9f}", f"{one['gaussian']:.9f}",
-         str(one["rank"]), str(one["gaussian_rank"]))
-        for name, one in _sets(row)
-    )  # fmt: skip
-    return Table(
-        ("set", "E|x|⁴", "norm of distances", "norm of the Gaussian kernel", "rank of distances",
-         "rank of the kernel"), lines,
-        f"Sets of {settings.toy_points} points with mean 0 and covariance 1, against the same "
-        f"{settings.toy_points // 2} points: nuclear norms, normalised, in float64, seed 0",
-    )  # fmt: skip
-
-
-def _samples_picture(settings: KernelSettings, work: Path) -> Picture:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - only for a picture
-
-    dataset = datasets.load(settings.data, samples=settings.rows)
-    shape = dataset.image_shape or (1, 1, dataset.dim)
-    figure = Figure(figsize=(5.4, 0.75 * (len(COSTS) + 1)), layout="constrained")
-    axes = figure.subplots(len(COSTS) + 1, 1)
-    for ax, name in zip(axes, (*COSTS, "real"), strict=True):
-        images = dataset.test[:10]
-        if name != "real":
-            folder = work / Cell.of(cost=name, seed=0).name
-            images = torch.load(folder / "samples.pt", weights_only=True).float()
-        plots.plot_images(ax, images.reshape(-1, *shape), columns=10)
-        ax.set_title(name, fontsize=9, loc="left")
-    return Picture("samples", figure, "Ten samples of each cost, and ten real images",
-                   "The first ten samples of every cost, seed 0.")  # fmt: skip
-
-
-def _sets_picture(settings: KernelSettings, rows: Sequence[Row]) -> Picture:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - only for a picture
-
-    sets = look_alikes(settings.toy_points, stream(0, "look-alikes"))
-    row = select(rows, cost="theory")[0]
-    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
-    for ax, (name, x) in zip(figure.subplots(1, len(sets)), sets.items(), strict=True):
-        ax.scatter(x[:, 0], x[:, 1], s=8, color=MODEL, linewidths=0)
-        ax.set(aspect="equal", xlim=(-3, 3), ylim=(-3, 3), xticks=[], yticks=[])
-        one = row[name]
-        ax.set_title(f"{name}\ndistance {one['distance']:.4f}\nGaussian {one['gaussian']:.4f}",
-                     fontsize=9)  # fmt: skip
-    return Picture("sets", figure, "Four sets of points with the nuclear norms of each",
-                   "Same mean and covariance. The norm of the distances cannot tell the first "
-                   "three apart; that of the Gaussian kernel can.")  # fmt: skip
+def _spreads(rows: Sequence[Row]) -> str:
+    spreads = ", ".join(f"{k} {spread(values_of(rows, 'spread', cost=k))}" for k in KERNELS)
+    return (
+        "*How far samples spread.* At one effective rank the samples of the kernels keep "
+        f"{spreads} of the data's variance. Whether that is what sets their other measures apart "
+        "was not tested."
+    )
 
 
 EXPERIMENT = KernelOrDistance()

@@ -62,6 +62,8 @@ KERNELS: dict[str, Kernel] = {
     "laplace": laplace,
     "inverse multiquadric": inverse_multiquadric,
 }
+#: What is trained: the kernels, and distances without one.
+COSTS = (*KERNELS, "distance")
 
 
 def cost(name: str, x: Tensor, y: Tensor, scale: float) -> Tensor:

@@ -13,7 +13,6 @@ point: *smoothed data* have noise of variance v, so that q may be as wide as the
 """
 
 import math
-import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from hilbound.experiments.base import (
     Picture,
     Row,
     Settings,
+    mean_of,
     spread,
     train,
     values_of,
@@ -47,6 +47,10 @@ DATA = "eight-gaussians"
 REACH = 4.0
 #: Mean squared distance between points of the data: twice the square of the radius and 4 variances.
 SPREAD = 18.2
+#: Samples are spread out if they keep more than this share of it, and collapsed below the other.
+SPREAD_OUT, COLLAPSED = 0.5, 0.1
+#: A cost that cannot find the modes finds no more than half of them.
+FEW_MODES = 4
 FROM_WIDE, SMOOTHED = "from wide", "smoothed data"
 
 
@@ -228,7 +232,7 @@ def _values(
 
 
 def _mean(rows: Sequence[Row], name: str, objective: str, training: str, variance: float) -> float:
-    return statistics.mean(_values(rows, name, objective, training, variance))
+    return mean_of(rows, name, objective=objective, training=training, variance=variance)
 
 
 def all_found(
@@ -266,18 +270,27 @@ def _all_modes(settings: IsolationSettings, rows: Sequence[Row]) -> Claim:
 def _small_keeps_apart(settings: IsolationSettings, rows: Sequence[Row]) -> Claim:
     small = settings.variances[0]
     distance = _mean(rows, "distance", "nuclear", "plain", small)
+    holds = distance > SPREAD_OUT * SPREAD
+    return Claim(
+        "A small variance keeps the samples of the nuclear norm apart, and so diverse (more than "
+        "half of the data's mean squared distance)",
+        f"mean squared distance {distance:.3f} at {small:.3g}, that of the data is {SPREAD}",
+        holds,
+        "" if holds else _out_of_reach(settings, rows),
+    )
+
+
+def _out_of_reach(settings: IsolationSettings, rows: Sequence[Row]) -> str:
     tests = [
         f"the {o}, started at {settings.wide:g}, finds all modes at "
         f"{window(settings, rows, o, FROM_WIDE)} (from the start at the variance itself: "
         f"{window(settings, rows, o)})"
         for o in settings.from_wide
     ]
-    return Claim(
-        "A small variance keeps the samples of the nuclear norm apart, and so diverse",
-        f"mean squared distance {distance:.3f} at {small:.3g}, that of the data is {SPREAD}",
-        distance > 0.5 * SPREAD,
-        "An untrained network's samples lie near zero, out of reach of the data, where the kernel "
-        f"and its gradient vanish. Tested by a start at a large variance: {'; '.join(tests)}.",
+    return (
+        "The likely reason: an untrained network's samples lie near zero, out of reach of the "
+        "data, where the kernel and its gradient vanish. Tested by a start at a large variance: "
+        f"{'; '.join(tests)}."
     )
 
 
@@ -286,15 +299,18 @@ def _large_contracts(settings: IsolationSettings, rows: Sequence[Row]) -> Claim:
     best = max(_mean(rows, "distance", "nuclear", "plain", v) for v in settings.variances)
     at_large = _mean(rows, "distance", "nuclear", "plain", large)
     purity = [_mean(rows, "purity", "nuclear", "plain", v) for v in settings.variances]
+    holds = at_large < 0.5 * best
     return Claim(
-        "A large variance contracts the samples of the nuclear norm",
+        "A large variance contracts the samples of the nuclear norm (to less than half of their "
+        "highest mean squared distance)",
         f"mean squared distance {at_large:.1f} at {large:.3g}, {best:.1f} at its highest; purity "
         f"{purity[-1]:.2f}, {max(purity):.2f} at its best",
-        at_large < 0.5 * best,
-        "Both mixtures are smoothed by the same kernel, so q = p is best at any variance, and all "
-        "that a wide kernel loses is detail, which purity shows. Tested by what smooths the model "
-        f"alone: {_smoothing(settings, rows)}.",
-    )
+        holds,
+        "" if holds else
+        "The likely reason: both mixtures are smoothed by the same kernel, so q = p is best at any "
+        "variance, and all that a wide kernel loses is detail, which purity would show. Tested by "
+        f"what smooths the model alone: {_smoothing(settings, rows)}.",
+    )  # fmt: skip
 
 
 def _smoothing(settings: IsolationSettings, rows: Sequence[Row]) -> str:
@@ -308,24 +324,31 @@ def _smoothing(settings: IsolationSettings, rows: Sequence[Row]) -> str:
 
 
 def _trace_needs_pairs(settings: IsolationSettings, rows: Sequence[Row]) -> Claim:
-    most = max(_mean(rows, "modes", "trace", "plain", v) for v in settings.variances)
-    furthest = max(_mean(rows, "distance", "trace", "plain", v) for v in settings.variances)
+    most, furthest = (
+        max(max(_values(rows, name, "trace", "plain", v)) for v in settings.variances)
+        for name in ("modes", "distance")
+    )
     return Claim(
-        "The trace, given pairs that mean nothing, cannot spread its samples over the modes",
-        f"at most {most:.1f} modes and a mean squared distance of {furthest:.2f}",
-        most < 8,
+        "The trace, given pairs that mean nothing, cannot spread its samples over the modes: with "
+        f"no seed and variance more than {FEW_MODES} modes, or half of the data's mean squared "
+        "distance",
+        f"at most {most:.0f} modes and a mean squared distance of {furthest:.2f}, that of the data "
+        f"is {SPREAD}",
+        most <= FEW_MODES and furthest <= SPREAD_OUT * SPREAD,
     )
 
 
 def _norm_forbids_collapse(settings: IsolationSettings, rows: Sequence[Row]) -> Claim:
     large = settings.variances[-1]
-    own, other = (_mean(rows, "distance", o, "plain", large) for o in ("scalar", "likelihood"))
+    own, other = (_values(rows, "distance", o, "plain", large) for o in ("scalar", "likelihood"))
     return Claim(
         "The norm in the scalar cost forbids the collapse that the likelihood allows at a large "
-        "variance",
-        f"a mean squared distance of {own:.2f} with the scalar cost at {large:.3g}; "
-        f"{_smoothing(settings, rows)}, for its optimum is the data less the kernel's own noise",
-        own > 2 * other,
+        "variance: in every seed more than half of the data's mean squared distance, and less than "
+        "a tenth",
+        f"a mean squared distance of {spread(own, 2)} with the scalar cost at {large:.3g}, that of "
+        f"the data is {SPREAD}; {_smoothing(settings, rows)}, for its optimum is the data less the "
+        "kernel's own noise",
+        min(own) > SPREAD_OUT * SPREAD and max(other) < COLLAPSED * SPREAD,
     )
 
 

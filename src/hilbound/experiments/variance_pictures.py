@@ -1,6 +1,5 @@
 """The pictures of the variance sweep."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 
 from hilbound import datasets
 from hilbound.drawing import MODEL, PALETTE, REAL, canvas, draw_line, tidy, to_numpy
-from hilbound.experiments.base import Picture, Row, select, values_of
+from hilbound.experiments.base import Picture, Row, mean_of, select
 from hilbound.experiments.variance_rules import (
     SWEPT,
     TOLERANCE,
@@ -44,7 +43,7 @@ def sweep(objectives: Sequence[str], rows: Sequence[Row]) -> Picture:
         for i, objective in enumerate(objectives):
             chosen = select(rows, data=SWEPT, objective=objective, rule="fixed")
             x = sorted({row["factor"] for row in chosen})
-            y = [statistics.mean(values_of(chosen, name, factor=v)) for v in x]
+            y = [mean_of(chosen, name, factor=v) for v in x]
             # An unbiased estimate may be negative, which a logarithm cannot show.
             known = np.where(np.array(y) > 0, y, np.nan)
             draw_line(ax, np.array(x), known, objective, _LOOKS[i % len(_LOOKS)])

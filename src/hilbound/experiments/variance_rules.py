@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from hilbound.bandwidth import ROWS
 from hilbound.datasets.toys import TOYS
-from hilbound.experiments.base import Claim, Row, select, spread, values_of
+from hilbound.experiments.base import Claim, Row, mean_of, select, spread, values_of
 from hilbound.page import Table
 from hilbound.variance import METHODS
 
@@ -141,9 +141,7 @@ def claims(beyond: Sequence[float], rows: Sequence[Row]) -> list[Claim]:
 
 
 def _mean(rows: Sequence[Row], name: str, objective: str, variance: float) -> float:
-    return statistics.mean(
-        values_of(rows, name, data=SWEPT, objective=objective, rule="fixed", factor=variance)
-    )
+    return mean_of(rows, name, data=SWEPT, objective=objective, rule="fixed", factor=variance)
 
 
 def _paper_curve(rows: Sequence[Row], objective: str, beyond: Sequence[float] = ()) -> list[Point]:
@@ -221,7 +219,7 @@ def _finds_the_best(rows: Sequence[Row], rule: str) -> Claim:
 def _why_not(rows: Sequence[Row], rule: str, worst: str) -> str:
     curve = curve_of(rows, worst)
     best, verdict = best_of(curve), judge(rows, worst, rule)
-    rank = statistics.mean(values_of(rows, f"{rule}_rank", data=worst))
+    rank = mean_of(rows, f"{rule}_rank", data=worst)
     side = "below" if verdict.variance < best.variance else "above"
     end = " The best is an end of the sweep." if best in (curve[0], curve[-1]) else ""
     beyond = " and beyond the end of the sweep" if verdict.outside else ""
@@ -262,8 +260,8 @@ def _choices(rows: Sequence[Row]) -> Table:
     for data in data_of(rows):
         cells = []
         for rule in METHODS:
-            v = statistics.mean(values_of(rows, f"{rule}_variance", data=data))
-            rank = statistics.mean(values_of(rows, f"{rule}_rank", data=data))
+            v = mean_of(rows, f"{rule}_variance", data=data)
+            rank = mean_of(rows, f"{rule}_rank", data=data)
             cells.append(f"{v:.3g} ({rank:.1f})")
         lines.append((data, *cells))
     return Table(
