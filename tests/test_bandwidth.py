@@ -135,3 +135,59 @@ def test_points_without_spread():
         silverman_variance(torch.ones(5, 2))
     with pytest.raises(InputError, match="at least two points"):
         silverman_variance(torch.ones(1, 2))
+
+
+RULES = [rank_variance, half_rank_variance, median_variance, silverman_variance]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_points_are_finite(rule, bad):
+    x = normal(300, 2)
+    x[299, 1] = bad
+    with pytest.raises(InputError, match="x must be finite, but holds nan or infinite values"):
+        rule(x)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("shape", [(20,), (20, 3, 2), (20, 0), ()])
+def test_points_are_rows_of_a_matrix(rule, shape):
+    with pytest.raises(InputError, match=r"x must have shape \(n, d\), one point in a row, got"):
+        rule(torch.ones(shape))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_points_are_floating(rule, dtype):
+    with pytest.raises(InputError, match=rf"floating-point numbers, got {dtype}: give x\.float"):
+        rule(torch.arange(40).reshape(20, 2).to(dtype))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("n", [0, 1])
+def test_there_are_two_points(rule, n):
+    with pytest.raises(InputError, match=f"x must hold at least two points.*got {n}"):
+        rule(torch.zeros(n, 2))
+
+
+@pytest.mark.parametrize(("rule", "name"), [(rank_variance, "rows"), (half_rank_variance, "rows"),
+                                            (median_variance, "samples")])  # fmt: skip
+@pytest.mark.parametrize("size", [1, 0, -1])
+def test_a_subset_has_two_points(rule, name, size):
+    with pytest.raises(InputError, match=f"{name} must be at least 2, .*got {size}"):
+        rule(normal(30, 2), **{name: size})
+
+
+def test_the_smallest_subset_is_a_pair():
+    x = normal(30, 2)
+    chosen = x[torch.randperm(30, generator=seeded(3))[:2]]
+    apart = float((chosen[0] - chosen[1]).square().sum())
+    assert median_variance(x, 2, seeded(3)) == pytest.approx(apart / 2, rel=1e-12)
+
+
+def test_half_of_too_few_points_is_said_to_be_that():
+    with pytest.raises(InputError, match=r"^half of the number of rows must lie.*2 rows.*got 1:"):
+        half_rank_variance(normal(2, 2))
+    copies = torch.tensor([[0.0]] * 9 + [[1.0]])
+    with pytest.raises(InputError, match=r"^half of the number of rows must .*1\.384.*got 5:"):
+        half_rank_variance(copies)

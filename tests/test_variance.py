@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
 from hilbound.bandwidth import half_rank_variance, rank_variance, silverman_variance
+from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.variance import METHODS, VarianceSchedule, choose, median_variance, parse_variance
 
@@ -237,3 +238,19 @@ def test_a_schedule_may_go_from_one_rule_to_another():
 def test_what_is_no_rule_is_told_which_there_are(specification):
     with pytest.raises(InputError, match="another of rank, median, silverman, half-rank"):
         parse_variance(specification, X)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("x", [torch.full((20, 2), math.nan), torch.zeros(20),
+                               torch.arange(40).reshape(20, 2)])  # fmt: skip
+def test_what_are_no_points_is_refused_by_every_rule(method, x):
+    with pytest.raises(InputError, match=r"^x must "):
+        choose(x, method)
+    with pytest.raises(InputError, match=r"^x must "):
+        parse_variance(method, x)
+
+
+def test_the_defaults_are_those_that_the_texts_name():
+    x = torch.randn(50, 2, generator=seeded(0))
+    assert choose(x) == choose(x, "rank")
+    assert RunConfig.model_fields["variance"].default == "median"
