@@ -1,5 +1,7 @@
 """Models that are told the class: the code reaches the network, samples are of their class."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -172,3 +174,129 @@ def test_other_decoders_and_unknown_classes_are_refused():
     model.remember(torch.zeros(4, DIM), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(InputError, match="no rows of class 1 were remembered"):
         model.sample(3, 1)
+    with pytest.raises(InputError, match="labels must lie between 0 and 2, got 3 to 3"):
+        model.sample(3, 3)
+    with pytest.raises(InputError, match="label must be a whole number, got 'cat'"):
+        model.sample(3, "cat")
+    with pytest.raises(InputError, match="n must be at least 1, got 0"):
+        model.sample(0, 0)
+    with pytest.raises(InputError, match="model must have an encoder and a decoder, got a Linear"):
+        ClassConditional(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [(0, "at least 1, got 0"), (-1, "at least 1, got -1"), (2.5, "a whole number, got 2.5")],
+)
+def test_classes_are_counted(classes, message):
+    with pytest.raises(InputError, match=f"classes must be {message}"):
+        ClassDecoder(nn.Linear(6, 4), 1, 2, 0.5, classes=classes)
+
+
+BAD_LABELS = [
+    ([0, 1, 2, 0, 1], r"got a list: give torch.tensor\(labels\)"),
+    (torch.zeros(5), r"labels must be whole numbers, got torch.float32.*labels.long\(\)"),
+    (torch.ones(5, dtype=torch.bool), "labels must be whole numbers, got torch.bool"),
+    (torch.zeros(5, 1, dtype=torch.int64), r"shape \(\) or \(B,\), got \(5, 1\)"),
+    (torch.tensor([0, 1, 2, 3, 0]), "between 0 and 2, got 0 to 3"),
+]
+WRONG_NUMBER = [torch.zeros(n, dtype=torch.int64) for n in (1, 3, 6)]
+
+
+@pytest.mark.parametrize("use", ["compare", "reconstruct", "remember"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_labels_that_are_none_are_refused(kind, use):
+    model, x = build(kind), torch.zeros(5, DIM)
+    call = {
+        "compare": lambda labels: model.compare(x, labels, 0.5, 3),
+        "reconstruct": lambda labels: model.reconstruct(x, labels, 2),
+        "remember": lambda labels: model.remember(x, labels),
+    }[use]
+    for labels, message in BAD_LABELS:
+        with pytest.raises(InputError, match=message):
+            call(labels)
+    for labels in WRONG_NUMBER:
+        with pytest.raises(InputError, match=f"labels .*(got|and) .?{len(labels)}"):
+            call(labels)
+
+
+def test_every_row_to_remember_has_a_label():
+    model = build("mixture")
+    with pytest.raises(InputError, match=r"\(N, d\) and \(N,\), N above 0; got \(5, 4\) and \(\)"):
+        model.remember(torch.zeros(5, DIM), torch.tensor(1))
+    with pytest.raises(InputError, match=r"N above 0; got \(0, 4\) and \(0,\)"):
+        model.remember(torch.zeros(0, DIM), torch.zeros(0, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int16])
+def test_labels_are_of_any_integer_dtype(dtype):
+    model, x = build("mixture"), torch.randn(5, DIM, generator=generator())
+    labels = torch.tensor([2, 0, 1, 1, 0])
+    expected, found = (
+        model.compare(x, given, 0.5, 3, generator(1)).q.means
+        for given in (labels, labels.to(dtype))
+    )
+    assert torch.equal(expected, found)
+    model.remember(x, labels.to(dtype))
+    assert torch.equal(
+        model.sample(3, torch.tensor(2, dtype=dtype), generator()), model.sample(3, 2, generator())
+    )
+
+
+def test_classes_told_within_others_end_before_them():
+    decoder = build("mixture").decoder
+    y, noise = torch.zeros(2, FEATURES), torch.zeros(3, 5)
+    with decoder.told(torch.tensor([0, 1])):
+        before = decoder(y, noise).means
+        with decoder.told(torch.tensor(2)):
+            within = decoder(y, noise).means
+        after = decoder(y, noise).means
+    assert torch.equal(before, after)
+    assert not torch.equal(before, within)
+
+
+LABELS = torch.tensor([0, 2, 2, 0, 2, 0, 0])
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_what_was_remembered_is_part_of_the_state(kind):
+    model, other = build(kind), build(kind)
+    model.remember(torch.randn(7, DIM, generator=generator()), LABELS)
+    drawn = {label: model.sample(4, label, generator(9)) for label in (0, 2)}
+    state = model.state_dict()
+    assert not [name for name in state if name.startswith("decoder.")], "nothing stands twice"
+    # Whatever the other has seen: more rows, other classes.
+    other.remember(torch.randn(20, DIM, generator=generator(1)), torch.arange(20) % CLASSES)
+    for target in (other, build(kind), copy.deepcopy(build(kind)), nn.Sequential(build(kind))[0]):
+        target.load_state_dict(state)
+        for label, expected in drawn.items():
+            assert torch.equal(target.sample(4, label, generator(9)), expected)
+        with pytest.raises(InputError, match="no rows of class 1 were remembered"):
+            target.sample(4, 1)
+
+
+def test_a_state_loads_within_a_larger_model():
+    model, larger = build("mixture"), nn.ModuleDict({"inner": build("mixture")})
+    model.remember(torch.randn(7, DIM, generator=generator()), LABELS)
+    larger.load_state_dict({f"inner.{name}": value for name, value in model.state_dict().items()})
+    assert torch.equal(larger["inner"].sample(4, 2, generator()), model.sample(4, 2, generator()))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_model_keeps_the_features_it_had(kind):
+    model = build(kind)
+    model.model.remember(torch.randn(3, DIM, generator=generator()))
+    before = model.model.training_features
+    model.remember(torch.randn(7, DIM, generator=generator(1)), LABELS)
+    assert model.model.training_features is before
+    model.sample(4, 2)
+    assert model.model.training_features is before
+    with pytest.raises(InputError):
+        model.sample(4, 1)
+    assert model.model.training_features is before
+
+
+def test_what_was_remembered_has_the_dtype_of_the_model():
+    model = build("mixture")
+    model.remember(torch.randn(7, DIM, generator=generator()), LABELS)
+    assert model.double().sample(4, 2).dtype == torch.float64

@@ -149,7 +149,8 @@ def test_lpips_passes_on_the_value_of_torchmetrics(monkeypatch, offline):
         ((255 * IMAGES).byte(), "uint8"),
         (2 * IMAGES, r"values in \[0, 1\]"),
         (IMAGES * math.nan, r"values in \[0, 1\]"),
-        (IMAGES[:0], "at least one"),
+        (IMAGES[:0], r"at least \d images of one pixel or more, got shape \(0, 1, 8, 8\)"),
+        (IMAGES[..., :0], r"at least \d images of one pixel or more, got shape \(3, 1, 8, 0\)"),
     ],
 )
 @pytest.mark.parametrize("metric", [true_fid, true_lpips])
@@ -185,3 +186,28 @@ def test_maps_without_a_direction():
     assert feature_map_distance([zero], [zero]).item() == 0
     assert feature_map_distance([zero], [one]).item() == pytest.approx(1)
     assert feature_map_distance([5 * one], [one]).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["real", "fake"])
+def test_one_image_has_no_covariance(name):
+    with pytest.raises(InputError, match=f"^{name} must hold at least 2 images.*got shape .1, 1"):
+        true_fid(**({"real": IMAGES, "fake": IMAGES} | {name: IMAGES[:1]}))
+
+
+MAP = torch.ones(2, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        ([], [], "one at least; got 0 and 0"),
+        ([MAP, MAP], [MAP], "one at least; got 2 and 1"),
+        ([MAP], [MAP[:1]], r"layer 0 of a has shape \(2, 3, 4, 4\), that of b \(1, 3, 4, 4\)"),
+        ([MAP, MAP], [MAP, MAP[:, :1]], r"layer 1 of a has .* that of b \(2, 1, 4, 4\)"),
+        ([MAP, MAP[:1]], [MAP, MAP[:1]], "the n being that of all layers"),
+        ([MAP[0]], [MAP[0]], r"both must be \(n, channels, height, width\)"),
+    ],
+)
+def test_maps_that_do_not_pair_up_are_refused(a, b, message):
+    with pytest.raises(InputError, match=message):
+        feature_map_distance(a, b)

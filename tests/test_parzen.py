@@ -58,7 +58,55 @@ def test_copies_and_wrong_shapes_are_refused():
     samples = points(5, 2, 10)
     with pytest.raises(InputError, match="nothing but samples"):
         parzen_log_likelihood(samples, samples, samples)
-    with pytest.raises(InputError, match=r"test must have shape \(n, d\).*got \(4, 3\)"):
+    with pytest.raises(InputError, match="test must have as many columns as samples, 2; got 3"):
         parzen_log_likelihood(samples, points(4, 3, 11), samples)
-    with pytest.raises(InputError, match="validation must have shape"):
-        parzen_log_likelihood(samples, samples, samples[:0])
+
+
+GOOD = {"samples": points(5, 2, 10), "test": points(6, 2, 11), "validation": points(7, 2, 12)}
+
+
+def with_a_hole(x, value):
+    x = x.clone()
+    x[3, 1] = value
+    return x
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda x: x[:0], r"must be floats with shape \(n, d\).*got torch.float64 with .*\(0, 2\)"),
+        (lambda x: x[:, :0], r"must be floats with shape \(n, d\)"),
+        (lambda x: x[0], r".*got torch.float64 with shape \(2,\)"),
+        (lambda x: x.long(), ".*got torch.int64"),
+        (lambda x: with_a_hole(x, math.nan), r"must be finite, but 1 of \d rows hold NaN"),
+        (lambda x: with_a_hole(x, math.inf), r"must be finite, but 1 of \d rows hold NaN"),
+    ],
+)
+def test_points_that_cannot_be_scored_are_named(name, damage, message):
+    bad = GOOD | {name: damage(GOOD[name])}
+    with pytest.raises(InputError, match=f"^{name} {message}"):
+        parzen_log_likelihood(**bad)
+    if name != "test":
+        del bad["test"]
+        with pytest.raises(InputError, match=f"^{name} {message}"):
+            fit_window(**bad)
+
+
+def test_validation_points_are_of_the_space_of_samples():
+    with pytest.raises(
+        InputError, match="validation must have as many columns as samples, 2; got 1"
+    ):
+        fit_window(GOOD["samples"], points(4, 1, 0))
+
+
+@pytest.mark.parametrize("rows", [0, -1, 2.5])
+def test_the_window_needs_a_number_of_rows(rows):
+    with pytest.raises(InputError, match=r"rows must be a whole number of 1 or more.*got"):
+        fit_window(GOOD["samples"], GOOD["validation"], rows)
+
+
+def test_only_the_first_rows_choose_the_window():
+    samples, validation = GOOD["samples"], GOOD["validation"]
+    assert fit_window(samples, validation, 3) == fit_window(samples, validation[:3])
+    assert fit_window(samples, validation, 3) != fit_window(samples, validation)

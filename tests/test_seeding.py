@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilbound.seeding import stream
+from hilbound.seeding import seeded_globally, stream
 
 
 def draw(*names):
@@ -59,4 +59,23 @@ def test_neither_the_global_generator_nor_other_streams_matter():
     for step in range(5):
         draw(0, "noise", step)
     assert draw(0, "noise", 5) == expected
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_lent_generator_gives_what_its_seed_does():
+    with seeded_globally(5):
+        drawn = torch.rand(4)
+    assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(5)))
+
+
+def fail_after_a_draw():
+    with seeded_globally(5):
+        torch.rand(4)
+        raise KeyError
+
+
+def test_a_lent_generator_is_put_back_even_after_an_error():
+    before = torch.get_rng_state()
+    with pytest.raises(KeyError):
+        fail_after_a_draw()
     assert torch.equal(torch.get_rng_state(), before)

@@ -33,6 +33,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorData
 from hilbound.datasets.base import Dataset
 from hilbound.errors import InputError
 from hilbound.quiet import one_thread, quiet_lightning
+from hilbound.seeding import seeded_globally
 
 if TYPE_CHECKING:
     from lightning import LightningModule
@@ -193,8 +194,7 @@ class ClassifierFeatures(nn.Module):
         """
         if not _has_classes(dataset) or dataset.train_labels is None:
             raise InputError(f"data set {dataset.name!r} has no labels of two or more classes")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded_globally(seed):
             classifier = cls(dataset)
             _train(classifier, dataset.train.float(), dataset.train_labels)
         if dataset.validation_labels is not None and len(dataset.validation) > 0:
@@ -310,7 +310,7 @@ def _read(path: Path, dataset: Dataset) -> ClassifierFeatures | None:
     if metadata.get("digest") != _digest(*tensors.values(), metadata.get("accuracy")):
         logger.warning("the classifier %s is damaged: training it anew", path)
         return None
-    with torch.random.fork_rng(devices=[]):  # initial weights, overwritten at once
+    with seeded_globally(0):  # initial weights, overwritten at once
         classifier = ClassifierFeatures(dataset)
     classifier.load_state_dict(tensors)
     classifier.accuracy = float(metadata["accuracy"]) if "accuracy" in metadata else None

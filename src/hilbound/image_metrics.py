@@ -103,14 +103,15 @@ def true_fid(real: Tensor, fake: Tensor) -> float:
     The estimate of few images is too large: compare those of equally many only.
 
     Args:
-        real: Images with shape ``(n, c, h, w)``, of one or three channels, values in ``[0, 1]``.
-        fake: Images with shape ``(m, c, h, w)``.
+        real: Images with shape ``(n, c, h, w)``, of one or three channels, values in ``[0, 1]``;
+            two at least, for they have a covariance.
+        fake: Images with shape ``(m, c, h, w)``, likewise.
 
     Raises:
-        InputError: If the images have other shapes or values.
+        InputError: If the images have other shapes or values, or are fewer than two.
         UnavailableError: If the package or the weights are missing; nothing is downloaded.
     """
-    real, fake = _coloured("real", real), _coloured("fake", fake)
+    real, fake = _coloured("real", real, least=2), _coloured("fake", fake, least=2)
     weights = INCEPTION.find()
     from torchmetrics.image.fid import (  # noqa: PLC0415 - slow to import, and rarely there
         FrechetInceptionDistance,
@@ -139,7 +140,7 @@ def true_lpips(a: Tensor, b: Tensor) -> float:
         InputError: If the images have other shapes or values.
         UnavailableError: If the package or the weights are missing; nothing is downloaded.
     """
-    a, b = _coloured("a", a), _coloured("b", b)
+    a, b = _coloured("a", a, least=1), _coloured("b", b, least=1)
     if a.shape != b.shape:
         raise InputError(f"b has shape {tuple(b.shape)}, but a has {tuple(a.shape)}: give pairs")
     ALEXNET.find()
@@ -162,12 +163,16 @@ def feature_map_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
     Args:
         a: Maps of the first images, of every layer with shape ``(n, channels, height, width)``.
-        b: Likewise of the second images.
+        b: Likewise of the second images, of the same shapes.
+
+    Raises:
+        InputError: If there are no maps, or those of a and b do not pair up.
 
     >>> one, other = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])
     >>> feature_map_distance([one.reshape(1, 2, 1, 1)], [other.reshape(1, 2, 1, 1)])
     tensor([0.4000])
     """
+    _require_pairs(a, b)
     layers = [
         (nn.functional.normalize(x) - nn.functional.normalize(y)).square().sum(1).mean((1, 2))
         for x, y in zip(a, b, strict=True)
@@ -175,16 +180,39 @@ def feature_map_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return torch.stack(layers).sum(0)
 
 
-def _coloured(name: str, images: Tensor) -> Tensor:
+def _require_pairs(a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
+    """Raise an InputError unless both hold maps of the same layers for equally many images."""
+    if not len(a) == len(b) > 0:
+        raise InputError(
+            f"a and b must hold the maps of the same layers, one at least; got {len(a)} and "
+            f"{len(b)}"
+        )
+    for layer, (x, y) in enumerate(zip(a, b, strict=True)):
+        if x.ndim != 4 or x.shape != y.shape or len(x) != len(a[0]):
+            raise InputError(
+                f"layer {layer} of a has shape {tuple(x.shape)}, that of b {tuple(y.shape)}: both "
+                "must be (n, channels, height, width), the n being that of all layers"
+            )
+
+
+def _coloured(name: str, images: Tensor, *, least: int) -> Tensor:
     """Return checked images in float32 with three channels."""
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
         raise InputError(
             f"{name} has shape {tuple(images.shape)} and dtype {images.dtype}: expected floats "
             "(n, c, h, w) with one or three channels"
         )
+    if len(images) < least or 0 in images.shape:
+        raise InputError(
+            f"{name} must hold at least {least} images of one pixel or more, got shape "
+            f"{tuple(images.shape)}"
+        )
     # Written so that NaN fails, too.
-    if not (len(images) and bool((images >= 0).all() & (images <= 1).all())):
-        raise InputError(f"{name} must hold images with values in [0, 1], of which at least one")
+    if not bool((images >= 0).all() & (images <= 1).all()):
+        raise InputError(
+            f"{name} must have values in [0, 1], got {float(images.min()):g} to "
+            f"{float(images.max()):g}: divide bytes by 255"
+        )
     return images.float().expand(-1, 3, -1, -1)
 
 

@@ -26,7 +26,7 @@ from hilbound.feature_model import MixtureDecoder
 from hilbound.mixture import GaussianMixture
 from hilbound.networks import ENCODERS, NETWORKS, ImageShape
 from hilbound.registry import Registry
-from hilbound.seeding import stream
+from hilbound.seeding import seeded_globally, stream
 
 __all__ = [
     "MODELS",
@@ -229,7 +229,5 @@ def build_model(config: RunConfig, data: DataShape, variance: float) -> DensityM
     16
     """
     build = MODELS[config.model]
-    # torch's initialisers know the global generator only; it is lent and put back.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(config.seed, "weights").initial_seed())
+    with seeded_globally(stream(config.seed, "weights").initial_seed()):
         return build(config, data, variance)

@@ -51,11 +51,20 @@ def fit_window(samples: Tensor, validation: Tensor, rows: int = 2000) -> float:
         rows: Of more validation points only the first so many are used.
 
     Raises:
-        InputError: If every validation point is a sample: the best window has no width.
+        InputError: If there are no points, they are not finite or do not fit together, ``rows`` is
+            no whole number above zero, or every validation point is a sample: the best window has
+            no width.
 
     >>> round(fit_window(torch.zeros(1, 2), torch.tensor([[1.0, 0.0], [0.0, 2.0]])), 6)
     1.25
     """
+    if not isinstance(rows, int) or rows < 1:
+        raise InputError(
+            f"rows must be a whole number of 1 or more, the number of validation points to use; "
+            f"got {rows!r}"
+        )
+    _require_points("samples", samples, samples)
+    _require_points("validation", validation, samples)
     distances = squared_distances(validation[:rows], samples).double()
     dim = samples.shape[-1]
     variance = float(distances.amin(1).mean()) / dim
@@ -81,7 +90,8 @@ def parzen_log_likelihood(samples: Tensor, test: Tensor, validation: Tensor) -> 
         validation: Further held-out points with shape ``(n, d)``.
 
     Raises:
-        InputError: If the shapes do not fit together, or every validation point is a sample.
+        InputError: If there are no points, they are not finite or do not fit together, or every
+            validation point is a sample.
 
     References:
         Quickly Generating Representative Samples from an RBM-Derived Process (Breuleux, Bengio and
@@ -92,14 +102,30 @@ def parzen_log_likelihood(samples: Tensor, test: Tensor, validation: Tensor) -> 
     >>> round(parzen_log_likelihood(torch.zeros(1, 1), x, x).log_likelihood, 4)
     -1.4189
     """
-    for name, points in (("test", test), ("validation", validation)):
-        if points.ndim != 2 or points.shape[1:] != samples.shape[1:] or len(points) == 0:
-            raise InputError(
-                f"{name} must have shape (n, d) with the d of samples, {tuple(samples.shape)}, and "
-                f"a row at least; got {tuple(points.shape)}"
-            )
+    _require_points("samples", samples, samples)
+    _require_points("test", test, samples)
     variance = fit_window(samples, validation)
     with torch.no_grad():
         values = GaussianMixture(samples, variance).log_prob(test).double()
     error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return Parzen(float(values.mean()), error, variance)
+
+
+def _require_points(name: str, points: Tensor, samples: Tensor) -> None:
+    """Raise an InputError unless points can be compared with samples, or are such samples."""
+    if points.ndim != 2 or 0 in points.shape or not points.is_floating_point():
+        raise InputError(
+            f"{name} must be floats with shape (n, d), a row and a column at least; got "
+            f"{points.dtype} with shape {tuple(points.shape)}"
+        )
+    if points.shape[1] != samples.shape[1]:
+        raise InputError(
+            f"{name} must have as many columns as samples, {samples.shape[1]}; got "
+            f"{points.shape[1]}: all are points of one space"
+        )
+    bad = int((~points.isfinite()).any(1).sum())
+    if bad:
+        raise InputError(
+            f"{name} must be finite, but {bad} of {len(points)} rows hold NaN or infinite values: "
+            "leave them out"
+        )

@@ -2,8 +2,13 @@
 
 A training step draws its noise from the stream ``(seed, "noise", step)``. So a run that was
 interrupted and resumed sees the same numbers as one that was not, and nothing has to be stored.
+
+Torch's initialisers take no generator, only the global one: :func:`seeded_globally` lends it out
+and puts it back.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 
 import torch
@@ -19,3 +24,22 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
     digest = blake2b(repr((seed, *names)).encode(), digest_size=8).digest()
     # Torch takes seeds below 2**63 on every device.
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+@contextmanager
+def seeded_globally(seed: int) -> Iterator[None]:
+    """Seed the CPU's global generator for a while, and leave it as it was.
+
+    For code that draws from nothing else, such as the initial weights of torch's layers.
+
+    >>> before = torch.get_rng_state()
+    >>> with seeded_globally(0):
+    ...     one = torch.nn.Linear(2, 1).weight
+    >>> with seeded_globally(0):
+    ...     other = torch.nn.Linear(2, 1).weight
+    >>> torch.equal(one, other), torch.equal(torch.get_rng_state(), before)
+    (True, True)
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -20,12 +20,12 @@ from hilbound.networks import MLP, ConvEncoder
 from hilbound.objective import Objective
 from hilbound.objectives import Likelihood, ScalarCost
 from hilbound.paired_objectives import ConditionalScalarCost, MeanSquaredError
-from hilbound.seeding import stream
+from hilbound.seeding import seeded_globally, stream
 from hilbound.variance import median_variance
 
 #: Those with several centres, and their objectives.
 MIXTURES: dict[str, type[Objective]] = {"mixture": ConditionalScalarCost, "by-row": ScalarCost}
-#: The autoencoder, trained for about as long as a mixture decoder takes.
+#: The autoencoder with :attr:`ClassSettings.longer` times as many steps.
 LONGER = "autoencoder-longer"
 
 
@@ -106,12 +106,10 @@ def trained(
     settings: ClassSettings, dataset: Dataset, kind: str, features: int, seed: int
 ) -> ClassConditional:
     """Return a trained model, weights and batches drawn from the seed."""
-    # torch's initialisers know the global generator only; it is lent and put back.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(seed, "weights").initial_seed())
+    with seeded_globally(stream(seed, "weights").initial_seed()):
         network, objective = build(settings, dataset, kind, features)
     model = ClassConditional(network)
-    # A mixture decoder decodes several images for every row: a step takes about so much longer.
+    # A mixture decoder makes several images of every row: more steps are a fairer amount of work.
     steps = settings.steps * (settings.longer if kind == LONGER else 1)
     train(model, objective, dataset, settings, steps=steps, seed=seed)
     model.remember(dataset.train, train_labels(dataset))
