@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 QUESTION = """
 How good are samples of a mixture density network that was trained with each objective? One network
 (a multilayer perceptron) for all, Adam with a learning rate that falls along a cosine; first the
-same number of steps for all, then the time that the nuclear norm takes for them, then, for some of
-them, longer. Beside them a variational autoencoder, and an *autoencoder* that is trained on the
-trace of the Gaussian operator and draws the features of a sample from those of training rows, with
-noise. The two with an encoder take batches of half as many rows, so at equal steps they have seen
-half the data.
+same number of steps for all, then the time of one core that the nuclear norm takes for them, then,
+for some of them, longer. Beside them a variational autoencoder, and an *autoencoder* that is
+trained on the trace of the Gaussian operator and draws the features of a sample from those of
+training rows, with noise. The two with an encoder take batches of half as many rows, so at equal
+steps they have seen half the data.
 
 How the settings were found: the variances of the nuclear norm, of the scalar cost and of the
 likelihood are near the best of a sweep on validation images of MNIST (`docs/results/mnist.md` of
