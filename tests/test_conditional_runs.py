@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from hilbound.experiments.base import Claim
 from hilbound.experiments.conditional_runs import (
     QUICK,
     ConditionalSettings,
@@ -15,6 +16,7 @@ from hilbound.experiments.conditional_runs import (
     frozen_cell,
     joint_cell,
     log_largest,
+    reasons_once,
     run_folder,
     seeds_with_encoder,
     train_conditional,
@@ -54,6 +56,7 @@ def test_the_limit_moves_with_the_encoder_only(work):
         for cell in (joint_cell(3, 0), frozen_cell(1, 0))
     )
     assert len(set(frozen)) == 1
+    assert curves(run_of(work, frozen_cell(1, 0)).read_bounds(), 0.0)["train_moved"] < 1e-12
     assert len(set(joint)) > 1
     assert joint[-1] == frozen[0]
 
@@ -80,6 +83,12 @@ def test_bounds_at_the_end_are_between_nothing_and_the_limit(work):
         assert -math.log(SETTINGS.bound_rows) < found[f"{split}_log_limit"] < 0
 
 
+def test_the_bound_of_one_split_is_that_of_both(work):
+    run = run_of(work, joint_cell(3, 0))
+    both, one = bounds_at_end(run, SETTINGS), bounds_at_end(run, SETTINGS, ["test"])
+    assert one == {name: value for name, value in both.items() if name.startswith("test")}
+
+
 def test_the_largest_limit_is_the_norm_of_one_gaussian():
     one = GaussianMixture(torch.zeros(1, 5, dtype=torch.float64), 0.7)
     assert math.isclose(log_largest(0.7, 5), float(one.log_norm()), rel_tol=1e-12)
@@ -97,6 +106,16 @@ def test_curves_find_the_highest_cost_wherever_it_is():
     assert found["train_step"] == [0, 5]
     assert found["validation_cost"] == [-8.5, -1.0]
     assert found["train_limit"] == [-1.0, -1.25]
+    assert (found["train_moved"], found["validation_moved"]) == (0.25, 0.375)
+
+
+def test_curves_tell_how_far_a_limit_moved_before_it_was_rounded():
+    limits = (-1784.15972, -1784.15968, -1784.15971)
+    bounds = [{"step": i, "split": "train", "log_value": -1790.0, "log_limit": limit}
+              for i, limit in enumerate(limits)]  # fmt: skip
+    found = curves(bounds, -1784.0)
+    assert len(set(found["train_limit"])) == 1
+    assert found["train_moved"] == pytest.approx(4e-5, rel=1e-6)
 
 
 def test_seeds_wait_for_their_encoder():
@@ -112,3 +131,8 @@ def test_seeds_wait_for_their_encoder():
 def test_cells_have_names_of_their_own():
     cells = [joint_cell(3, 0), frozen_cell(3, 0), frozen_cell(3, 0, change="longer")]
     assert len({cell.name for cell in cells}) == 3
+
+
+def test_a_reason_is_written_out_once():
+    claims = [Claim(str(i), "", False, reason) for i, reason in enumerate(["", "x", "", "y", "x"])]
+    assert [c.reason for c in reasons_once(claims)] == ["", "x", "", "y", "As above."]

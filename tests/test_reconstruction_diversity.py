@@ -63,6 +63,14 @@ def test_what_could_not_be_measured_does_not_hold():
     assert not any(c.holds for c in claims)
 
 
+def test_a_reason_that_two_share_is_given_once():
+    sharper, as_diverse = EXPERIMENT.claims(SETTINGS, rows_with(sure=0.31))[4:]
+    assert "Likely reasons are a short training" in sharper.reason
+    assert as_diverse.reason == "As above."
+    *_, alone = EXPERIMENT.claims(SETTINGS, rows_with())
+    assert "Likely reasons are a short training" in alone.reason
+
+
 @pytest.mark.parametrize("change", [{"nearest": 8.5}, {"sure": 0.31}])
 def test_averages_are_to_be_beaten_by_both_measures(change):
     claim = EXPERIMENT.claims(SETTINGS, rows_with(**change))[4]

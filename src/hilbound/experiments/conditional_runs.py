@@ -16,6 +16,7 @@ limit, and only they can close the gap.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from hilbound.autoencoders import EncoderMixtureDecoder
 from hilbound.bounds import Bound
-from hilbound.experiments.base import Cell, Row, Settings, train
+from hilbound.experiments.base import Cell, Claim, Row, Settings, train
 from hilbound.objectives import create_objective
 from hilbound.planning import load_run_dataset
 from hilbound.runs import Run
@@ -144,6 +145,22 @@ def deviation(values: Sequence[float]) -> float:
     return stdev(values) if len(values) > 1 else 0.0
 
 
+def reasons_once(claims: Sequence[Claim]) -> list[Claim]:
+    """Return claims of which a reason that several share is written out with the first only.
+
+    >>> both = [Claim("a", "", False, "Because."), Claim("b", "", False, "Because.")]
+    >>> [claim.reason for claim in reasons_once(both)]
+    ['Because.', 'As above.']
+    """
+    given: set[str] = set()
+    found = []
+    for claim in claims:
+        again = bool(claim.reason) and claim.reason in given
+        found.append(replace(claim, reason="As above.") if again else claim)
+        given.add(claim.reason)
+    return found
+
+
 # ------------------------------------------------------------------ both sides of the bound
 
 
@@ -178,7 +195,8 @@ def curves(bounds: Sequence[Mapping[str, Any]], largest: float) -> Row:
 
     Returns:
         ``tracked``, the number of rows; ``excess``, the largest log cost minus log limit in nats;
-        and for both splits lists of steps, log costs and log limits.
+        for both splits lists of steps, log costs and log limits, rounded for the page; and
+        ``SPLIT_moved``, the range of the log limits before they were rounded.
 
     >>> row = {"step": 0.0, "split": "train", "log_value": -3.0, "log_limit": -2.5}
     >>> curves([row], -2.0)["excess"], curves([row], -2.0)["train_limit"]
@@ -192,11 +210,16 @@ def curves(bounds: Sequence[Mapping[str, Any]], largest: float) -> Row:
         own = [row for row in bounds if row["split"] == split]
         found[f"{split}_step"] = [int(row["step"]) for row in own]
         found[f"{split}_cost"] = [round(row["log_value"] - largest, 4) for row in own]
-        found[f"{split}_limit"] = [round(row["log_limit"] - largest, 4) for row in own]
+        limits = [row["log_limit"] for row in own]
+        found[f"{split}_limit"] = [round(limit - largest, 4) for limit in limits]
+        # From what is rounded a drift of half a digit would pass for none.
+        found[f"{split}_moved"] = max(limits, default=0.0) - min(limits, default=0.0)
     return found
 
 
-def bounds_at_end(run: Run, settings: ConditionalSettings) -> Row:
+def bounds_at_end(
+    run: Run, settings: ConditionalSettings, splits: Sequence[str] = ("train", "test")
+) -> Row:
     """Return the exact bound of a trained model, on training rows and on held-out ones.
 
     One bound is that of one draw of the K noise vectors and of the features' noise; the mean over
@@ -205,11 +228,13 @@ def bounds_at_end(run: Run, settings: ConditionalSettings) -> Row:
     Args:
         run: The run.
         settings: How many rows, and how many draws.
+        splits: On which rows: ``"train"``, ``"test"``.
     """
     model, dataset = conditional_model(run), load_run_dataset(run)
     largest = log_largest(component_variance(run), dataset.dim)
     found: Row = {}
-    for split, rows in (("train", dataset.train), ("test", dataset.test)):
+    for split in splits:
+        rows = dataset.train if split == "train" else dataset.test
         several = list(_bounds(model, rows[: settings.bound_rows], run, split, settings))
         found[f"{split}_tightness"] = mean(float(b.tightness) for b in several)
         found[f"{split}_gap"] = mean(float(b.gap) for b in several)
