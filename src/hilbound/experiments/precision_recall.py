@@ -52,7 +52,7 @@ class MapSettings(Settings):
     map_rows: int = 20_000
     weights: tuple[float, ...] = (0.2, 0.35, 0.5)
     powers: tuple[float, ...] = (1.0, 0.85, 0.7)
-    variances: tuple[float, ...] = (0.3, 1.0, 3.0)
+    variances: tuple[float, ...] = (1.0, 3.0)
     batches: tuple[int, ...] = (256, 1024)
     batch_size: int = 512
     steps: int = 300
