@@ -71,8 +71,8 @@ class GenerationSettings(Settings):
     noise_dim: int = 16
     batch_size: int = 512
     steps: int = 300
-    longer: float = 4.0
-    longer_methods: tuple[str, ...] = ("debiased", "likelihood", "vae", "autoencoder")
+    longer: float = 6.0
+    longer_methods: tuple[str, ...] = ("likelihood", "vae", "autoencoder")
     samples: int = 10_000
 
 

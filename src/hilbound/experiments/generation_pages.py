@@ -181,8 +181,10 @@ def own_methods(settings: "GenerationSettings", kind: str) -> list[str]:
 def _ahead_of_baselines(
     settings: "GenerationSettings", rows: Sequence[Row], data: str, kind: str
 ) -> Claim:
-    """Compare methods that were trained as long as the baselines."""
-    groups = {m: best_rows(rows, data, m, "longer") for m in settings.longer_methods}
+    """Compare methods with the baselines, all trained as long as the longest of the kind."""
+    own = own_methods(settings, kind)
+    budget = "longer" if set(own) <= set(settings.longer_methods) else "time"
+    groups = {m: best_rows(rows, data, m, budget) for m in (*own, *BASELINES)}
 
     def verdicts(method: str) -> dict[str, bool | None]:
         found = {}
@@ -193,8 +195,7 @@ def _ahead_of_baselines(
             found[name] = together([beyond(own, other) for other in others])
         return found
 
-    candidates = [m for m in own_methods(settings, kind) if m in groups]
-    best = max(candidates, key=lambda m: list(verdicts(m).values()).count(True))
+    best = max(own, key=lambda m: list(verdicts(m).values()).count(True))
     found = verdicts(best)
     ahead = ", ".join(METRICS[n].title.lower() for n, v in found.items() if v) or "nothing"
     note = " (features drawn from those of training rows)" if kind == AUTOENCODER else ""
