@@ -8,6 +8,7 @@ import torch
 from hilbound import GaussianMixture
 from hilbound.bounds import marginal_bound
 from hilbound.experiments.high_dimensional_bound import EXPERIMENT, QUICK, Source, against_oracle
+from hilbound.experiments.high_dimensional_pages import most
 from hilbound.experiments.high_dimensional_sums import (
     Limit,
     direct_log_inner,
@@ -241,3 +242,12 @@ def test_the_page_says_how_much_of_the_data_there_was():
     assert "JPEG" not in notes(9000)
     digits = EXPERIMENT.notes(SETTINGS, [a_row()])
     assert digits.endswith("- digits: 1,000 training rows.")
+
+
+def test_of_several_bounds_with_the_most_centres_the_certified_one_counts():
+    bounds = [
+        {"centers": 8, "gap": 1.0},
+        {"centers": 8, "gap": 2.0, "error": 1e-6},
+        {"centers": 9, "gap": 3.0, "error": 1e-6, "real": True},
+    ]
+    assert most({"bounds": bounds})["gap"] == 2.0

@@ -343,9 +343,10 @@ def experiment(
 
     folder = default_folder(name, quick=quick) if output is None else output
     try:
-        result = run_experiment(
-            name, folder, quick=quick, seeds=seeds, workers=workers, quiet=quiet
-        )
+        with _notices(quiet=quiet):
+            result = run_experiment(
+                name, folder, quick=quick, seeds=seeds, workers=workers, quiet=quiet
+            )
     except KeyboardInterrupt:
         _fail("interrupted", "what was measured is kept: the same command goes on", 1)
     if not quiet:

@@ -32,7 +32,7 @@ from hilbound.experiments.base import (
     spread,
     train,
 )
-from hilbound.experiments.high_dimensional_pages import gap_picture, sample_picture, tables
+from hilbound.experiments.high_dimensional_pages import gap_picture, most, sample_picture, tables
 from hilbound.experiments.high_dimensional_sums import (
     Limit,
     direct_log_inner,
@@ -281,22 +281,17 @@ def _sizes(row: Row, centers: int) -> list[Row]:
     return [b for b in row["bounds"] if b["centers"] == centers and not b.get("real")]
 
 
-def _most(row: Row) -> Row:
-    """Return the model's bound with the most centres."""
-    return max((b for b in row["bounds"] if not b.get("real")), key=lambda b: b["centers"])
-
-
 def _tractable(rows: Sequence[Row]) -> Claim:
     complete = [row for row in rows if row["all_centers"]]
     parts = [
-        f"d = {row['dim']:,}: log limit {_most(row)['log_limit']:,.3f} and gap "
-        f"{_most(row)['gap']:.6f} nats from {row['rows']:,} rows and {_most(row)['centers']:,} "
-        f"centres in {_most(row)['took']:.0f} s of one "
+        f"d = {row['dim']:,}: log limit {most(row)['log_limit']:,.3f} and gap "
+        f"{most(row)['gap']:.6f} nats from {row['rows']:,} rows and {most(row)['centers']:,} "
+        f"centres in {most(row)['took']:.0f} s of one "
         f"core, where the limit itself is 10^{row['oracle']['exponent']:,.0f} and a quotient of "
         f"float64 densities {'exists' if row['oracle']['quotient'] else 'does not exist'}"
         for row in complete
     ]
-    holds = all(math.isfinite(_most(row)["gap"]) and _most(row)["gap"] >= 0 for row in complete)
+    holds = all(math.isfinite(most(row)["gap"]) and most(row)["gap"] >= 0 for row in complete)
     return Claim("The bound of all rows can be computed, at 12,288 coordinates as at 784",
                  "; ".join(parts), holds)  # fmt: skip
 
@@ -315,7 +310,7 @@ def _exact(rows: Sequence[Row]) -> Claim:
 
 def _negligible(rows: Sequence[Row]) -> Claim:
     shares = [
-        (_most(row)["error"], row["errors"]["of_center"] / math.sqrt(_most(row)["centers"]))
+        (most(row)["error"], row["errors"]["of_center"] / math.sqrt(most(row)["centers"]))
         for row in rows
     ]
     return Claim(
@@ -334,7 +329,7 @@ def _unbiased(settings: HighSettings, rows: Sequence[Row]) -> Claim:
         own = select(rows, data=source.data)
         plain, rest = (
             statistics.mean(
-                statistics.mean(b[name] for b in _sizes(row, few)) - _most(row)[name] for row in own
+                statistics.mean(b[name] for b in _sizes(row, few)) - most(row)[name] for row in own
             )
             for name in ("gap", "unbiased_gap")
         )
@@ -342,7 +337,7 @@ def _unbiased(settings: HighSettings, rows: Sequence[Row]) -> Claim:
         bar = math.sqrt(statistics.mean(variances) / len(own))
         verdicts.append(abs(rest) <= max(0.25 * abs(plain), 2 * bar))
         pooled = statistics.mean(
-            pooled_gap(_sizes(row, few)) - _most(row)["unbiased_gap"] for row in own
+            pooled_gap(_sizes(row, few)) - most(row)["unbiased_gap"] for row in own
         )
         parts.append(f"{source.title}: {plain:+.4f} nats as it is, {rest:+.4f} ± {bar:.4f} without")
         logs.append(f"{source.title} {pooled:+.4f} ± {bar:.4f}")

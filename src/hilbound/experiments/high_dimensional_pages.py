@@ -27,9 +27,8 @@ def _bounds(settings: "HighSettings", rows: Sequence[Row]) -> Table:
     lines = []
     for source in settings.sources:
         for row in select(rows, data=source.data):
-            own = [b for b in row["bounds"] if not b.get("real")]
             kinds = [("real half", b) for b in row["bounds"] if b.get("real")]
-            kinds += [("model", max(own, key=lambda b: b["centers"]))]
+            kinds += [("model", most(row))]
             lines += [_bound_line(source, row, kind, b) for kind, b in kinds]
     return Table(
         ("data", "d", "seed", "centres are", "rows", "centres", "log value", "log limit", "gap",
@@ -39,6 +38,12 @@ def _bounds(settings: "HighSettings", rows: Sequence[Row]) -> Table:
         "standard errors say how far it moves with other centres, or other rows. Centres that are "
         "the other half of the data are what a perfect model can reach with as many",
     )  # fmt: skip
+
+
+def most(row: Row) -> Row:
+    """Return the model's bound with the most centres: of several, the one with a certificate."""
+    own = (b for b in row["bounds"] if not b.get("real"))
+    return max(own, key=lambda b: (b["centers"], "error" in b))
 
 
 def _bound_line(source: "Source", row: Row, kind: str, b: Row) -> tuple[str, ...]:
