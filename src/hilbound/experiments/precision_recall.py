@@ -20,6 +20,7 @@ from hilbound.experiments.base import (
     Row,
     Settings,
     beyond,
+    mean_of,
     select,
     spread,
     together,
@@ -162,8 +163,14 @@ should be the default?
         figure, ax = canvas(6.4, 4.6)
         lines = [("debiased", v) for v in settings.variances]
         lines += [("schatten", v) for v in settings.variances]
-        for i, (objective, variance) in enumerate(lines):
-            _draw(ax, _line(rows, objective, variance, settings.batch_size), i)
+        for objective, variance in lines:
+            color = look(settings.variances.index(variance))[0]
+            _draw(ax, _line(rows, objective, variance, settings.batch_size), color)
+        for batch in settings.batches:
+            for row in select(rows, part="map", batch=batch):
+                marker = "o" if row["objective"] == "debiased" else "s"
+                ax.plot(row["recall"], row["precision"], marker, color=look(0)[0], fillstyle="none")
+                _name(ax, row, f"batch {batch}")
         floor = select(rows, part="floor")[0]
         ax.scatter([floor["recall"]], [floor["precision"]], color="black", marker="+", s=90,
                    label="training rows")  # fmt: skip
@@ -176,7 +183,7 @@ should be the default?
             f"Precision against recall on {settings.map_data}, batch {settings.batch_size}, "
             f"{settings.steps} steps, one seed. Along a solid line the weight λ of the debiased "
             "norm changes, along a dashed one the power of the Schatten overlap (1 is the nuclear "
-            "norm). "
+            "norm); hollow marks have another batch. "
             "Variances are multiples of the median heuristic.",
         )  # fmt: skip
 
@@ -210,16 +217,23 @@ def _line(rows: Sequence[Row], objective: str, variance: float, batch: int) -> l
     return sorted(own, key=lambda row: row["number"])
 
 
-def _draw(ax: "Axes", line: Sequence[Row], i: int) -> None:
+def _draw(ax: "Axes", line: Sequence[Row], color: str) -> None:
     objective, variance = line[0]["objective"], line[0]["variance"]
     x, y = ([row[name] for row in line] for name in ("recall", "precision"))
-    dashes = "-" if objective == "debiased" else "--"
-    ax.plot(x, y, dashes, marker="o" if objective == "debiased" else "s", markersize=4,
-            color=look(i % 3)[0], label=f"{objective}, {variance:g}·median")  # fmt: skip
+    dashes, marker = ("-", "o") if objective == "debiased" else ("--", "s")
+    ax.plot(x, y, dashes, marker=marker, markersize=4, color=color,
+            label=f"{objective}, {variance:g}·median")  # fmt: skip
     sign = "λ" if objective == "debiased" else "r"
     for row in (line[0], line[-1]):
-        ax.annotate(f"{sign}={row['number']:g}", (row["recall"], row["precision"]), fontsize=7,
-                    xytext=(3, 3), textcoords="offset points")  # fmt: skip
+        _name(ax, row, f"{sign}={row['number']:g}")
+
+
+def _name(ax: "Axes", row: Row, text: str) -> None:
+    # Above the mark of one objective and below that of the other, where they meet.
+    up = 4 if row["objective"] == "debiased" else -9
+    side = -1 if text.startswith("batch") else 1
+    ax.annotate(text, (row["recall"], row["precision"]), fontsize=7, xytext=(4 * side, up),
+                ha="left" if side > 0 else "right", textcoords="offset points")  # fmt: skip
 
 
 def _ends(settings: MapSettings, rows: Sequence[Row], objective: str) -> tuple[Row, Row]:
@@ -256,7 +270,25 @@ def _both_at_once(rows: Sequence[Row]) -> Claim:
         f"{best['recall']:.3f}, coverage {best['coverage']:.3f}, Fréchet distance "
         f"{best['frechet_distance']:.1f}",
         min(best["recall"], best["precision"]) > 0.9,
+        _what_batches_do(rows),
     )
+
+
+def _what_batches_do(rows: Sequence[Row]) -> str:
+    """Return how recall and precision move with the batch, the likely reason of both."""
+    found = []
+    for objective in ("debiased", "schatten"):
+        number = 0.5 if objective == "debiased" else 1.0
+        own = select(rows, part="map", objective=objective, number=number, variance=1.0)
+        own = sorted(own, key=lambda row: row["batch"])
+        if len(own) > 1:
+            first, last = own[0], own[-1]
+            gains = (f"{name} {last[name] - first[name]:+.3f}" for name in ("recall", "precision"))
+            found.append(
+                f"{objective} {number:g}, from batch {first['batch']} to {last['batch']}: "
+                + ", ".join(gains)
+            )
+    return f"A likely reason is the batch. Tested: {'; '.join(found)}." if found else ""
 
 
 def _wins(settings: MapSettings, rows: Sequence[Row], candidate: str) -> Claim:
@@ -275,6 +307,21 @@ def _wins(settings: MapSettings, rows: Sequence[Row], candidate: str) -> Claim:
         "data set and in every seed, so that it should be the default",
         text,
         together(verdicts),
+        _where_it_loses(rows, gains),
+    )
+
+
+def _where_it_loses(rows: Sequence[Row], gains: Mapping[str, float]) -> str:
+    """Return what the nuclear norm's recall is where it is beaten, and where it is not."""
+    recall = {data: mean_of(rows, "recall", data=data, candidate="nuclear") for data in gains}
+    sides = [
+        ", ".join(f"{data} {recall[data]:.3f}" for data, gain in gains.items() if (gain > 0) == won)
+        for won in (False, True)
+    ]
+    return (
+        "A likely reason is that there is no bias to undo where the nuclear norm's recall is high "
+        f"already. Its recall where it is not beaten: {sides[0] or 'nowhere'}; where it is: "
+        f"{sides[1] or 'nowhere'}."
     )
 
 
