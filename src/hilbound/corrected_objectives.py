@@ -117,14 +117,21 @@ class DebiasedNuclearNorm(Objective):
         data, copy = _halves(p)
         if self.calibrate and self.training:
             if int(self.calls) % _CALIBRATE_EVERY == 0:
-                self._move(F.fidelity(data, copy).mean(), F.fidelity(first, second).mean())
+                self._move(data, copy, first, second)
             self.calls += 1
         return F.debiased_fidelity(
             data, copy if self.reference else None, first, second, float(self.weight)
         )
 
     @torch.no_grad()
-    def _move(self, data: Tensor, model: Tensor) -> None:
+    def _move(
+        self,
+        p: GaussianMixture,
+        p_copy: GaussianMixture,
+        q: GaussianMixture,
+        q_copy: GaussianMixture,
+    ) -> None:
+        data, model = F.fidelity(p, p_copy).mean(), F.fidelity(q, q_copy).mean()
         # Where nothing overlaps, there is nothing to compare.
         if float(data) > 0:
             moved = self.weight + _CALIBRATION_RATE * (model / data - 1).to(self.weight)

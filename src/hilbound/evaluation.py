@@ -96,6 +96,20 @@ RECONSTRUCTION: Mapping[str, MetricInfo] = {
 }
 
 
+def measure_features(test: Tensor, fake: Tensor, space: FeatureSpace) -> dict[str, float]:
+    """Return those metrics that look at features alone; arguments as in :func:`measure`."""
+    real_features, fake_features = space.transform(test), space.transform(fake)
+    prdc = metrics.precision_recall_density_coverage(real_features, fake_features)
+    return {
+        "precision": prdc.precision,
+        "recall": prdc.recall,
+        "density": prdc.density,
+        "coverage": prdc.coverage,
+        "frechet_distance": metrics.frechet_distance(real_features, fake_features),
+        "vendi_score": metrics.vendi_score(fake_features),
+    }
+
+
 def measure(
     test: Tensor, fake: Tensor, space: FeatureSpace, classes: int | None, seed: int = 0
 ) -> dict[str, float]:
@@ -108,18 +122,10 @@ def measure(
         classes: Number of classes, or ``None`` without labels.
         seed: Seed of the random directions.
     """
-    real_features, fake_features = space.transform(test), space.transform(fake)
-    prdc = metrics.precision_recall_density_coverage(real_features, fake_features)
     variance = median_variance(test, generator=stream(seed, "metric-median"))
     p, q = GaussianMixture(test, variance / 2), GaussianMixture(fake, variance / 2)
     few_p, few_q = (GaussianMixture(x[:_FIDELITY_ROWS], variance / 2) for x in (test, fake))
-    values = {
-        "precision": prdc.precision,
-        "recall": prdc.recall,
-        "density": prdc.density,
-        "coverage": prdc.coverage,
-        "frechet_distance": metrics.frechet_distance(real_features, fake_features),
-        "vendi_score": metrics.vendi_score(fake_features),
+    values = measure_features(test, fake, space) | {
         "sliced_wasserstein": metrics.sliced_wasserstein(
             test, fake, generator=stream(seed, "directions")
         ),

@@ -71,7 +71,7 @@ class Run:
             for name in _OWN:
                 _remove(path / name)
             (path / "checkpoints").mkdir()
-            _write(path / "config.yaml", config.to_yaml())
+            write_whole(path / "config.yaml", config.to_yaml())
         except OSError as error:
             raise InputError(f"output {str(path)!r} cannot be written: {error.strerror}") from None
         return cls(path, config)
@@ -118,11 +118,11 @@ class Run:
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write ``run.json`` or ``metrics.json`` in one piece."""
-        _write(self.path / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_whole(self.path / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def write_text(self, name: str, content: str) -> Path:
         """Write a text file in one piece and return its path."""
-        return _write(self.path / name, content)
+        return write_whole(self.path / name, content)
 
     def describe(self, dataset: Dataset, schedule: VarianceSchedule, component: float) -> None:
         """Write ``run.json`` at the start: versions, data and the resolved variance."""
@@ -270,7 +270,8 @@ def fingerprint(dataset: Dataset) -> str:
     return hashlib.blake2b(rows, digest_size=8).hexdigest()
 
 
-def _write(target: Path, content: str) -> Path:
+def write_whole(target: Path, content: str) -> Path:
+    """Write the whole file or nothing: what was there before is not lost halfway."""
     beside = target.with_name(target.name + ".partial")
     beside.write_text(content, encoding="utf-8")
     beside.replace(target)

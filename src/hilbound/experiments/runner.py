@@ -26,6 +26,7 @@ from hilbound.experiments.base import Cell, Claim, Experiment, Row, Settings
 from hilbound.experiments.pages import write_page
 from hilbound.machine import processor, versions
 from hilbound.quiet import one_thread
+from hilbound.runs import write_whole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -358,12 +359,7 @@ def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the whole file or nothing: what was there before is not lost halfway."""
-    temporary = path.with_suffix(".writing")
-    temporary.write_text(
-        json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    temporary.replace(path)
+    write_whole(path, json.dumps(_finite(content), indent=1, allow_nan=False) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hilbound import datasets, metrics
+from hilbound import datasets
 from hilbound.datasets import Dataset
+from hilbound.evaluation import measure_features
 from hilbound.experiments.base import Row
 from hilbound.features import FeatureSpace, fit_features
 from hilbound.gram import squared_distances
@@ -53,17 +54,8 @@ def sample_quality(
     """
     test = dataset.test if held_out is None else held_out
     n = min(len(test), len(samples))
-    real, fake = space.transform(test[:n]), space.transform(samples[:n])
-    found = metrics.precision_recall_density_coverage(real, fake)
-    return {
-        "coverage": found.coverage,
-        "recall": found.recall,
-        "precision": found.precision,
-        "density": found.density,
-        "frechet_distance": metrics.frechet_distance(real, fake),
-        "vendi_score": metrics.vendi_score(fake),
-        "novelty": novelty(dataset.train, test, samples),
-    }
+    found = measure_features(test[:n], samples[:n], space)
+    return found | {"novelty": novelty(dataset.train, test, samples)}
 
 
 def parzen_row(dataset: Dataset, samples: Tensor) -> Row:

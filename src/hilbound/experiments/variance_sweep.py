@@ -16,6 +16,7 @@ from torch import Tensor
 from hilbound import bandwidth, datasets, diagnostics, metrics, variance
 from hilbound.datasets import Dataset
 from hilbound.datasets.toys import TOYS
+from hilbound.evaluation import measure_features
 from hilbound.experiments import variance_pictures, variance_rules
 from hilbound.experiments.base import Cell, Claim, Experiment, Picture, Row, Settings, train
 from hilbound.features import fit_features
@@ -231,15 +232,9 @@ def quality(dataset: Dataset, samples: Tensor, seed: int) -> Row:
     }
     if dataset.name in TOYS:
         return row
-    space = fit_features(dataset)
-    real, fake = space.transform(test), space.transform(samples)
-    prdc = metrics.precision_recall_density_coverage(real, fake)
-    return row | {
-        "precision": prdc.precision,
-        "recall": prdc.recall,
-        "coverage": prdc.coverage,
-        "frechet_distance": metrics.frechet_distance(real, fake),
-    }
+    found = measure_features(test, samples, fit_features(dataset))
+    kept = ("precision", "recall", "coverage", "frechet_distance")
+    return row | {name: found[name] for name in kept}
 
 
 def cross_rank(x: Tensor, samples: Tensor, kernel: float) -> float:
