@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from hilbound.bounds import conditional_bound
-from hilbound.conditional import blocks
 from hilbound.datasets import load
-from hilbound.machine import processor, versions
+from hilbound.engine.blocks import blocks
+from hilbound.engine.seeding import stream
 from hilbound.mixture import GaussianMixture
-from hilbound.seeding import stream
+from hilbound.training.machine import processor, versions
 
 RESULT = Path(__file__).resolve().parent / "results" / "conditional_bound.json"
 
@@ -59,9 +59,13 @@ class Case:
         forget_the_highest_memory()
         before, began = memory("VmRSS"), time.perf_counter()
         bound = conditional_bound(
-            self.x, self.features, self.points, self.decode,
-            variance_p=self.variance, variance_y=self.variance_y,
-        )  # fmt: skip
+            self.x,
+            self.features,
+            self.points,
+            self.decode,
+            variance_p=self.variance,
+            variance_y=self.variance_y,
+        )
         return {
             "seconds": time.perf_counter() - began,
             "mib_above_inputs": memory("VmHWM") - before,
@@ -94,9 +98,7 @@ class Case:
         ]
         cross = torch.stack([part.logsumexp(-1) for part in parts]).logsumexp(0)
         means = q.means.double()
-        model = torch.stack(
-            [(-torch.cdist(m, m).square() / (4 * v)).exp().mean() for m in means]
-        )  # fmt: skip
+        model = torch.stack([(-torch.cdist(m, m).square() / (4 * v)).exp().mean() for m in means])
         m, constant = math.log(len(points)), -0.5 * d * math.log(4 * math.pi * v)
         log_pq = cross.logsumexp(0) - m - math.log(self.centers)
         return (
@@ -163,10 +165,15 @@ def main() -> None:
         results.append(measure(given, centers))
         print(json.dumps(results[-1], indent=2), flush=True)
     content = {
-        "data": "mnist", "rows": given.rows, "variance": given.variance,
-        "variance_y": given.variance_y, "processor": processor(),
-        "threads": torch.get_num_threads(), "versions": versions(), "results": results,
-    }  # fmt: skip
+        "data": "mnist",
+        "rows": given.rows,
+        "variance": given.variance,
+        "variance_y": given.variance_y,
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "results": results,
+    }
     given.output.parent.mkdir(exist_ok=True)
     given.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from hilbound.machine import processor, versions
+from hilbound.training.machine import processor, versions
 
 RESULT = Path(__file__).resolve().parent / "results" / "import_time.json"
 USE_EVERYTHING = (
@@ -49,8 +49,12 @@ def main() -> None:
         print(f"{name:36s} {median:6.2f} s")
     beyond = medians["import hilbound, every name used"] - medians["import torch"]
     print(f"{'hilbound beyond torch':36s} {beyond:6.2f} s")
-    content = {"processor": processor(), "versions": versions(), "seconds": medians,
-               "beyond_torch": beyond}  # fmt: skip
+    content = {
+        "processor": processor(),
+        "versions": versions(),
+        "seconds": medians,
+        "beyond_torch": beyond,
+    }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -27,13 +27,13 @@ from torch import Tensor
 
 from hilbound import functional as F
 from hilbound.datasets import load
-from hilbound.factored import _points, fidelity_plan
-from hilbound.low_rank import _factorise
-from hilbound.machine import processor, versions
+from hilbound.engine.spectrum.eigen import eigen_slope
+from hilbound.engine.spectrum.low_rank import _factorise
+from hilbound.engine.spectrum.norms import nuclear_norm
+from hilbound.engine.spectrum.polynomial import polynomial_slope, quintics
+from hilbound.functional import _points, fidelity_plan
 from hilbound.mixture import GaussianMixture
-from hilbound.polar import eigen_slope
-from hilbound.polynomial import polynomial_slope, quintics
-from hilbound.spectrum import nuclear_norm
+from hilbound.training.machine import processor, versions
 
 RESULT = Path(__file__).resolve().parent / "results" / "nuclear_norm.json"
 EPS = torch.finfo(torch.float32).eps
@@ -47,8 +47,10 @@ class Results:
 
     def __init__(self, repeats: int) -> None:
         self.head = {
-            "processor": processor(), "threads": torch.get_num_threads(), "versions": versions(),
-        }  # fmt: skip
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+        }
         if torch.cuda.is_available():
             self.head["device"] = torch.cuda.get_device_name()
         self.repeats = repeats
@@ -164,10 +166,11 @@ def plane(
         value, certificate, gradient = factored_step(n, variance, tol)
         row[f"tolerance {tol}"] = {
             "plan": str(fidelity_plan(p, q, tol)),
-            "error": float(abs(value - exact.detach())), "certificate": float(certificate),
+            "error": float(abs(value - exact.detach())),
+            "certificate": float(certificate),
             "error of the gradient": float((gradient - leaf.grad).norm() / leaf.grad.norm()),
             "svd / factors": row["milliseconds"]["svd"] / row["milliseconds"][f"tolerance {tol}"],
-        }  # fmt: skip
+        }
     return row
 
 
@@ -192,12 +195,17 @@ def alone(n: int, variance: float, tol: float) -> None:
     with torch.no_grad():
         factor = _factorise(_points(p, q), tol, 4096)
     print(
-        json.dumps({
-            "seconds": seconds, "peak, MB": peak / 1024, "start, MB": before / 1024,
-            "value": float(value), "certificate": float(certificate),
-            "rank": len(factor.x) if factor else None,
-        })
-    )  # fmt: skip
+        json.dumps(
+            {
+                "seconds": seconds,
+                "peak, MB": peak / 1024,
+                "start, MB": before / 1024,
+                "value": float(value),
+                "certificate": float(certificate),
+                "rank": len(factor.x) if factor else None,
+            }
+        )
+    )
 
 
 def on_gpu(results: Results, n: int) -> dict[str, Any]:

@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from hilbound import functional as F
-from hilbound import gram
 from hilbound.bounds import marginal_bound
-from hilbound.inverse_form import inverse_form
-from hilbound.machine import processor, versions
+from hilbound.engine import gram
+from hilbound.engine.inverse import inverse_form
 from hilbound.mixture import GaussianMixture
+from hilbound.training.machine import processor, versions
 
 RESULT = Path(__file__).resolve().parent / "results" / "pair_sums.json"
 OTHERS = ("geomloss", "pykeops")
@@ -66,7 +66,7 @@ def points(n: int, d: int) -> tuple[Tensor, Tensor, float]:
     """Return n points, as many centres near them, and half their median squared distance."""
     generator = torch.Generator().manual_seed(0)
     if d == 784 and os.environ.get("HILBOUND_DATA"):
-        from hilbound.datasets import load  # noqa: PLC0415 - only where there are data
+        from hilbound.datasets import load
 
         dataset = load("mnist")
         x = torch.cat([dataset.train, dataset.validation])[:n].flatten(1).float()
@@ -117,7 +117,7 @@ def others(x: Tensor, y: Tensor, variance: float, backends: tuple[str, ...]) -> 
     """Return the kernel losses of geomloss; each also sums over the pairs of x with itself."""
     if any(importlib.util.find_spec(name) is None for name in OTHERS):
         return {}
-    from geomloss import SamplesLoss  # noqa: PLC0415 - an option
+    from geomloss import SamplesLoss
 
     return {
         f"geomloss, {backend}": with_gradient(
@@ -132,7 +132,7 @@ def keops(x: Tensor, y: Tensor, variance: float) -> Timed:
     """Return the scalar cost as sums of pykeops."""
     if importlib.util.find_spec("pykeops") is None:
         return {}
-    from pykeops.torch import LazyTensor  # noqa: PLC0415 - an option
+    from pykeops.torch import LazyTensor
 
     def log_sum(a: Tensor, b: Tensor) -> Tensor:
         squares = ((LazyTensor(a[:, None]) - LazyTensor(b[None])) ** 2).sum(-1)
@@ -258,10 +258,14 @@ def full_bound(rounds: int) -> Row:
         statistics.median(seconds["bound"]),
     )
     return {
-        "points": len(x), "centres": len(y), "coordinates": x.shape[1], "variance": variance,
-        "seconds": {"products": floor, "bound": ours}, "ratio to products": ours / floor,
+        "points": len(x),
+        "centres": len(y),
+        "coordinates": x.shape[1],
+        "variance": variance,
+        "seconds": {"products": floor, "bound": ours},
+        "ratio to products": ours / floor,
         "tightness": float(found[0].tightness),
-    }  # fmt: skip
+    }
 
 
 def torch_form(g: Tensor, k: Tensor) -> Tensor:
@@ -344,10 +348,11 @@ def main() -> None:
         if name in content and not given.again:
             continue
         circumstances = {
-            "processor": processor(), "threads": torch.get_num_threads(),
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
             "versions": versions() | installed(),
             "data": "MNIST" if os.environ.get("HILBOUND_DATA") else "noise",
-        }  # fmt: skip
+        }
         content[name] = PARTS[name](given.rounds) | circumstances
         print(name, json.dumps(content[name], indent=2))
         RESULT.parent.mkdir(exist_ok=True)

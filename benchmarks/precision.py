@@ -22,7 +22,7 @@ from torch import Tensor
 from hilbound import GaussianMixture, median_variance
 from hilbound import functional as F
 from hilbound.bounds import marginal_bound
-from hilbound.machine import processor, versions
+from hilbound.training.machine import processor, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "precision.json"
@@ -109,8 +109,9 @@ def singular_values(matrix: Matrix) -> list[mp.mpf]:
 def exact(squared: dict[str, Matrix], dim: int, variance: float) -> dict[str, mp.mpf]:
     """Return every cost from the formulas, where all components have half of the variance."""
     v = mp.mpf(variance)
-    pp, pq, qq = (np.vectorize(mp.exp, otypes=[object])(-squared[s] / (2 * v))
-                  for s in ("pp", "pq", "qq"))  # fmt: skip
+    pp, pq, qq = (
+        np.vectorize(mp.exp, otypes=[object])(-squared[s] / (2 * v)) for s in ("pp", "pq", "qq")
+    )
     constant = -dim * mp.log(2 * mp.pi * v) / 2
     norm = lambda matrix: sum(singular_values(matrix))  # noqa: E731 - a name for the formula
     log_pp, log_pq, log_qq = (mp.log(k.mean()) for k in (pp, pq, qq))
@@ -217,10 +218,15 @@ def page(rows: list[dict[str, Any]], machine: str, libraries: dict[str, str]) ->
             lines += [f"## {dtype}, offset {offset:,}", ""]
             lines += table(rows, "cost", by_dim(dtype=dtype, offset=offset))
     lines += ["## By the variance", ""]
-    lines += table(rows, "cost", {
-        f"{dtype}, {factor} × median": {"dtype": dtype, "factor": factor}
-        for dtype in ("float32", "float64") for factor in FACTORS
-    })  # fmt: skip
+    lines += table(
+        rows,
+        "cost",
+        {
+            f"{dtype}, {factor} × median": {"dtype": dtype, "factor": factor}
+            for dtype in ("float32", "float64")
+            for factor in FACTORS
+        },
+    )
     lines.append(f"{machine}; " + ", ".join(f"{k} {v}" for k, v in libraries.items()) + ".")
     return "\n".join(lines) + "\n"
 
@@ -231,8 +237,13 @@ def main() -> None:
     with mp.workdps(DIGITS):
         rows = list(measurements())
     libraries = {**versions(), "mpmath": mp.__version__}
-    content = {"processor": processor(), "versions": libraries, "digits": DIGITS,
-               "threads": torch.get_num_threads(), "measurements": rows}  # fmt: skip
+    content = {
+        "processor": processor(),
+        "versions": libraries,
+        "digits": DIGITS,
+        "threads": torch.get_num_threads(),
+        "measurements": rows,
+    }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(content) + "\n", encoding="utf-8")
     PAGE.write_text(page(rows, processor(), libraries), encoding="utf-8")

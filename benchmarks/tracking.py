@@ -21,9 +21,9 @@ import lightning as L
 import torch
 
 import hilbound
-from hilbound import tracking
 from hilbound.config import RunConfig
-from hilbound.machine import processor, versions
+from hilbound.training import tracking
+from hilbound.training.machine import processor, versions
 
 RESULT = Path(__file__).resolve().parent / "results" / "tracking.json"
 CASES: dict[str, dict[str, Any]] = {
@@ -55,11 +55,13 @@ class Watched(tracking.ConditionalTracker):
         usual = tracking.default_interval(one, step, steps)
         long = one * (2 + (steps - 1) // usual)
         type(self).last = {
-            "interval": interval, "interval_of_2000_steps": usual,
-            "seconds_of_a_measurement": one, "seconds_of_a_step": step,
+            "interval": interval,
+            "interval_of_2000_steps": usual,
+            "seconds_of_a_measurement": one,
+            "seconds_of_a_step": step,
             "share_of_this_run": self.seconds / total,
             "share_of_2000_steps": long / (long + steps * step),
-        }  # fmt: skip
+        }
 
 
 def main() -> None:
@@ -72,15 +74,23 @@ def main() -> None:
     for title, options in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             hilbound.fit(
-                Path(folder) / "run", quiet=True, steps=steps, model="encoder-mixture-decoder",
-                validate_every=steps, tensorboard=False, **options,
-            )  # fmt: skip
+                Path(folder) / "run",
+                quiet=True,
+                steps=steps,
+                model="encoder-mixture-decoder",
+                validate_every=steps,
+                tensorboard=False,
+                **options,
+            )
         results[title] = Watched.last
         print(title, {name: round(value, 4) for name, value in Watched.last.items()})
     content = {
-        "processor": processor(), "threads": torch.get_num_threads(), "versions": versions(),
-        "steps": steps, "results": results,
-    }  # fmt: skip
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+        "steps": steps,
+        "results": results,
+    }
     RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from hilbound.config import RunConfig
-from hilbound.machine import processor, versions
+from hilbound.engine.seeding import stream
+from hilbound.engine.spectrum.norms import nuclear_norm
 from hilbound.mixture import GaussianMixture
-from hilbound.planning import Plan, plan
-from hilbound.seeding import stream
-from hilbound.spectrum import nuclear_norm
+from hilbound.training.machine import processor, versions
+from hilbound.training.plan import TrainingPlan, plan_training
 
 RESULT = Path(__file__).resolve().parent / "results" / "training_step.json"
 
@@ -45,7 +45,9 @@ class Clock:
         return {name: statistics.median(values) for name, values in self.seconds.items()}
 
 
-def step(prepared: Plan, optimiser: torch.optim.Optimizer, number: int, clock: Clock) -> None:
+def step(
+    prepared: TrainingPlan, optimiser: torch.optim.Optimizer, number: int, clock: Clock
+) -> None:
     """One step of the nuclear norm, cut into its parts.
 
     The cut is made by detaching: the gradient of a part is computed by itself and handed on.
@@ -82,7 +84,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
-    prepared = plan(RunConfig.create(data=given.data, batch_size=given.batch_size))
+    prepared = plan_training(RunConfig.create(data=given.data, batch_size=given.batch_size))
     optimiser = torch.optim.Adam(prepared.model.parameters(), 1e-3)
     warm_up = Clock()
     for number in range(3):
@@ -96,11 +98,15 @@ def main() -> None:
         print(f"{name:32s} {1000 * seconds:8.2f} ms {100 * seconds / total:6.1f} %")
     print(f"{'together':32s} {1000 * total:8.2f} ms")
     content = {
-        "data": given.data, "batch_size": given.batch_size, "steps": given.steps,
-        "processor": processor(), "threads": torch.get_num_threads(), "versions": versions(),
+        "data": given.data,
+        "batch_size": given.batch_size,
+        "steps": given.steps,
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
         "milliseconds": {name: 1000 * seconds for name, seconds in medians.items()},
         "shares": {name: seconds / total for name, seconds in medians.items()},
-    }  # fmt: skip
+    }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from hilbound import GaussianMixture
 from hilbound import functional as F
-from hilbound.drawing import MODEL
 from hilbound.objectives import DebiasedNuclearNorm, Objective, create_objective
+from hilbound.reports.drawing import MODEL
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "images" / "gradient-fields.png"
 VARIANCE = 0.5  # of the kernel between a point and a centre
@@ -84,8 +84,9 @@ def draw_panel(ax: Axes, name: str) -> None:
     for which, color in ((strong, "#1f2933"), (~strong, "#aab3bd")):
         at, way = coarse[which].T.numpy(), (descent / size.unsqueeze(-1))[which].T.numpy()
         ax.quiver(*at, *way, color=color, pivot="mid", scale=22, width=0.006)
-    ax.plot(*fine[loss.argmin()].numpy(), "*", color="#ffd400", markersize=20,
-            markeredgecolor="black")  # fmt: skip
+    ax.plot(
+        *fine[loss.argmin()].numpy(), "*", color="#ffd400", markersize=20, markeredgecolor="black"
+    )
     ax.plot(*DATA.T.numpy(), "o", color="black", markersize=6)
     ax.plot(*FIXED.T.numpy(), "X", color=MODEL, markersize=8, markeredgecolor="white")
     if name == "debiased":
@@ -103,13 +104,36 @@ def draw() -> Figure:
         draw_panel(ax, name)
     marks = [
         Line2D([], [], marker="o", color="black", linestyle="", label="data point"),
-        Line2D([], [], marker="X", color=MODEL, markeredgecolor="white", markersize=9,
-               linestyle="", label="centre that stays"),
-        Line2D([], [], marker="*", color="#ffd400", markeredgecolor="black", markersize=14,
-               linestyle="", label="best place for the sixth centre"),
-        Line2D([], [], marker=r"$\rightarrow$", color="#1f2933", markersize=12, linestyle="",
-               label="where it is pushed (pale: under 2 % of the strongest push)"),
-    ]  # fmt: skip
+        Line2D(
+            [],
+            [],
+            marker="X",
+            color=MODEL,
+            markeredgecolor="white",
+            markersize=9,
+            linestyle="",
+            label="centre that stays",
+        ),
+        Line2D(
+            [],
+            [],
+            marker="*",
+            color="#ffd400",
+            markeredgecolor="black",
+            markersize=14,
+            linestyle="",
+            label="best place for the sixth centre",
+        ),
+        Line2D(
+            [],
+            [],
+            marker=r"$\rightarrow$",
+            color="#1f2933",
+            markersize=12,
+            linestyle="",
+            label="where it is pushed (pale: under 2 % of the strongest push)",
+        ),
+    ]
     figure.legend(handles=marks, loc="outside lower center", ncols=2, frameon=False, fontsize=10)
     return figure
 

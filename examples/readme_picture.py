@@ -11,15 +11,18 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from hilbound import plots
-from hilbound.demo import run_demo
-from hilbound.planning import load_dataset
-from hilbound.runs import Run
-from hilbound.seeding import stream
+from hilbound.cli.demo import run_demo
+from hilbound.engine.seeding import stream
+from hilbound.reports import plots
+from hilbound.training.plan import load_dataset
+from hilbound.training.runs import Run
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "images" / "readme.png"
-OBJECTIVES = {"nuclear": "nuclear norm", "scalar": "normalised inner product",
-              "likelihood": "likelihood"}  # fmt: skip
+OBJECTIVES = {
+    "nuclear": "nuclear norm",
+    "scalar": "normalised inner product",
+    "likelihood": "likelihood",
+}
 
 
 def draw(folder: Path) -> Figure:

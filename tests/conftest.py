@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from hilbound import conditional
+from hilbound import bounds
 
 # The same examples on every machine and every run; no deadline, because machines differ in speed.
 settings.register_profile("hilbound", derandomize=True, deadline=None, max_examples=50)
@@ -20,7 +20,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 @pytest.fixture
 def cut(monkeypatch):
     """Blocks as small as saves work, so that small problems are cut like large ones."""
-    monkeypatch.setattr(conditional, "_BLOCK_WORK", 0)
+    monkeypatch.setattr(bounds, "_BLOCK_WORK", 0)
 
 
 @pytest.fixture

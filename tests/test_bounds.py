@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import oracles
 from hilbound import functional as F
 from hilbound.bounds import Bound, marginal_bound
 from hilbound.mixture import GaussianMixture
-from oracles import as_dense, as_dtype, random_mixture
+from support import oracles
+from support.oracles import as_dense, as_dtype, random_mixture
 
 
 def test_gap_and_tightness():

@@ -7,67 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.distance import cdist
-from scipy.special import log_softmax, logsumexp
 
-import oracles
-from hilbound import conditional
+from hilbound import bounds
 from hilbound import functional as F
 from hilbound.bounds import Bound, conditional_bound
+from hilbound.engine import blocks
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from strategies import normal
+from support import oracles
+from support.conditional import case, check, log_weights, oracle
+from support.strategies import normal
 
 TABLE = json.loads((Path(__file__).parent / "data" / "reference.json").read_text())["conditional"]
 
 
 # ------------------------------------------------------------------ the oracle
-
-
-def log_weights(features, points, variance_y):
-    return log_softmax(-cdist(points, features, "sqeuclidean") / (2 * variance_y), axis=1)
-
-
-def log_kernel(x, y, variance):
-    return -0.5 * (
-        cdist(x, y, "sqeuclidean") / variance + x.shape[1] * np.log(2 * np.pi * variance)
-    )
-
-
-def oracle(x, features, points, q, *, variance_p, variance_y):
-    """The logarithms of cost and limit with all pairs, for a q with one variance."""
-    x, features, points, means = (
-        a.detach().double().numpy() for a in (x, features, points, q.means)
-    )
-    v = float(q.component_variance.detach())
-    log_w, log_b = log_weights(features, points, variance_y), q.log_weights.detach().numpy()
-    n, (m, k, d) = len(x), means.shape
-    cross = log_kernel(x, means.reshape(-1, d), variance_p + v).reshape(n, m, k).swapaxes(0, 1)
-    apart = ((means[:, :, None] - means[:, None]) ** 2).sum(-1)
-    log_pq = logsumexp(log_w[:, :, None] + log_b[:, None] + cross, axis=(1, 2))
-    log_qq = logsumexp(log_b[:, :, None] + log_b[:, None] - apart / (4 * v), axis=(1, 2))
-    own = log_kernel(x, x, 2 * variance_p)
-    log_pp = logsumexp(log_w[:, :, None] + log_w[:, None] + own, axis=(1, 2))
-    log_qq -= 0.5 * d * np.log(4 * np.pi * v)
-    pq, qq, pp = (logsumexp(a) - math.log(m) for a in (log_pq, log_qq, log_pp))
-    return 2 * pq - qq, pp
-
-
-def case(seed, n=9, m=7, k=3, d=2, f=1, *, noise=0.1, variance=0.5):
-    """Data around a curve over their features, feature points with noise, and a model of some."""
-    features, x = normal(seed, n, f), normal(seed + 1, n, d)
-    x = x + 2 * features.sum(-1, keepdim=True)
-    draw = torch.Generator().manual_seed(seed)
-    points = features[torch.randint(n, (m,), generator=draw)] + noise**0.5 * normal(seed + 2, m, f)
-    means = 2 * points.sum(-1)[:, None, None] + normal(seed + 3, m, k, d)
-    weights = 0.1 + torch.rand(m, k, generator=draw, dtype=torch.float64)
-    q = GaussianMixture(means, variance, weights, validate_args=False)
-    return x, features, points, q
-
-
-def check(bound, expected, tolerance=1e-10):
-    assert float(bound.log_value) == pytest.approx(expected[0], abs=tolerance, rel=tolerance)
-    assert float(bound.log_limit) == pytest.approx(expected[1], abs=tolerance, rel=tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
@@ -111,7 +65,7 @@ SHAPES = [(), (3, 1), (1, 2), (3, 2), (7, 1, 1), (7, 3, 1), (7, 1, 2), (7, 3, 2)
 @pytest.mark.parametrize("tile", [1, 50, 2**21])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_variance_of_the_model(monkeypatch, shape, tile):
-    monkeypatch.setattr(conditional, "_TILE_NUMBERS", tile)
+    monkeypatch.setattr(blocks, "_TILE_NUMBERS", tile)
     x, features, points, q = case(0)
     q = GaussianMixture(
         q.means, 0.3 + normal(5, 42)[: math.prod(shape)].view(shape).abs(), q.weights
@@ -214,9 +168,9 @@ def test_precisions_may_differ():
 @pytest.mark.parametrize("whole", [True, False])
 def test_gradients(monkeypatch, whole):
     if not whole:
-        monkeypatch.setattr(conditional, "_BLOCK_WORK", 0)
-        monkeypatch.setattr(conditional, "_BLOCK_NUMBERS", 5)
-        monkeypatch.setattr(conditional, "_TILE_NUMBERS", 8)
+        monkeypatch.setattr(bounds, "_BLOCK_WORK", 0)
+        monkeypatch.setattr(blocks, "_BLOCK_NUMBERS", 5)
+        monkeypatch.setattr(blocks, "_TILE_NUMBERS", 8)
     x, features, points, q = case(0, n=4, m=3, k=2)
     variance = torch.full((3, 2, 1), 0.5, dtype=torch.float64)
     leaves = [a.clone().requires_grad_() for a in (x, features, points, q.means, variance)]
@@ -297,9 +251,13 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 def test_wrong_input(message):
     right = {
-        "x": X, "features": Y, "feature_points": POINTS, "q_at_points": Q,
-        "variance_p": 0.5, "variance_y": 0.1,
-    }  # fmt: skip
+        "x": X,
+        "features": Y,
+        "feature_points": POINTS,
+        "q_at_points": Q,
+        "variance_p": 0.5,
+        "variance_y": 0.1,
+    }
     conditional_bound(**right)
     with pytest.raises(InputError, match=message):
         conditional_bound(**(right | WRONG[message]))

@@ -202,8 +202,10 @@ def test_an_option_that_is_no_number_is_refused_by_its_name(bad):
 def test_every_wrong_option_is_named():
     lines = refusal(data="moons", steps=0, objective_options={"power": "x", "drop": None})
     assert [line.split(":")[0] for line in lines.splitlines()] == [
-        "objective_options.power", "objective_options.drop", "steps",
-    ]  # fmt: skip
+        "objective_options.power",
+        "objective_options.drop",
+        "steps",
+    ]
     assert "objective_options: " in refusal(data="moons", objective_options="power=0.7")
     assert "objective_options: " in refusal(data="moons", objective_options=0.7)
 
@@ -226,26 +228,50 @@ def test_a_yaml_file_holds_the_options_as_a_mapping(tmp_path):
 
 MODELS = {
     "mixture-density-network": {
-        "objective": "nuclear", "batch_size": 1024, "centers": None, "variance_y": None,
-        "variance": "median", "learn_variance": False, "learning_rate": 5e-3, "beta1": 0.5,
+        "objective": "nuclear",
+        "batch_size": 1024,
+        "centers": None,
+        "variance_y": None,
+        "variance": "median",
+        "learn_variance": False,
+        "learning_rate": 5e-3,
+        "beta1": 0.5,
         "beta2": 0.9,
     },
     "encoder-mixture-decoder": {
-        "objective": "conditional", "batch_size": 128, "centers": 10, "variance_y": 0.01,
-        "variance": "0.3*median", "learn_variance": False, "learning_rate": 1e-3, "beta1": 0.9,
+        "objective": "conditional",
+        "batch_size": 128,
+        "centers": 10,
+        "variance_y": 0.01,
+        "variance": "0.3*median",
+        "learn_variance": False,
+        "learning_rate": 1e-3,
+        "beta1": 0.9,
         "beta2": 0.999,
     },
     "autoencoder": {
-        "objective": "trace", "batch_size": 128, "centers": None, "variance_y": None,
-        "variance": "median", "learn_variance": False, "learning_rate": 1e-3, "beta1": 0.9,
+        "objective": "trace",
+        "batch_size": 128,
+        "centers": None,
+        "variance_y": None,
+        "variance": "median",
+        "learn_variance": False,
+        "learning_rate": 1e-3,
+        "beta1": 0.9,
         "beta2": 0.999,
     },
     "vae": {
-        "objective": "likelihood", "batch_size": 128, "centers": None, "variance_y": None,
-        "variance": "median/dim", "learn_variance": True, "learning_rate": 1e-3, "beta1": 0.9,
+        "objective": "likelihood",
+        "batch_size": 128,
+        "centers": None,
+        "variance_y": None,
+        "variance": "median/dim",
+        "learn_variance": True,
+        "learning_rate": 1e-3,
+        "beta1": 0.9,
         "beta2": 0.999,
     },
-}  # fmt: skip
+}
 ENCODERS = sorted(MODEL_DEFAULTS)
 
 
@@ -298,12 +324,15 @@ def test_an_explicit_none_is_the_default(model):
             (model, option, ["encoder-mixture-decoder", "mixture-density-network"])
             for model in ("autoencoder", "vae")
             for option in (
-                {"noise_dim": 3}, {"centers": 7}, {"eval_centers": 7}, {"learn_weights": True},
+                {"noise_dim": 3},
+                {"centers": 7},
+                {"eval_centers": 7},
+                {"learn_weights": True},
             )
         ),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_an_option_that_means_nothing_is_refused_with_the_models_it_belongs_to(
     model, options, others
 ):

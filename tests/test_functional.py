@@ -7,13 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import oracles
 from hilbound import functional as F
-from hilbound import gram
+from hilbound.engine import gram
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from oracles import as_dense, as_dtype, random_mixture
-from strategies import DIMS, KINDS, SEEDS, SIZES, mixtures, normal, union, variance_of
+from support import oracles
+from support.oracles import as_dense, as_dtype, random_mixture
+from support.strategies import DIMS, KINDS, SEEDS, SIZES, mixtures, normal, union, variance_of
 
 
 def tightness(p, q):

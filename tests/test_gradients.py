@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-import oracles
 from hilbound import functional as F
-from hilbound import gram
+from hilbound.engine import gram
 from hilbound.mixture import GaussianMixture
-from oracles import as_dense, random_mixture
-from strategies import KINDS, normal, variance_of
+from support import oracles
+from support.oracles import as_dense, random_mixture
+from support.strategies import KINDS, normal, variance_of
 
 
 def shifted(m, shift):

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import oracles
-from hilbound import gram
+from hilbound.engine import gram
 from hilbound.mixture import GaussianMixture
-from oracles import as_dense, random_mixture
+from support import oracles
+from support.oracles import as_dense, random_mixture
 
 DTYPES = [torch.float32, torch.float64]
 # A number, one for each component, one for each coordinate, one for each of both.

@@ -9,9 +9,9 @@ import scipy.stats
 import torch
 from hypothesis import given
 
-from full_mixtures import random_full
 from hilbound import FullGaussianMixture, GaussianMixture, InputError
-from oracles import random_mixture
+from support.full_mixtures import random_full
+from support.oracles import random_mixture
 
 
 def covariance_of(q):

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import oracles
 from hilbound import functional as F
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
@@ -28,8 +27,9 @@ from hilbound.objectives import (
     VectorCost,
     create_objective,
 )
-from oracles import as_dense, as_dtype, random_mixture
-from strategies import mixtures
+from support import oracles
+from support.oracles import as_dense, as_dtype, random_mixture
+from support.strategies import mixtures
 
 NAMES = sorted(OBJECTIVES)
 # One takes a mixture for every input: test_paired_objectives.
@@ -199,9 +199,12 @@ def test_the_debiased_loss_is_that_of_halves(n, m, weight):
     x, x_copy, y, y_copy = (
         as_dense(a.select(part))
         for a, part in (
-            (p, slice(0, h)), (p, slice(h, 2 * h)), (q, slice(0, k)), (q, slice(k, 2 * k))
+            (p, slice(0, h)),
+            (p, slice(h, 2 * h)),
+            (q, slice(0, k)),
+            (q, slice(k, 2 * k)),
         )
-    )  # fmt: skip
+    )
     fidelity = oracles.fidelity
     model = weight * fidelity(y, y_copy) - 0.5 * (fidelity(x, y) + fidelity(x, y_copy))
     assert float(DebiasedNuclearNorm(weight)(p, q)) == pytest.approx(model, rel=1e-9)

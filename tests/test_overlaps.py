@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-import oracles
 from hilbound import functional as F
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from oracles import as_dense, as_dtype, random_mixture
-from strategies import DIMS, SEEDS, SIZES, mixtures, normal, reweighted
+from support import oracles
+from support.oracles import as_dense, as_dtype, random_mixture
+from support.strategies import DIMS, SEEDS, SIZES, mixtures, normal, reweighted
 
 POWERS = st.floats(0.05, 1.0)
 

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import oracles
 from hilbound import functional as F
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from hilbound.paired_objectives import ConditionalScalarCost, MeanSquaredError, Trace
-from oracles import as_dense, as_dtype, random_mixture
-from strategies import DIMS, SEEDS, mixtures, normal, reweighted
+from hilbound.objectives import ConditionalScalarCost, MeanSquaredError, Trace
+from support import oracles
+from support.oracles import as_dense, as_dtype, random_mixture
+from support.strategies import DIMS, SEEDS, mixtures, normal, reweighted
 
 
 def stacked(ms):
@@ -27,10 +27,12 @@ def stacked(ms):
 def conditions(seed, count, data, centers, dim, spread=1.0):
     """Mixtures of the data and of the model for ``count`` conditions."""
     return tuple(
-        [random_mixture(seed + 97 * i + j, n, dim, variance=(n, 1), spread=spread)
-         for i in range(count)]
+        [
+            random_mixture(seed + 97 * i + j, n, dim, variance=(n, 1), spread=spread)
+            for i in range(count)
+        ]
         for j, n in enumerate((data, centers))
-    )  # fmt: skip
+    )
 
 
 # ------------------------------------------------------------------ a mixture for every input

@@ -9,10 +9,9 @@ import torch
 
 from hilbound import functional as F
 from hilbound.bounds import marginal_bound
-from hilbound.mixture import GaussianMixture
-from hilbound.precise import precise_log_inner
-from oracles import as_dtype
-from strategies import normal
+from hilbound.mixture import GaussianMixture, precise_log_inner
+from support.oracles import as_dtype
+from support.strategies import normal
 
 N, D = 40, 784
 

@@ -10,10 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from hilbound.bandwidth import half_rank_variance, rank_variance, silverman_variance
 from hilbound.config import RunConfig
 from hilbound.errors import InputError
-from hilbound.variance import METHODS, VarianceSchedule, choose, median_variance, parse_variance
+from hilbound.variance import (
+    METHODS,
+    VarianceSchedule,
+    choose,
+    half_rank_variance,
+    median_variance,
+    parse_variance,
+    rank_variance,
+    silverman_variance,
+)
 
 X = torch.tensor([[0.0], [1.0], [3.0]])  # its median variance is 2
 
@@ -241,8 +249,9 @@ def test_what_is_no_rule_is_told_which_there_are(specification):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("x", [torch.full((20, 2), math.nan), torch.zeros(20),
-                               torch.arange(40).reshape(20, 2)])  # fmt: skip
+@pytest.mark.parametrize(
+    "x", [torch.full((20, 2), math.nan), torch.zeros(20), torch.arange(40).reshape(20, 2)]
+)
 def test_what_are_no_points_is_refused_by_every_rule(method, x):
     with pytest.raises(InputError, match=r"^x must "):
         choose(x, method)

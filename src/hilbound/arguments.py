@@ -43,7 +43,7 @@ def _expands_to(tensor: Tensor, shape: torch.Size) -> bool:
 
 
 def as_component_variance(variance: float | Tensor, means: Tensor) -> Tensor:
-    """Bring a variance to shape ``(*, K or 1, d or 1)``, which :mod:`hilbound.gram` reads.
+    """Bring a variance to shape ``(*, K or 1, d or 1)``, which :mod:`hilbound.engine.gram` reads.
 
     Raises:
         InputError: If it does not broadcast to the means' shape.

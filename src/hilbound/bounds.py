@@ -5,14 +5,203 @@ themselves are outside float64 in high dimension.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from hilbound.conditional import Decoder, inner_products
+from hilbound.engine import gram
+from hilbound.engine.blocks import blocks, rows_of_a_tile
 from hilbound.errors import InputError
-from hilbound.mixture import GaussianMixture
-from hilbound.precise import precise_log_inner
+from hilbound.mixture import GaussianMixture, precise_log_inner
+
+# What a block takes beside its sums, in products: a small problem is one block.
+_BLOCK_WORK = 2**25
+
+# Data rows in a tile of their Gram matrix: small enough to skip most of the lower triangle.
+_GRAM_ROWS = 1024
+
+#: The model at feature points: decoded already, or what decodes points with shape ``(b, F)``.
+Decoder = Callable[[Tensor], GaussianMixture]
+
+
+class Products(NamedTuple):
+    """The three averaged inner products with weights that were cut, and how much was.
+
+    Args:
+        log_pq: Logarithm of the average of <p, q>, a number in float64.
+        log_qq: Logarithm of the average of <q, q>.
+        log_pp: Logarithm of the average of <p, p>.
+        log_tail: Logarithm of the largest mass that was left out, relative to what was kept.
+        log_component: Logarithm of the squared norm of a component of p.
+    """
+
+    log_pq: Tensor
+    log_qq: Tensor
+    log_pp: Tensor
+    log_tail: float
+    log_component: float
+
+    @property
+    def error(self) -> float:
+        """The bound of the module docstring on the error of both logarithms, in nats."""
+        spread = 0.5 * (self.log_component + float(self.log_qq.detach()))
+        exponent = self.log_tail + spread - float(self.log_pq.detach())
+        # log(1 + e^a), also where e^a overflows.
+        return 2 * (max(exponent, 0.0) + math.log1p(math.exp(-abs(exponent))))
+
+
+def _log_cross(
+    x: Tensor, active: Tensor, log_weights: Tensor, variance: float, q: GaussianMixture
+) -> Tensor:
+    r"""Return :math:`\log \sum_n \sum_k w_n b_k \langle p_n, q_k \rangle`, with shape ``(c,)``.
+
+    Args:
+        x: Data with shape ``(N, d)``.
+        active: Indices of the data that count, with shape ``(S,)``.
+        log_weights: Their log weights at c points, with shape ``(c, S)``.
+        variance: Variance of a component of the data.
+        q: The model at these points, with batch shape ``(c,)``.
+    """
+    c, d = len(log_weights), q.dim
+    v = q.component_variance
+    unit = variance + float(v.detach().mean())
+    v = v.expand(*q.means.shape[:-1], v.shape[-1]) if max(v.shape[:-1]) > 1 else v
+    # Where neither a product nor a scaling does, a pair takes d differences.
+    per_pair = d if max(v.shape[:-1]) > 1 and v.shape[-1] > 1 else 1
+    parts = []
+    for data, log_w in zip(
+        active.split(rows_of_a_tile(d * per_pair)),
+        log_weights.split(rows_of_a_tile(d * per_pair), -1),
+        strict=True,
+    ):
+        rows, own = x[data].to(q.means.dtype), q.means.new_full((1, 1), variance)
+        step = rows_of_a_tile(c * max(len(data), d) * per_pair)
+        for i in range(0, q.components, step):
+            means, log_b = q.means[:, i : i + step], q.log_weights[:, i : i + step]
+            w = v[:, i : i + step] if v.shape[:-1] == q.means.shape[:-1] else v
+            logs = gram.log_inner_products(
+                means.reshape(-1, d), w.reshape(-1, w.shape[-1]), rows, own, unit
+            )
+            log_sums = (logs.view(c, -1, len(data)) + log_w.unsqueeze(1)).logsumexp(-1)
+            parts.append(log_sums.double() + log_b)
+    return torch.cat(parts, -1).logsumexp(-1) - 0.5 * d * math.log(2 * math.pi * unit)
+
+
+def _own(x: Tensor, active: Tensor, weights: Tensor, variance: float) -> Tensor:
+    r"""Return :math:`\sum_{nn'} w_n w_{n'} \langle p_n, p_{n'} \rangle / C` with shape ``(b,)``.
+
+    The Gram matrix is symmetric: of the tiles off its diagonal one of each pair is formed.
+
+    Args:
+        x: Data with shape ``(N, d)``.
+        active: Indices of the data that count, with shape ``(S,)``.
+        weights: Their weights at b points, with shape ``(b, S)``.
+        variance: Variance of a component of the data.
+    """
+    v = weights.new_full((1, 1), variance)
+    step = min(
+        _GRAM_ROWS, math.isqrt(rows_of_a_tile(1)), rows_of_a_tile(max(x.shape[-1], len(weights)))
+    )
+    tiles = list(zip(active.split(step), weights.split(step, -1), strict=True))
+    total = weights.new_zeros(len(weights), dtype=torch.float64)
+    for i, (data, w) in enumerate(tiles):
+        rows = x[data].to(w.dtype)
+        for j, (others, u) in enumerate(tiles[i:]):
+            columns = x[others].to(w.dtype) if j else rows
+            overlaps = gram.log_overlaps(rows, v, columns, v).exp()
+            total = total + (2 if j else 1) * (w @ overlaps * u).sum(-1, dtype=torch.float64)
+    return total
+
+
+def _decoded(
+    q: GaussianMixture | Decoder, points: Tensor, chosen: Tensor, dim: int, dtype: torch.dtype
+) -> GaussianMixture:
+    """Return the model at some of the points, with batch shape ``(c,)``, in a dtype."""
+    if isinstance(q, GaussianMixture):
+        v = q.component_variance
+        log_weights = q.log_weights[chosen]
+        means, v = q.means[chosen], v[chosen] if v.ndim == 3 and len(v) == len(q.means) else v
+    else:
+        given = q(points[chosen])
+        check_decoded(given, len(chosen), points.shape[-1], dim)
+        means, v, log_weights = given.means, given.component_variance, given.log_weights
+    part = GaussianMixture(means.to(dtype), v.to(dtype), validate_args=False)
+    part.log_weights = log_weights.to(dtype)
+    return part
+
+
+def check_decoded(q: object, count: int, features: int, dim: int) -> None:
+    """Refuse what a decoder must not return.
+
+    Raises:
+        InputError: If it is no mixture, not one for each point, or not in the data's space.
+    """
+    batch = (count,)
+    if isinstance(q, GaussianMixture) and q.batch_shape == batch and q.dim == dim:
+        return
+    came = f"{type(q).__name__}"
+    if isinstance(q, GaussianMixture):
+        came = f"batch shape {tuple(q.batch_shape)} and {q.dim} coordinates"
+    raise InputError(
+        f"q_at_points must map points with shape (b, {features}) to a GaussianMixture with batch "
+        f"shape (b,) in the {dim} coordinates of x; for b = {count} it returned {came}"
+    )
+
+
+def inner_products(
+    x: Tensor,
+    features: Tensor,
+    feature_points: Tensor,
+    q: GaussianMixture | Decoder,
+    *,
+    variance_p: float,
+    variance_y: float,
+    tail: float,
+) -> Products:
+    """Return the three inner products, averaged over the feature points.
+
+    The arguments are those of :func:`hilbound.bounds.conditional_bound`, which checks them.
+    """
+    d, first = x.shape[-1], _first(q, feature_points, x.shape[-1])
+    dtype = torch.promote_types(x.dtype, first.means.dtype)
+    y, points = features.double(), feature_points.double()
+
+    def work(b: int, size: int) -> float:
+        return _BLOCK_WORK + size * (b * first.components * d + size * (d + b) / 2)
+
+    log_pq, log_qq, pp, log_tail = [], [], [], -math.inf
+    for block in blocks(y.detach(), points.detach(), variance_y, tail, work):
+        log_w = -gram.squared_distances(points[block.points], y[block.active]) / (2 * variance_y)
+        log_mass = log_w.logsumexp(-1, keepdim=True)
+        log_tail = max(log_tail, block.log_omitted - float(log_mass.detach().amin()))
+        log_w = (log_w - log_mass).to(dtype)
+        pp.append(_own(x, block.active, log_w.exp(), variance_p))
+        step = rows_of_a_tile(first.components * max(len(block.active), d))
+        for chosen, part in zip(block.points.split(step), log_w.split(step), strict=True):
+            model = _decoded(q, feature_points, chosen, d, dtype)
+            log_pq.append(_log_cross(x, block.active, part, variance_p, model))
+            log_qq.append(precise_log_inner(model, model))
+    log_component = -0.5 * d * math.log(4 * math.pi * variance_p)
+    log_pp = torch.cat(pp).mean().log() + log_component
+    return Products(_log_mean(log_pq), _log_mean(log_qq), log_pp, log_tail, log_component)
+
+
+@torch.no_grad()
+def _first(q: GaussianMixture | Decoder, points: Tensor, dim: int) -> GaussianMixture:
+    """Return the model at the first point, to know its size, or all of it where it is there."""
+    if isinstance(q, GaussianMixture):
+        return q
+    first = q(points[:1])
+    check_decoded(first, 1, points.shape[-1], dim)
+    return first
+
+
+def _log_mean(logs: list[Tensor]) -> Tensor:
+    values = torch.cat(logs)
+    return values.logsumexp(0) - math.log(len(values))
 
 
 @dataclass(frozen=True)
@@ -92,7 +281,7 @@ def conditional_bound(
 
     Both sides are computed at the same feature points with the same weights, so the inequality
     holds for the numbers themselves, up to rounding. Where features are far apart against the
-    noise, weights are cut with a certified tail (:mod:`hilbound.conditional`). A model whose
+    noise, weights are cut with a certified tail (:mod:`hilbound.bounds`). A model whose
     tightness is far below the tail needs a smaller ``tail`` (any positive float) for a small error.
 
     Gradients flow to everything that requires them, and a graph of all pairs is then kept: to track

@@ -15,7 +15,7 @@ from hilbound.errors import InputError
 from hilbound.registry import suggest
 
 
-def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:  # noqa: ANN401
+def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:
     """A field whose description and panel the command line shows."""
     return Field(default, description=description, json_schema_extra={"panel": panel}, **limits)
 
@@ -192,7 +192,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_the_model(cls, options: Any) -> Any:  # noqa: ANN401 - what a user wrote
+    def _defaults_of_the_model(cls, options: Any) -> Any:
         if not isinstance(options, dict):
             return options
         own = MODEL_DEFAULTS.get(str(options.get("model")), {})
@@ -230,7 +230,7 @@ class RunConfig(BaseModel):
 
     @field_validator("objective_options", mode="before")
     @classmethod
-    def _read_pairs(cls, value: Any) -> Any:  # noqa: ANN401 - what a user wrote
+    def _read_pairs(cls, value: Any) -> Any:
         """Read ``["power=0.7"]``, as the command line has it, as ``{"power": 0.7}``."""
         if not isinstance(value, list):
             return value
@@ -240,7 +240,7 @@ class RunConfig(BaseModel):
         return {name.strip().replace("-", "_"): text.strip() for name, _, text in pairs}
 
     @classmethod
-    def create(cls, **options: Any) -> Self:  # noqa: ANN401 - checked by pydantic
+    def create(cls, **options: Any) -> Self:
         """Build a configuration; what is wrong is said in one line for each option.
 
         Raises:
@@ -295,7 +295,7 @@ def _sentences(error: ValidationError) -> str:
     return "\n".join(lines.values())
 
 
-def _sentence(name: str, error: Any) -> str:  # noqa: ANN401 - pydantic's own dictionary
+def _sentence(name: str, error: Any) -> str:
     if error["type"] == "extra_forbidden":
         known = [*RunConfig.model_fields, *Switches.model_fields]
         hint = suggest(name, known) or f"known: {', '.join(known)}"

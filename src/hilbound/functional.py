@@ -20,41 +20,14 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from hilbound import gram
 from hilbound.arguments import require_one_space
+from hilbound.engine import gram
+from hilbound.engine.inverse import inverse_form
+from hilbound.engine.spectrum.low_rank import Points, low_rank_fidelity
+from hilbound.engine.spectrum.norms import default_drop, nuclear_norm, schatten_power
+from hilbound.engine.spectrum.plan import NormPlan, plan_norm
 from hilbound.errors import InputError
-from hilbound.factored import factored_fidelity
-from hilbound.mixture import GaussianMixture
-from hilbound.paired_costs import (
-    log_trace_overlap,
-    mean_log_overlap,
-    mean_squared_error,
-    trace_overlap,
-)
-from hilbound.precise import common_unit
-from hilbound.projection_costs import log_schur_cost, log_vector_cost, schur_cost
-from hilbound.spectrum import nuclear_norm, schatten_power
-
-__all__ = [
-    "cauchy_schwarz_divergence",
-    "conditional_log_scalar_cost",
-    "debiased_fidelity",
-    "distance_nuclear_norm",
-    "effective_components",
-    "fidelity",
-    "log_fidelity",
-    "log_scalar_cost",
-    "log_schatten_overlap",
-    "log_schur_cost",
-    "log_trace_overlap",
-    "log_vector_cost",
-    "mean_log_overlap",
-    "mean_squared_error",
-    "negative_log_likelihood",
-    "schatten_overlap",
-    "schur_cost",
-    "trace_overlap",
-]
+from hilbound.mixture import GaussianMixture, common_unit
 
 
 def log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tensor:
@@ -106,7 +79,7 @@ def log_fidelity(
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
-        drop: See :func:`hilbound.spectrum.nuclear_norm`.
+        drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
         tol: See :func:`fidelity`. What a given tolerance says is about the fidelity itself, so the
             logarithm of one below it may be infinite.
 
@@ -159,12 +132,12 @@ def fidelity(
     :math:`\rho = \sum_i a_i \varphi_i \varphi_i^\top` and
     :math:`\sigma = \sum_j b_j \psi_j \psi_j^\top`. It is 1 exactly when both mixtures have the same
     components and weights in any order; no pairing is needed. The factor :math:`1/\sqrt{NM}` of
-    equal weights is included. :func:`hilbound.factored.fidelity_plan` says how it is computed.
+    equal weights is included. :func:`hilbound.functional.fidelity_plan` says how it is computed.
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
-        drop: See :func:`hilbound.spectrum.nuclear_norm`.
+        drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
         tol: The absolute error that is accepted. Smooth kernels then need neither an N x M matrix
             nor its decomposition, but the gradient loses the directions whose singular values are
             below what the certificate leaves open. The default accepts what rounding does.
@@ -222,7 +195,7 @@ def schatten_overlap(
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
         power: The power in (0, 1].
-        drop: See :func:`hilbound.spectrum.schatten_power`.
+        drop: See :func:`hilbound.engine.spectrum.norms.schatten_power`.
 
     Returns:
         Sums with shape ``(*)``.
@@ -247,7 +220,7 @@ def log_schatten_overlap(
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
         power: The power in (0, 1].
-        drop: See :func:`hilbound.spectrum.schatten_power`.
+        drop: See :func:`hilbound.engine.spectrum.norms.schatten_power`.
     """
     log_overlaps = p.log_overlaps(q)
     largest = log_overlaps.detach().amax((-2, -1))
@@ -366,3 +339,297 @@ def effective_components(q: GaussianMixture) -> Tensor:
     # The cross Gram matrix holds the roots of the weights; they are wanted whole.
     roots = 0.5 * (q.log_weights.unsqueeze(-1) + q.log_weights.unsqueeze(-2))
     return (-torch.logsumexp(q.log_overlaps(q) + roots, (-2, -1))).exp()
+
+
+# ------------------------------------------------------------------ costs of pairs
+
+
+def trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return the one-to-one overlap, in [0, 1], to be maximised.
+
+    .. math:: T = \sum_i \sqrt{a_i b_i}\, k_{ii}
+
+    It is 1 only where every centre sits on its own data point. :func:`fidelity` is its relaxation
+    from a given pairing to all orthogonal ones, and never smaller.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components.
+        q: The model's mixture with the same batch shape and as many components.
+
+    Raises:
+        InputError: If the numbers of components or coordinates differ.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+    >>> trace_overlap(p, p).round(decimals=4)
+    tensor(1.)
+    """
+    return log_trace_overlap(p, q).exp()
+
+
+def log_trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    """Return the logarithm of :func:`trace_overlap`, finite however far apart p and q are.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components.
+        q: The model's mixture with the same batch shape and as many components.
+
+    Raises:
+        InputError: If the numbers of components or coordinates differ.
+    """
+    log_overlaps = _log_pair_overlaps(p, q)  # which checks that there are pairs
+    return torch.logsumexp(0.5 * (p.log_weights + q.log_weights) + log_overlaps, -1)
+
+
+def _log_pair_overlaps(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    """Return the logarithms of the overlaps of every component with its own, shape ``(*, N)``."""
+    require_one_space(p.dim, q.dim)
+    _require_pairs(p, q)
+    # Every pair is a batch of its own, so that nothing is formed but the diagonal.
+    pairs = (
+        t.unsqueeze(-2) for t in (p.means, p.component_variance, q.means, q.component_variance)
+    )
+    return gram.log_overlaps(*pairs)[..., 0, 0]
+
+
+def _require_pairs(p: GaussianMixture, q: GaussianMixture) -> None:
+    if p.components != q.components:
+        raise InputError(
+            f"p has {p.components} components and q has {q.components}: they are paired one to "
+            "one, so both need as many; the fidelity needs no pairing"
+        )
+
+
+def mean_log_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return the mean logarithm of the one-to-one overlaps, at most :func:`log_trace_overlap`.
+
+    .. math:: \sum_i a_i \log k_{ii} \le \log \sum_i a_i k_{ii}
+
+    by Jensen's inequality: the geometric mean beside the arithmetic one of :func:`trace_overlap`,
+    where both mixtures have the weights :math:`a_i`. With equal variances it is
+    :math:`-\tfrac1{4v} \sum_i a_i |x_i - x'_i|^2`, a squared error.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components.
+        q: The model's mixture with the same batch shape and as many components.
+
+    Raises:
+        InputError: If the numbers of components or coordinates differ.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+    >>> mean_log_overlap(p, GaussianMixture(torch.tensor([[0.0], [7.0]]), 0.5))
+    tensor(-1.)
+    """
+    return (p.weights * _log_pair_overlaps(p, q)).sum(-1)
+
+
+def mean_squared_error(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return :math:`\tfrac1d \sum_i a_i |x_i - x'_i|^2` with shape ``(*)``, to be minimised.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components of weights a.
+        q: The model's mixture with the same batch shape and as many components; of both mixtures
+            only the centres matter.
+
+    Raises:
+        InputError: If the numbers of components or coordinates differ.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+    >>> mean_squared_error(p, GaussianMixture(torch.tensor([[0.0], [7.0]]), 0.5))
+    tensor(2.)
+    """
+    require_one_space(p.dim, q.dim)
+    _require_pairs(p, q)
+    return (p.weights.unsqueeze(-1) * (p.means - q.means).square()).sum((-2, -1)) / p.dim
+
+
+# ------------------------------------------------------------------ costs of a span
+
+
+def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
+    r"""Return the logarithm of the vector-matrix cost, to be maximised.
+
+    .. math:: k^\top G^{-1} k \le \langle p, p \rangle, \qquad
+        k_j = \langle p, q_j \rangle, \quad G_{jl} = \langle q_j, q_l \rangle,
+
+    with equality where p lies in the span of the :math:`q_j`. It is the scalar cost at the best
+    weights of the components, of any sign, so it does not depend on those that q has (a component
+    of weight zero is absent).
+
+    Args:
+        p: The data's mixture with batch shape ``(*)``.
+        q: The model's mixture with the same batch shape and M components.
+        drop: See :func:`hilbound.engine.inverse.inverse_form`.
+
+    Returns:
+        Logarithms with shape ``(*)``, in float64.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [1.0]]), 0.5, torch.tensor([0.9, 0.1]))
+    >>> q = GaussianMixture(p.means, 0.5)
+    >>> bool(torch.isclose(log_vector_cost(p, q), p.log_norm().double()))
+    True
+    """
+    require_one_space(p.dim, q.dim)
+    present = q.log_weights > -math.inf
+    # Unit vectors for components: the Gram matrix then has a unit diagonal.
+    log_k = _log_projections(p, q).masked_fill(~present, -math.inf)
+    largest = log_k.detach().amax(-1, keepdim=True)
+    k = (log_k - largest).exp().unsqueeze(-1)
+    return 2 * largest.squeeze(-1) + inverse_form(_unit_gram(q, present), k, drop).squeeze(-1).log()
+
+
+def _log_projections(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return :math:`\log \langle p, q_j / |q_j| \rangle` with shape ``(*, M)``, in float64."""
+    v = q.component_variance.double()
+    row_sums = gram.log_row_sums(
+        q.means.double(),
+        v,
+        p.means.double(),
+        p.component_variance.double(),
+        p.log_weights.double(),
+    )
+    log_norms = -0.5 * (4 * math.pi * v).log().expand(*v.shape[:-1], q.dim).sum(-1)
+    return row_sums - 0.5 * log_norms
+
+
+def _unit_gram(q: GaussianMixture, present: Tensor) -> Tensor:
+    """Return the overlaps of q's components; absent ones see nothing but themselves."""
+    v = q.component_variance
+    overlaps = gram.log_overlaps(q.means, v, q.means, v).exp()
+    both = present.unsqueeze(-1) & present.unsqueeze(-2)
+    itself = torch.eye(q.components, dtype=torch.bool, device=overlaps.device)
+    return overlaps.masked_fill(~(both | itself), 0)
+
+
+def schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
+    r"""Return the matrix-matrix cost, in [0, 1], to be maximised.
+
+    .. math:: \operatorname{tr}(K_{pq} K_{qq}^{-1} K_{qp}) = \sum_i a_i\, k_i^\top G^{-1} k_i \le
+        \operatorname{tr} K_{pp} = 1
+
+    with normalised, weighted overlaps: how much of every data component, on average, lies in the
+    span of the model's. It is 1 where all of them do. Like :func:`log_vector_cost` it does not
+    depend on the weights of q.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)``.
+        q: The model's mixture with the same batch shape.
+        drop: See :func:`hilbound.engine.inverse.inverse_form`.
+
+    Returns:
+        Values with shape ``(*)``, in float64.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0], [1.0]]), 0.5)
+    >>> schur_cost(p, p).round(decimals=4)
+    tensor(1., dtype=torch.float64)
+    """
+    require_one_space(p.dim, q.dim)
+    return log_schur_cost(p, q, drop).exp()
+
+
+def log_schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None) -> Tensor:
+    """Return the logarithm of :func:`schur_cost`, finite however far apart p and q are.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)``.
+        q: The model's mixture with the same batch shape.
+        drop: See :func:`hilbound.engine.inverse.inverse_form`.
+    """
+    require_one_space(p.dim, q.dim)
+    present = q.log_weights > -math.inf
+    log_k = gram.log_overlaps(q.means, q.component_variance, p.means, p.component_variance)
+    log_k = log_k.masked_fill(~present.unsqueeze(-1), -math.inf)
+    largest = log_k.detach().amax((-2, -1))
+    k = (log_k - largest[..., None, None]).exp()
+    share = (p.weights * inverse_form(_unit_gram(q, present), k, drop)).sum(-1)
+    return 2 * largest.double() + share.log()
+
+
+# ------------------------------------------------------------------ factors of low rank
+
+# Where the tolerance is a share of the fidelity, which nobody knows beforehand: from here up it
+# is met at the first attempt.
+_LEAST_FIDELITY = 0.25
+
+
+def fidelity_plan(p: GaussianMixture, q: GaussianMixture, tol: float | None = None) -> NormPlan:
+    """Return how :func:`hilbound.functional.fidelity` of these mixtures would be computed.
+
+    >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    >>> fidelity_plan(GaussianMixture(x, 0.5), GaussianMixture(x, 0.5)).method
+    'low rank'
+    """
+    shared = p.component_variance.shape[:-1] == q.component_variance.shape[:-1] == (1,)
+    alone = not p.batch_shape and not q.batch_shape
+    return plan_norm(
+        p.components,
+        q.components,
+        dim=p.dim if shared and alone else None,
+        dtype=p.means.dtype,
+        device=p.means.device,
+        gradient=torch.is_grad_enabled() and _is_differentiable(p, q),
+        tol=tol,
+    )
+
+
+def _is_differentiable(*mixtures: GaussianMixture) -> bool:
+    parts = [(m.means, m.component_variance, m.log_weights) for m in mixtures]
+    return any(part.requires_grad for three in parts for part in three)
+
+
+def factored_fidelity(
+    p: GaussianMixture, q: GaussianMixture, drop: float | None = None, tol: float | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Return the fidelity and its certificate, or ``None`` where the plan or the rank says so.
+
+    Args:
+        p: The data's mixture.
+        q: The model's mixture.
+        drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
+        tol: The largest certificate; the default is a rounding unit of the fidelity itself.
+    """
+    chosen = fidelity_plan(p, q, tol)
+    if chosen.method != "low rank":
+        return None
+    factor = 1 if tol is not None else _LEAST_FIDELITY
+    result = low_rank_fidelity(
+        _points(p, q),
+        chosen.tol * factor,
+        chosen.rank_limit,
+        default_drop(drop, p.means.dtype),
+        dtype=_dtype_of_sums(p.means.dtype),
+    )
+    if result is None:
+        return None
+    value, certificate = result
+    if tol is None and not certificate <= chosen.tol * float(value.detach()):
+        return None
+    rounded = value.to(p.means.dtype)
+    rounding = torch.finfo(rounded.dtype).eps * rounded.detach().double()
+    return rounded, certificate + rounding
+
+
+def _dtype_of_sums(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype, or float64 where torch may form its products in fewer bits."""
+    return dtype if gram.rounding_unit(dtype) <= torch.finfo(dtype).eps else torch.float64
+
+
+def _points(p: GaussianMixture, q: GaussianMixture) -> Points:
+    """Return both sets in float64, around their centre and in units of the kernel's spread."""
+    v, w = p.component_variance.double(), q.component_variance.double()
+    centre = p.means.detach().double().mean(-2)
+    unit, total = (v + w).rsqrt(), (v + w).detach().squeeze(0)
+    origin = torch.zeros_like(centre).unsqueeze(0)
+    return Points(
+        (p.means.double() - centre) * unit,
+        (q.means.double() - centre) * unit,
+        p.log_weights.double(),
+        q.log_weights.double(),
+        gram.log_overlaps(origin, v, origin, w)[0, 0],
+        2 * v.detach().squeeze(0) / total,
+        2 * w.detach().squeeze(0) / total,
+    )

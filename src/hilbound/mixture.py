@@ -1,19 +1,20 @@
 r"""Gaussian mixtures as torch distributions, with inner products in closed form.
 
 A data set and a model are the same kind of thing here: :math:`p = \sum_i a_i N(\cdot - x_i; v_i)`.
-Inner products of two of them are double sums of Gaussians (:mod:`hilbound.gram`), and the norm
-:math:`\langle p, p \rangle` gives Rényi's quadratic entropy :math:`H_2(p) = -\log \langle p, p
+Inner products of two of them are double sums of Gaussians (:mod:`hilbound.engine.gram`), and the
+norm :math:`\langle p, p \rangle` gives Rényi's quadratic entropy :math:`H_2(p) = -\log \langle p, p
 \rangle`.
 """
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, MultivariateNormal, constraints
+from torch.utils.checkpoint import checkpoint
 
-from hilbound import gram, pair_sums
 from hilbound.arguments import (
     as_component_variance,
     as_coordinates,
@@ -23,9 +24,64 @@ from hilbound.arguments import (
     at_least_float32,
     rest_of,
 )
+from hilbound.engine import gram
+from hilbound.engine.pairs import sums
+from hilbound.engine.pairs.tiles import Side
 from hilbound.errors import InputError
-from hilbound.mixture_base import Mixture
-from hilbound.tiles import Side
+
+
+class Mixture(Distribution):
+    """A mixture with K components in d coordinates; a subclass gives them their spread.
+
+    Attributes:
+        means: Centres of the components, with shape ``(*batch, K, d)``.
+        log_weights: Logarithms of the normalised weights, with shape ``(*batch, K)``.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real_vector
+    has_rsample = False
+    means: Tensor
+    log_weights: Tensor
+
+    @property
+    def components(self) -> int:
+        """The number of components ``K``."""
+        return self.means.shape[-2]
+
+    @property
+    def dim(self) -> int:
+        """The number of coordinates ``d``."""
+        return self.means.shape[-1]
+
+    @property
+    def weights(self) -> Tensor:
+        """The normalised weights, with shape ``(*batch, K)``."""
+        return self.log_weights.exp()
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the mixture, with shape ``(*batch, d)``."""
+        return (self.weights.unsqueeze(-1) * self.means).sum(-2)
+
+    def renyi_entropy(self) -> Tensor:
+        r"""Return Rényi's quadratic entropy :math:`H_2 = -\log \langle q, q \rangle` in nats.
+
+        References:
+            On measures of entropy and information (Rényi, 1961).
+        """
+        return -self.log_norm()
+
+    def log_norm(self) -> Tensor:
+        r"""Return :math:`\log \langle q, q \rangle`, the squared norm, with shape ``(*batch)``."""
+        raise NotImplementedError
+
+    def _check_dim(self, name: str, dim: int) -> None:
+        if dim != self.dim:
+            raise InputError(
+                f"{name} has {dim} coordinates, but this mixture has {self.dim}: "
+                "both must live in the same space"
+            )
 
 
 class GaussianMixture(Mixture):
@@ -106,7 +162,7 @@ class GaussianMixture(Mixture):
             # Nothing to sum; still a function of the means, so that a backward pass goes through.
             return self._as_samples((points + self.means.sum()).sum(-1), sample_shape)
         # A point is a component of variance zero: its inner product with q is q(x).
-        log_density = pair_sums.log_row_sums(points, points.new_zeros(1, 1), self._side)
+        log_density = sums.log_row_sums(points, points.new_zeros(1, 1), self._side)
         return self._as_samples(log_density, sample_shape)
 
     def mean_log_prob(self, x: Tensor) -> Tensor:
@@ -129,7 +185,7 @@ class GaussianMixture(Mixture):
         points = x.expand((*self.batch_shape, *x.shape))
         if points.numel() == 0:
             return self.log_prob(points.movedim(-2, 0)).mean(0)
-        return pair_sums.mean_log_row_sum(points, points.new_zeros(1, 1), self._side)
+        return sums.mean_log_row_sum(points, points.new_zeros(1, 1), self._side)
 
     def _as_rows(self, value: Tensor) -> tuple[Tensor, torch.Size]:
         """Return ``(*sample, *batch, d)`` as ``(*batch, n, d)``, and the sample shape.
@@ -193,15 +249,15 @@ class GaussianMixture(Mixture):
 
         Args:
             other: The mixture p, with the same batch shape.
-            unit: For ratios, where it cancels; see :func:`hilbound.gram.log_inner_products`.
+            unit: For ratios, where it cancels; see :func:`hilbound.engine.gram.log_inner_products`.
 
         Raises:
             InputError: If the two mixtures live in different dimensions.
         """
         self._check_dim("other", other.dim)
         if other is self:
-            return pair_sums.log_norm(self._side, unit=unit)
-        return pair_sums.log_inner(self._side, other._side, unit=unit)
+            return sums.log_norm(self._side, unit=unit)
+        return sums.log_inner(self._side, other._side, unit=unit)
 
     @property
     def _side(self) -> Side:
@@ -350,3 +406,239 @@ def choose(
         chosen = chosen.T.reshape(shape)
     axes = [torch.arange(n, device=weights.device) for n in batch_shape]
     return (*(torch.meshgrid(*axes, indexing="ij") if axes else ()), chosen)
+
+
+# ------------------------------------------------------------------ full covariances
+
+# Entries of the pairs' covariances that are held at a time: 128 MiB in float64.
+_BLOCK_ENTRIES = 2**24
+
+
+class FullGaussianMixture(Mixture):
+    r"""A mixture :math:`q(x) = \sum_k b_k N(x - m_k; S_k)` with full covariances.
+
+    Args:
+        means: Centres of the components, with shape ``(*batch, K, d)``.
+        covariance: Symmetric positive definite matrices that broadcast to ``(*batch, K, d, d)``.
+        weights: Weights of the components, with shape ``(*batch, K)``, not negative; they are
+            divided by their sum. The default is equal weights.
+
+    Raises:
+        InputError: If the shapes do not fit, a covariance is not symmetric positive definite, or
+            something is negative or not finite.
+
+    >>> q = FullGaussianMixture(torch.zeros(1, 2), torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
+    >>> conditional = q.condition([0], torch.tensor([1.0]))
+    >>> conditional.mean, conditional.component_covariance.squeeze()
+    (tensor([0.5000]), tensor(1.5000))
+    """
+
+    def __init__(
+        self,
+        means: Tensor,
+        covariance: Tensor,
+        weights: Tensor | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        # The diagonal mixture reads means and weights, and refuses what it would refuse anyway.
+        read = GaussianMixture(means, 1.0, weights, validate_args=validate_args)
+        self.means, self.log_weights = read.means, read.log_weights
+        self.component_covariance = _as_covariance(covariance, self.means)
+        self._factor = _cholesky(self.component_covariance)
+        super().__init__(read.batch_shape, read.event_shape, validate_args=validate_args)
+
+    @classmethod
+    def from_diagonal(cls, q: GaussianMixture) -> "FullGaussianMixture":
+        """Return the same mixture with its variances on the diagonals of covariances."""
+        covariance = torch.diag_embed(q.component_variance.expand(q.means.shape))
+        return cls(q.means, covariance)._weighted(q.log_weights)
+
+    def _weighted(self, log_weights: Tensor) -> "FullGaussianMixture":
+        """Take weights as logarithms, in which none is lost; for mixtures just made."""
+        self.log_weights = log_weights
+        return self
+
+    @property
+    def covariance(self) -> Tensor:
+        """The covariance of the mixture, with shape ``(*batch, d, d)``."""
+        apart = self.means - self.mean.unsqueeze(-2)
+        spread = self.component_covariance + apart.unsqueeze(-1) * apart.unsqueeze(-2)
+        return (self.weights[..., None, None] * spread).sum(-3)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of every coordinate, with shape ``(*batch, d)``."""
+        return self.covariance.diagonal(dim1=-2, dim2=-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log densities with shape ``(*sample, *batch)`` of ``(*sample, *batch, d)``."""
+        self._check_dim("value", value.shape[-1])
+        return torch.logsumexp(self.log_weights + self._log_densities(value), -1)
+
+    def _log_densities(self, value: Tensor) -> Tensor:
+        """Return the log density of every component, with shape ``(*sample, *batch, K)``."""
+        normal = MultivariateNormal(self.means, scale_tril=self._factor, validate_args=False)
+        log_densities: Tensor = normal.log_prob(value.unsqueeze(-2))
+        return log_densities
+
+    def sample(
+        self,
+        sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size(),  # noqa: B008 - torch's signature
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw points with shape ``(*sample, *batch, d)``; no gradient flows through them."""
+        with torch.no_grad():
+            chosen = choose(self.weights, torch.Size(sample_shape), generator)
+            means, factor = self.means[chosen], self._factor[chosen]
+            noise = torch.randn(
+                means.shape, generator=generator, dtype=means.dtype, device=means.device
+            )
+            return means + (factor @ noise.unsqueeze(-1)).squeeze(-1)
+
+    def log_inner(self, other: "FullGaussianMixture | GaussianMixture") -> Tensor:
+        r"""Return :math:`\log \langle q, p \rangle = \log \int q p`, with shape ``(*batch)``.
+
+        Args:
+            other: The mixture p, full or diagonal, with the same batch shape.
+
+        Raises:
+            InputError: If the two mixtures live in different dimensions.
+        """
+        self._check_dim("other", other.dim)
+        if isinstance(other, GaussianMixture):
+            other = FullGaussianMixture.from_diagonal(other)
+        return torch.logsumexp(self.log_weights + _log_row_sums(self, other), -1)
+
+    def log_norm(self) -> Tensor:
+        r"""Return :math:`\log \langle q, q \rangle`, the squared norm, with shape ``(*batch)``."""
+        return self.log_inner(self)
+
+    def marginal(self, dims: Sequence[int]) -> "FullGaussianMixture":
+        """Return the distribution of some of the coordinates, in the order given.
+
+        Args:
+            dims: Coordinates, each once; negative ones count from the end.
+
+        Raises:
+            InputError: If there are none, one comes twice, or one is out of range.
+        """
+        kept = as_coordinates(dims, self.dim)
+        covariance = self.component_covariance[..., kept, :][..., kept]
+        return FullGaussianMixture(self.means[..., kept], covariance)._weighted(self.log_weights)
+
+    def condition(self, dims: Sequence[int], values: Tensor) -> "FullGaussianMixture":
+        r"""Return the distribution of the coordinates R where the others, D or ``dims``, are given.
+
+        .. math:: m_R + S_{RD} S_{DD}^{-1} (y - m_D), \qquad
+            S_{RR} - S_{RD} S_{DD}^{-1} S_{DR}
+
+        for every component, with weights that are multiplied by its density at y. With the Cholesky
+        factor of the components ordered D, R, the new covariance is the product of its last block,
+        which rounding leaves positive definite.
+
+        Args:
+            dims: The given coordinates, each once; negative ones count from the end.
+            values: Their values with shape ``(*sample, len(dims))``, or with
+                ``(*sample, *batch, len(dims))`` where the mixture has a batch shape.
+
+        Returns:
+            Mixtures with batch shape ``(*sample, *batch)`` over the remaining coordinates.
+
+        Raises:
+            InputError: If ``dims`` or the shape of ``values`` does not fit, no coordinate remains,
+                or no component has a density at a value that the dtype can hold, even as a log.
+        """
+        given = as_coordinates(dims, self.dim)
+        values = as_values(values, len(given), self.means)
+        known = self.marginal([*given, *rest_of(given, self.dim)])
+        cut = len(given)
+        factor, apart = known._factor, values.unsqueeze(-2) - known.means[..., :cut]
+        below = factor[..., cut:, :cut]
+        log_weights = as_posterior(self.log_weights + self.marginal(given)._log_densities(values))
+        scaled = torch.linalg.solve_triangular(
+            factor[..., :cut, :cut], apart.unsqueeze(-1), upper=False
+        )
+        means = known.means[..., cut:] + (below @ scaled).squeeze(-1)
+        last = factor[..., cut:, cut:]
+        return FullGaussianMixture(means, last @ last.mT)._weighted(log_weights)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(components={self.components}, dim={self.dim}, "
+            f"batch_shape={tuple(self.batch_shape)})"
+        )
+
+
+def _as_covariance(covariance: Tensor, means: Tensor) -> Tensor:
+    s = covariance.to(means)
+    shape = (*means.shape, means.shape[-1])
+    try:
+        s = s.expand(shape)
+    except RuntimeError:
+        raise InputError(
+            f"covariance with shape {tuple(covariance.shape)} does not broadcast to {shape}, "
+            "one matrix for each component"
+        ) from None
+    scale = s.detach().diagonal(dim1=-2, dim2=-1).abs().amax()
+    if not ((s - s.mT).detach().abs() <= 1e-5 * scale).all():
+        raise InputError(
+            "covariance must be finite and symmetric: give (S + S.mT) / 2 if it is but for rounding"
+        )
+    return s
+
+
+def _cholesky(covariance: Tensor) -> Tensor:
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if failed.any():
+        raise InputError(
+            f"covariance must be positive definite, which {int((failed > 0).sum())} of "
+            f"{failed.numel()} are not in {covariance.dtype}; it holds variances on its diagonal, "
+            "not standard deviations"
+        )
+    return factor
+
+
+def _log_row_sums(p: FullGaussianMixture, q: FullGaussianMixture) -> Tensor:
+    """Return the log of <p_i, q> for every component of p, shape ``(*batch, K)``, in blocks."""
+    per_row = q.component_covariance.numel()
+    rows = max(1, _BLOCK_ENTRIES // per_row)
+    blocks = [
+        checkpoint(_log_row_sums_of_block, m, s, q, use_reentrant=False, preserve_rng_state=False)
+        for m, s in zip(
+            p.means.split(rows, -2), p.component_covariance.split(rows, -3), strict=True
+        )
+    ]
+    return torch.cat(blocks, -1)
+
+
+def _log_row_sums_of_block(means: Tensor, covariance: Tensor, q: FullGaussianMixture) -> Tensor:
+    pairs = _cholesky(covariance.unsqueeze(-3) + q.component_covariance.unsqueeze(-4))
+    normal = MultivariateNormal(q.means.unsqueeze(-3), scale_tril=pairs, validate_args=False)
+    log_products: Tensor = normal.log_prob(means.unsqueeze(-2))
+    return (q.log_weights.unsqueeze(-2) + log_products).logsumexp(-1)
+
+
+# ------------------------------------------------------------------ ratios
+
+
+def common_unit(p: GaussianMixture, q: GaussianMixture) -> float:
+    r"""Return the unit for :meth:`GaussianMixture.log_inner` in which ratios keep their digits.
+
+    It is the mean variance of the kernel between p and q. In plain units the factor
+    :math:`(2\pi v)^{-d/2}` makes logarithms of about :math:`10^4` at d = 12288, which float32
+    resolves to 0.001; it cancels in every ratio, and in this unit it is never formed.
+    """
+    return float(p.component_variance.detach().mean() + q.component_variance.detach().mean())
+
+
+def precise_log_inner(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+    r"""Return :math:`\log \langle p, q \rangle` with shape ``(*)`` in float64, to be subtracted.
+
+    In float32 the sums are formed in the common unit, where they are small, and the constant is
+    added in float64: it would take the digits along that are left when two such values cancel.
+    """
+    unit = common_unit(p, q)
+    return p.log_inner(q, unit).double() - 0.5 * p.dim * math.log(2 * math.pi * unit)

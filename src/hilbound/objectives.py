@@ -1,41 +1,103 @@
 """The objectives as modules: thin, each over one function of :mod:`hilbound.functional`.
 
-What they have in common, and what their variance means, stands in :mod:`hilbound.objective`; those
-that know which centre belongs to which data point are in :mod:`hilbound.paired_objectives`, those
-that undo the mini-batch's bias of the nuclear norm in :mod:`hilbound.corrected_objectives`.
+What they have in common, and what their variance means, stands in :mod:`hilbound.objectives`; those
+that know which centre belongs to which data point are in :mod:`hilbound.objectives`, those
+that undo the mini-batch's bias of the nuclear norm in :mod:`hilbound.objectives`.
 """
 
 import math
+from inspect import signature
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hilbound import functional as F
 from hilbound.bounds import Bound, marginal_bound
-from hilbound.corrected_objectives import DebiasedNuclearNorm, Schatten
+from hilbound.engine.spectrum.norms import check_drop
 from hilbound.errors import InputError
-from hilbound.mixture import GaussianMixture
-from hilbound.objective import OBJECTIVES, Objective, create_objective
-from hilbound.paired_objectives import ConditionalScalarCost, MeanSquaredError, Trace
-from hilbound.precise import precise_log_inner
-from hilbound.spectrum import check_drop
+from hilbound.mixture import GaussianMixture, precise_log_inner
+from hilbound.registry import Registry, suggest
 
-__all__ = [
-    "OBJECTIVES",
-    "ConditionalScalarCost",
-    "DebiasedNuclearNorm",
-    "DistanceNuclearNorm",
-    "Likelihood",
-    "MeanSquaredError",
-    "NuclearNorm",
-    "Objective",
-    "ScalarCost",
-    "Schatten",
-    "SchurCost",
-    "Trace",
-    "VectorCost",
-    "create_objective",
-]
+
+class Objective(nn.Module):
+    """What the objectives have in common: ``forward(p, q)`` is a loss, ``bound(p, q)`` its limit.
+
+    Attributes:
+        smoothed: How many of the two mixtures share the kernel's variance.
+        paired: Whether every centre belongs to one data point, so that both need as many.
+        cost_name: What the cost is called on the axis of a plot.
+        logarithmic: Whether people read the cost as a logarithm.
+        tracked: Whether the limit is that of a fixed set of rows, measured beside the training
+            (:class:`hilbound.training.tracking.ConditionalTracker`), because a batch cannot show
+            it.
+    """
+
+    smoothed: ClassVar[int] = 2
+    paired: ClassVar[bool] = False
+    cost_name: ClassVar[str]
+    logarithmic: ClassVar[bool] = False
+    tracked: ClassVar[bool] = False
+
+    @classmethod
+    def readable(cls, log_cost: float) -> float:
+        """Return a logarithm of a cost in the form that people read."""
+        return log_cost if cls.logarithmic else math.exp(log_cost)
+
+    def component_variance(self, variance: float) -> float:
+        """Return the variance of a component, for a kernel between point and centre of this one."""
+        return variance / self.smoothed
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``(*)``, to be minimised."""
+        raise NotImplementedError
+
+    def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the cost that is to be maximised, with shape ``(*)``."""
+        raise NotImplementedError
+
+    def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of its limit, with shape ``(*)``; most are bounded by 1."""
+        del q
+        return p.means.new_zeros(p.batch_shape)
+
+    def bound(
+        self, p: GaussianMixture, q: GaussianMixture, generator: torch.Generator | None = None
+    ) -> Bound:
+        """Return the cost and its limit; ``generator`` draws where an integral needs points."""
+        del generator
+        return Bound(self.log_cost(p, q), self.log_limit(p, q))
+
+
+OBJECTIVES: Registry[type[Objective]] = Registry("objective")
+
+
+def create_objective(name: str, **options: float) -> Objective:
+    """Build an objective from its name and options.
+
+    Raises:
+        InputError: If the name or an option is unknown, or an option is out of range.
+
+    >>> import hilbound.objectives
+    >>> create_objective("schatten", power=0.7).power
+    0.7
+    >>> create_objective("nuclear", power=0.7)
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.InputError: objective 'nuclear' has no option 'power': known: drop
+    """
+    kind = OBJECTIVES[name]
+    known = [option for option in signature(kind).parameters if option not in {"args", "kwargs"}]
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"objective {name!r} has no option {option!r}: {suggest(option, known)}"
+                f"known: {', '.join(known) or 'none'}"
+            )
+    return kind(**options)
+
+
+# ------------------------------------------------------------------ marginal costs
 
 
 @OBJECTIVES.register("nuclear", "nuclear norm of the cross Gram matrix; no pairing, limit 1")
@@ -43,7 +105,7 @@ class NuclearNorm(Objective):
     """Minus the :func:`~hilbound.functional.fidelity`, which lies in [0, 1].
 
     Args:
-        drop: See :func:`hilbound.spectrum.schatten_power`.
+        drop: See :func:`hilbound.engine.spectrum.norms.schatten_power`.
 
     Raises:
         InputError: If drop is not in [0, 1].
@@ -158,7 +220,7 @@ class VectorCost(Objective):
     """Minus :func:`~hilbound.functional.log_vector_cost`.
 
     Args:
-        drop: See :func:`hilbound.inverse_form.inverse_form`.
+        drop: See :func:`hilbound.engine.inverse.inverse_form`.
 
     Raises:
         InputError: If drop is not in [0, 1).
@@ -194,7 +256,7 @@ class SchurCost(Objective):
     """Minus :func:`~hilbound.functional.schur_cost`.
 
     Args:
-        drop: See :func:`hilbound.inverse_form.inverse_form`.
+        drop: See :func:`hilbound.engine.inverse.inverse_form`.
 
     Raises:
         InputError: If drop is not in [0, 1).
@@ -281,3 +343,218 @@ class Likelihood(Objective):
         with torch.no_grad():
             draws = p.sample((p.components,), generator=generator)
         return Bound(q.log_prob(draws).mean(0), p.log_prob(draws).mean(0))
+
+
+# ------------------------------------------------------------------ costs of pairs
+
+
+@OBJECTIVES.register("conditional", "scalar cost of a mixture for every input, limit |p(X|Y)|^2")
+class ConditionalScalarCost(Objective):
+    r"""Minus :func:`~hilbound.functional.conditional_log_scalar_cost`, one number for a batch.
+
+    In training every condition is a feature drawn around the features of one row, and p the single
+    component around that row: the numerator is then an unbiased sample of
+    :math:`E_y \langle p(\cdot|y), q(\cdot|y) \rangle`. Such a p cannot show the limit, which is
+    the norm of a density of many rows: see :attr:`Objective.tracked`.
+
+    >>> p = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
+    >>> bool(torch.isclose(ConditionalScalarCost()(p, p), p.renyi_entropy()[0]))
+    True
+    """
+
+    logarithmic = True
+    tracked = True
+    cost_name = "log conditional cost"
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``()`` for mixtures with batch shape ``(B,)``."""
+        return -self.log_cost(p, q)
+
+    def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the cost, with shape ``()``."""
+        return F.conditional_log_scalar_cost(p, q)
+
+    def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the mean norm of p, with shape ``()``."""
+        del q
+        return torch.logsumexp(p.log_norm(), 0) - math.log(p.batch_shape[0])
+
+
+@OBJECTIVES.register("trace", "overlap of every centre with its own data point, limit 1")
+class Trace(Objective):
+    """Minus :func:`~hilbound.functional.trace_overlap`: the pairing is part of the data.
+
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+    >>> Trace()(p, p)
+    tensor(-1.)
+    """
+
+    paired = True
+    cost_name = "trace overlap"
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``(*)``."""
+        return -F.trace_overlap(p, q)
+
+    def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the overlap, against 1."""
+        return F.log_trace_overlap(p, q)
+
+
+@OBJECTIVES.register("mse", "mean squared error of every row's own centre: the usual baseline")
+class MeanSquaredError(Objective):
+    """The :func:`~hilbound.functional.mean_squared_error` of every centre to its own data point.
+
+    As a cost with a limit it is read as the geometric mean of their overlaps, at most 1.
+
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+    >>> MeanSquaredError()(p, GaussianMixture(torch.tensor([[0.0], [7.0]]), 0.5))
+    tensor(2.)
+    """
+
+    paired = True
+    cost_name = "geometric mean of overlaps"
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``(*)``."""
+        return F.mean_squared_error(p, q)
+
+    def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the mean logarithm of the overlaps, against 0."""
+        return F.mean_log_overlap(p, q)
+
+
+# ------------------------------------------------------------------ the mini-batch's bias undone
+
+# Fidelities without gradients beside those of the loss: every so many steps, they cost little.
+_CALIBRATE_EVERY = 5
+
+_CALIBRATION_RATE = 0.1
+
+
+@OBJECTIVES.register("schatten", "singular values to a power below 1: more diversity than nuclear")
+class Schatten(Objective):
+    """Minus :func:`~hilbound.functional.schatten_overlap`.
+
+    Args:
+        power: The power in (0, 1]; 1 is the nuclear norm.
+        drop: See :func:`hilbound.engine.spectrum.norms.schatten_power`.
+
+    Raises:
+        InputError: If the power is not in (0, 1], or drop not in [0, 1].
+
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+    >>> Schatten(power=1.0)(p, p)
+    tensor(-1.)
+    """
+
+    cost_name = "Schatten overlap"
+
+    def __init__(self, power: float = 0.85, drop: float | None = None) -> None:
+        super().__init__()
+        if not 0 < power <= 1:
+            raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
+        self.power = power
+        check_drop(drop)
+        self.drop = drop
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``(*)``."""
+        return -F.schatten_overlap(p, q, self.power, self.drop)
+
+    def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the sum."""
+        return F.log_schatten_overlap(p, q, self.power, self.drop)
+
+    def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the limit, which a flat spectrum reaches."""
+        rank = min(p.components, q.components)
+        return super().log_limit(p, q) + (1 - self.power) * math.log(rank)
+
+
+@OBJECTIVES.register("debiased", "nuclear norm without the mini-batch's bias")
+class DebiasedNuclearNorm(Objective):
+    r"""The :func:`~hilbound.functional.debiased_fidelity` of the halves of two batches.
+
+    Either mixture is cut into halves of its components, which are independent batches where the
+    components are drawn independently; of an odd number one component is left out. All terms then
+    compare batches of one size, without which their biases would not cancel. (The second half of
+    the data serves the reference and the calibration alone.)
+
+    A network that cannot follow the data into their valleys spreads beside them, and is then more
+    diverse than the data: recall is bought with precision. ``calibrate`` finds the weight at which
+    two batches of the model overlap as much as two batches of the data do,
+
+    .. math:: F(q, \tilde q) = F(p, \tilde p), \qquad
+        \lambda \leftarrow \lambda + \eta \Big(\frac{F(q, \tilde q)}{F(p, \tilde p)} - 1\Big),
+
+    kept in [0, 1]: at q = p they agree, whatever the weight. It is a step of :math:`\eta = 0.1` at
+    every fifth training step, and the weight is saved with the objective's state.
+
+    Args:
+        weight: Weight of the model's own term, at the start if it is calibrated. At 0.5 the
+            divergence is unbiased; a lower one pays less for diversity.
+        reference: Whether to compute the data's own term, which sends the model no gradient.
+        calibrate: Whether the weight moves while training.
+
+    Raises:
+        InputError: If the weight is negative, or above 1 and calibrated, or a mixture has one
+            component only.
+
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0], [0.0], [9.0]]), 0.5)
+    >>> DebiasedNuclearNorm(reference=True)(p, p).abs().round(decimals=4)
+    tensor(0.)
+    """
+
+    cost_name = "fidelity"
+    weight: Tensor
+    calls: Tensor
+
+    def __init__(
+        self, weight: float = 0.5, *, reference: bool = False, calibrate: bool = False
+    ) -> None:
+        super().__init__()
+        if not 0 <= weight < math.inf or (calibrate and weight > 1):
+            most = " and at most 1, to be calibrated" if calibrate else ""
+            raise InputError(f"weight must be 0 or more{most}, got {weight}: 0.5 is unbiased")
+        self.reference = reference
+        self.calibrate = calibrate
+        self.register_buffer("weight", torch.tensor(float(weight), dtype=torch.float64))
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``(*)``."""
+        first, second = _halves(q)
+        data, copy = _halves(p)
+        if self.calibrate and self.training:
+            if int(self.calls) % _CALIBRATE_EVERY == 0:
+                self._move(data, copy, first, second)
+            self.calls += 1
+        return F.debiased_fidelity(
+            data, copy if self.reference else None, first, second, float(self.weight)
+        )
+
+    @torch.no_grad()
+    def _move(
+        self,
+        p: GaussianMixture,
+        p_copy: GaussianMixture,
+        q: GaussianMixture,
+        q_copy: GaussianMixture,
+    ) -> None:
+        data, model = F.fidelity(p, p_copy).mean(), F.fidelity(q, q_copy).mean()
+        # Where nothing overlaps, there is nothing to compare.
+        if float(data) > 0:
+            moved = self.weight + _CALIBRATION_RATE * (model / data - 1).to(self.weight)
+            self.weight.copy_(moved.clamp(0, 1))
+
+    def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the plain fidelity, against 1: the divergence has no limit."""
+        return F.log_fidelity(p, q)
+
+
+def _halves(mixture: GaussianMixture) -> tuple[GaussianMixture, GaussianMixture]:
+    half = mixture.components // 2
+    if half == 0:
+        raise InputError("a debiased batch is cut into halves and needs at least 2 components")
+    return mixture.select(slice(0, half)), mixture.select(slice(half, 2 * half))

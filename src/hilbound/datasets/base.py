@@ -6,6 +6,7 @@ can be drawn. A table's values may be standardised: then the :class:`Standardiza
 the training rows alone, leads back to the user's own units.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,3 +136,13 @@ class Loader(Protocol):
     ) -> Dataset:
         """Load the data set: ``root`` is where its files lie, ``samples`` the training rows."""
         ...
+
+
+def data_root(root: str | Path | None = None) -> Path | None:
+    """Return ``root``, else the folder in ``HILBOUND_DATA``, else ``None``.
+
+    >>> data_root("data").name
+    'data'
+    """
+    folder = root if root is not None else os.environ.get("HILBOUND_DATA")
+    return Path(folder).expanduser() if folder else None

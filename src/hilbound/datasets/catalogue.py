@@ -12,7 +12,7 @@ from hilbound.datasets.base import Dataset, Loader
 from hilbound.datasets.celeba import load_celeba
 from hilbound.datasets.cifar import load_cifar10
 from hilbound.datasets.folders import load_folder
-from hilbound.datasets.images import load_digits, load_mnist
+from hilbound.datasets.mnist import load_digits, load_mnist
 from hilbound.datasets.options import ImageOptions, as_classes
 from hilbound.datasets.splits import check_fractions
 from hilbound.datasets.tables import Scale, load_table

@@ -10,11 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hilbound.datasets.base import Dataset
+from hilbound.datasets.base import Dataset, data_root
 from hilbound.datasets.gallery import Gallery
-from hilbound.datasets.images import data_root
 from hilbound.datasets.options import PLAIN, ImageOptions
-from hilbound.datasets.pictures import file_reader
+from hilbound.datasets.pixels import file_reader
 from hilbound.datasets.splits import Split
 from hilbound.errors import DataError, InputError
 from hilbound.registry import suggest

@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hilbound.datasets.base import Dataset
+from hilbound.datasets.base import Dataset, data_root
 from hilbound.datasets.gallery import Gallery
-from hilbound.datasets.images import data_root
 from hilbound.datasets.options import PLAIN, ImageOptions
-from hilbound.datasets.pictures import array_reader
+from hilbound.datasets.pixels import array_reader
 from hilbound.datasets.splits import Split
 from hilbound.errors import DataError
 
@@ -168,5 +167,8 @@ def _notice_partial(train: int, test: int, source: Path) -> None:
     if (train, test) != _PUBLISHED:
         log.warning(
             "%s holds %d training and %d test images, where the published CIFAR-10 has %d and %d",
-            source, train, test, *_PUBLISHED,
-        )  # fmt: skip
+            source,
+            train,
+            test,
+            *_PUBLISHED,
+        )

@@ -45,7 +45,7 @@ def read_csv(path: Path, label_column: str | None = None) -> Table:
 
 def _read_frame(path: Path) -> "pd.DataFrame":
     # pandas takes half a second to import, and only text files need it.
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd
 
     try:
         first, second, delimiter = _check_ragged(path)
@@ -143,7 +143,7 @@ def _labels(path: Path, column: "pd.Series") -> NDArray[np.int64]:
 
 
 def _check_numeric(path: Path, frame: "pd.DataFrame") -> None:
-    import pandas as pd  # noqa: PLC0415 - as above
+    import pandas as pd
 
     text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
     if text:

@@ -9,7 +9,7 @@ import torch
 from hilbound.datasets.base import Dataset
 from hilbound.datasets.gallery import Gallery
 from hilbound.datasets.options import PLAIN, ImageOptions
-from hilbound.datasets.pictures import file_reader
+from hilbound.datasets.pixels import file_reader
 from hilbound.datasets.splits import split_rows
 from hilbound.errors import DataError
 

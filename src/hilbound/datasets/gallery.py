@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hilbound.datasets.base import Dataset, Parts
 from hilbound.datasets.options import ImageOptions
-from hilbound.datasets.pictures import Reader, Shape
+from hilbound.datasets.pixels import Reader, Shape
 from hilbound.datasets.splits import Split
 from hilbound.errors import DataError
 
@@ -80,8 +80,9 @@ def _notice_grey(rows: Tensor, shape: Shape, source: str) -> None:
         log.warning(
             "%s: the first %d training images are grey: grayscale would make their rows a third as "
             "long",
-            source, len(first),
-        )  # fmt: skip
+            source,
+            len(first),
+        )
 
 
 def check_memory(images: int, shape: Shape, source: str) -> None:

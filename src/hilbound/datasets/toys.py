@@ -77,7 +77,7 @@ class Toy(ABC):
     def load(
         self,
         *,
-        root: str | Path | None,  # noqa: ARG002 - a toy has no files, but every loader is called alike
+        root: str | Path | None,
         seed: int,
         samples: int | None,
         options: ImageOptions = PLAIN,

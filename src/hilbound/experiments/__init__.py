@@ -1,9 +1,9 @@
 """The paper's experiments, and those of its open questions, by name.
 
-Every experiment is one file: frozen settings, the cells that it is made of, how one is measured,
-and what the rows then say about the claims. :mod:`hilbound.experiments.base` says what an
-experiment is, :mod:`hilbound.experiments.runner` runs one, and
-:mod:`hilbound.experiments.pages` writes its page.
+Every experiment is one file, or a folder where that is not enough: frozen settings, the cells that
+it is made of, how one is measured, and what the rows then say about the claims.
+:mod:`hilbound.experiments.base` says what an experiment is, :mod:`hilbound.experiments.runner` runs
+one, and :mod:`hilbound.experiments.pages` writes its page.
 """
 
 from importlib import import_module

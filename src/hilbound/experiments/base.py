@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from hilbound.page import Table
+from hilbound.reports.page import Table
 
 if TYPE_CHECKING:
     from matplotlib import figure
 
-    from hilbound.runs import Run
+    from hilbound.training.runs import Run
 
 #: What was measured in one cell, with the options of the cell: plain numbers, texts and lists.
 Row = dict[str, Any]
@@ -48,7 +48,7 @@ class Cell:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, **options: Any) -> "Cell":  # noqa: ANN401 - whatever JSON can hold
+    def of(cls, **options: Any) -> "Cell":
         """Return a cell that is called by the values of its options."""
         values = (f"{v:g}" if isinstance(v, float) else str(v) for v in options.values())
         return cls("-".join(values).replace("/", "_").replace(" ", "_"), options)
@@ -153,12 +153,12 @@ class Experiment(ABC, Generic[S]):
     ) -> Iterator[Picture]:
         """Draw the figures of the page; ``work`` holds the folders of the cells."""
 
-    def notes(self, settings: S, rows: Sequence[Row]) -> str:  # noqa: ARG002 - for those that need it
+    def notes(self, settings: S, rows: Sequence[Row]) -> str:
         """Return what else a reader should know, in Markdown."""
         return ""
 
 
-def select(rows: Iterable[Row], **options: Any) -> list[Row]:  # noqa: ANN401 - values of any kind
+def select(rows: Iterable[Row], **options: Any) -> list[Row]:
     """Return the rows whose entries have these values.
 
     >>> select([{"seed": 0, "k": 1}, {"seed": 1, "k": 1}], seed=1)
@@ -170,7 +170,7 @@ def select(rows: Iterable[Row], **options: Any) -> list[Row]:  # noqa: ANN401 - 
 def values_of(
     rows: Iterable[Row],
     name: str,
-    **options: Any,  # noqa: ANN401 - values of any kind
+    **options: Any,
 ) -> list[float]:
     """Return one measured number of all rows with these options, where there is one.
 
@@ -183,7 +183,7 @@ def values_of(
 def mean_of(
     rows: Iterable[Row],
     name: str,
-    **options: Any,  # noqa: ANN401 - values of any kind
+    **options: Any,
 ) -> float:
     """Return the mean of :func:`values_of`.
 
@@ -230,8 +230,8 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
-def train(folder: Path, **options: Any) -> "Run":  # noqa: ANN401 - the fields of RunConfig
+def train(folder: Path, **options: Any) -> "Run":
     """Train a model into ``folder/run``, without bar, notices or TensorBoard logs."""
-    from hilbound.training import fit  # noqa: PLC0415 - imports torch
+    from hilbound.training.fit import fit
 
     return fit(folder / "run", overwrite=True, quiet=True, **{"tensorboard": False} | options)

@@ -4,11 +4,11 @@ Two things change the gap: the length of the training, and the number of centres
 all else gets better too, so that a gap and a quality which improve together need have nothing to do
 with each other; and an encoder that is trained with K centres is another one for every K, with
 another limit. So values of K are compared at equal length, with decoders that are fitted to one
-frozen encoder per seed (:mod:`hilbound.experiments.conditional_runs`): they share one limit, and
-the gap differs by the decoder alone. Decoders of several lengths show how both go with training.
-Trainings of the encoder with each K stand beside them. All are on all training images; the gap on
-held-out images stands beside what the reconstructions of held-out images are worth
-(:mod:`hilbound.experiments.yardstick`).
+frozen encoder per seed (:mod:`hilbound.experiments.shared.conditional_runs`): they share one limit,
+and the gap differs by the decoder alone. Decoders of several lengths show how both go with
+training. Trainings of the encoder with each K stand beside them. All are on all training images;
+the gap on held-out images stands beside what the reconstructions of held-out images are worth
+(:mod:`hilbound.experiments.shared.yardstick`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hilbound.drawing import PALETTE, tidy
+from hilbound.engine.seeding import stream
 from hilbound.experiments.base import (
     Cell,
     Claim,
@@ -29,7 +29,7 @@ from hilbound.experiments.base import (
     spread,
     values_of,
 )
-from hilbound.experiments.conditional_runs import (
+from hilbound.experiments.shared.conditional_runs import (
     QUICK,
     ConditionalSettings,
     bounds_at_end,
@@ -40,9 +40,9 @@ from hilbound.experiments.conditional_runs import (
     seeds_with_encoder,
     train_conditional,
 )
-from hilbound.experiments.yardstick import MEASURES, MEASURES_EXPLAINED, Yardstick
-from hilbound.page import Table
-from hilbound.seeding import stream
+from hilbound.experiments.shared.yardstick import MEASURES, MEASURES_EXPLAINED, Yardstick
+from hilbound.reports.drawing import PALETTE, tidy
+from hilbound.reports.page import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,10 +153,10 @@ Correlations are taken within each seed, because every seed has an encoder of it
         self,
         settings: TightnessSettings,
         rows: Sequence[Row],
-        work: Path,  # noqa: ARG002
+        work: Path,
     ) -> Iterator[Picture]:
         """Draw each quality against the gap."""
-        from matplotlib.figure import Figure  # noqa: PLC0415 - only for a picture
+        from matplotlib.figure import Figure
 
         frozen = select(rows, protocol="frozen")
         figure = Figure(figsize=(8.0, 6.4), layout="constrained")
@@ -165,13 +165,15 @@ Correlations are taken within each seed, because every seed has an encoder of it
         handles, labels = ax.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
         yield Picture(
-            "gap", figure, "Four qualities of reconstructions against the gap, a line for each K",
+            "gap",
+            figure,
+            "Four qualities of reconstructions against the gap, a line for each K",
             "Encoder frozen. Lines join the means over the seeds, from the shortest training, on "
             "the right, to the longest; faint points are the seeds. The two errors on top are "
             "better low, the two shares below are better high.",
-        )  # fmt: skip
+        )
 
-    def notes(self, settings: TightnessSettings, rows: Sequence[Row]) -> str:  # noqa: ARG002
+    def notes(self, settings: TightnessSettings, rows: Sequence[Row]) -> str:
         """Explain the measures."""
         return (
             f"{MEASURES_EXPLAINED.strip()}\n\n{settings.inputs} inputs, "
@@ -190,7 +192,7 @@ def rank_correlation(rows: Sequence[Row], quality: str) -> float | None:
     >>> rank_correlation(rows, "best")  # a smaller error is better
     1.0
     """
-    from torchmetrics.functional import spearman_corrcoef  # noqa: PLC0415 - slow to import
+    from torchmetrics.functional import spearman_corrcoef
 
     rows = [row for row in rows if row[quality] is not None]
     if len(rows) < 3:
@@ -219,8 +221,11 @@ def falls(settings: TightnessSettings, rows: Sequence[Row]) -> list[float]:
 
 
 #: Columns of the bound: heading, entry of the rows, decimals.
-_BOUND = (("gap", "test_gap", 3), ("tightness", "test_tightness", 3),
-          ("log limit, relative to the largest", "test_log_limit", 2))  # fmt: skip
+_BOUND = (
+    ("gap", "test_gap", 3),
+    ("tightness", "test_tightness", 3),
+    ("log limit, relative to the largest", "test_log_limit", 2),
+)
 
 
 def _figures(rows: Sequence[Row]) -> list[str]:
@@ -340,8 +345,14 @@ def _against_gap(ax: "Axes", settings: TightnessSettings, rows: Sequence[Row], n
     for i, k in enumerate(settings.centers):
         own = [row for row in select(rows, centers=k) if row[name] is not None]
         color = PALETTE[i % len(PALETTE)]
-        ax.scatter(values_of(own, "test_gap"), values_of(own, name), s=12, color=color, alpha=0.35,
-                   linewidths=0)  # fmt: skip
+        ax.scatter(
+            values_of(own, "test_gap"),
+            values_of(own, name),
+            s=12,
+            color=color,
+            alpha=0.35,
+            linewidths=0,
+        )
         lengths = [steps for steps in settings.lengths if select(own, steps=steps)]
         gap, value = (
             [mean(values_of(own, column, steps=steps)) for steps in lengths]

@@ -1,8 +1,8 @@
 """Bound tracking: the conditional cost against its limit while training, for K centres.
 
 A better decoder makes a jointly trained encoder learn something else, and the limit moves with it.
-So values of K are compared by two protocols (:mod:`hilbound.experiments.conditional_runs`): jointly
-trained, and with one frozen encoder that all decoders share.
+So values of K are compared by two protocols (:mod:`hilbound.experiments.shared.conditional_runs`):
+jointly trained, and with one frozen encoder that all decoders share.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hilbound.drawing import PALETTE, canvas, draw_line, look, step_axis, tidy
 from hilbound.experiments.base import (
     Cell,
     Claim,
@@ -24,7 +23,7 @@ from hilbound.experiments.base import (
     spread,
     values_of,
 )
-from hilbound.experiments.conditional_runs import (
+from hilbound.experiments.shared.conditional_runs import (
     QUICK,
     ConditionalSettings,
     bounds_at_end,
@@ -37,7 +36,8 @@ from hilbound.experiments.conditional_runs import (
     seeds_with_encoder,
     train_conditional,
 )
-from hilbound.page import Table
+from hilbound.reports.drawing import PALETTE, canvas, draw_line, look, step_axis, tidy
+from hilbound.reports.page import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,28 +110,35 @@ to it for every K: all share one limit, and only the decoder can close the gap.
 
     def tables(self, settings: TrackingSettings, rows: Sequence[Row]) -> list[Table]:
         """Return the bound at the end, a table for each protocol."""
-        columns = (("tightness, training rows", "train_tightness", 3),
-                   ("tightness, held-out rows", "test_tightness", 3),
-                   ("gap in nats, training rows", "train_gap", 3),
-                   ("log limit, relative to the largest", "train_log_limit", 2))  # fmt: skip
+        columns = (
+            ("tightness, training rows", "train_tightness", 3),
+            ("tightness, held-out rows", "test_tightness", 3),
+            ("gap in nats, training rows", "train_gap", 3),
+            ("log limit, relative to the largest", "train_log_limit", 2),
+        )
         return [
             Table(
                 ("centres K", *(title for title, _, _ in columns)),
                 tuple(
-                    (str(k), *(spread(values_of(rows, name, protocol=protocol, centers=k), digits)
-                               for _, name, digits in columns))
+                    (
+                        str(k),
+                        *(
+                            spread(values_of(rows, name, protocol=protocol, centers=k), digits)
+                            for _, name, digits in columns
+                        ),
+                    )
                     for k in settings.centers
                 ),
                 f"At the end, {protocol}",
             )
             for protocol in PROTOCOLS
-        ]  # fmt: skip
+        ]
 
     def pictures(
         self,
         settings: TrackingSettings,
         rows: Sequence[Row],
-        work: Path,  # noqa: ARG002
+        work: Path,
     ) -> Iterator[Picture]:
         """Draw cost and limit over the steps, and tightness against K."""
         yield _over_steps(settings, rows)
@@ -212,7 +219,7 @@ def _held_out(rows: Sequence[Row]) -> Claim:
 
 
 def _over_steps(settings: TrackingSettings, rows: Sequence[Row]) -> Picture:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - only for a picture
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.0, 3.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
@@ -230,10 +237,12 @@ def _over_steps(settings: TrackingSettings, rows: Sequence[Row]) -> Picture:
     axes[0].set_ylabel("log cost, relative to the largest limit")
     axes[1].legend(frameon=False, loc="lower right", fontsize=9)
     return Picture(
-        "curves", figure, "Cost below its limit over the steps, a colour for each K",
+        "curves",
+        figure,
+        "Cost below its limit over the steps, a colour for each K",
         "The logarithm of the cost (lines) and of its limit (dashed, same colour) on the training "
         "rows, in nats, mean over the seeds.",
-    )  # fmt: skip
+    )
 
 
 def _cost_and_limit(ax: "Axes", rows: Sequence[Row], label: str, color: str) -> None:
@@ -250,12 +259,22 @@ def _over_centers(settings: TrackingSettings, rows: Sequence[Row]) -> Picture:
     for i, protocol in enumerate(PROTOCOLS):
         own = select(rows, protocol=protocol)
         for seed in sorted({row["seed"] for row in own}):
-            ax.plot(settings.centers, _means(settings, select(own, seed=seed), "train"),
-                    color=PALETTE[i], alpha=0.3, linewidth=1)  # fmt: skip
+            ax.plot(
+                settings.centers,
+                _means(settings, select(own, seed=seed), "train"),
+                color=PALETTE[i],
+                alpha=0.3,
+                linewidth=1,
+            )
         for split, dashes in (("train", "-"), ("test", "--")):
             label = f"{protocol}, {'training' if split == 'train' else 'held-out'} rows"
-            draw_line(ax, np.array(settings.centers), np.array(_means(settings, own, split)),
-                      label, (PALETTE[i], dashes))  # fmt: skip
+            draw_line(
+                ax,
+                np.array(settings.centers),
+                np.array(_means(settings, own, split)),
+                label,
+                (PALETTE[i], dashes),
+            )
     ax.set_xscale("log")
     ax.set_xticks(settings.centers, [str(k) for k in settings.centers])
     ax.minorticks_off()
@@ -264,9 +283,11 @@ def _over_centers(settings: TrackingSettings, rows: Sequence[Row]) -> Picture:
     tidy(ax)
     ax.legend(frameon=False, fontsize=9)
     return Picture(
-        "tightness", figure, "Tightness against K for both protocols",
+        "tightness",
+        figure,
+        "Tightness against K for both protocols",
         "Thick: mean over the seeds. Thin: each seed, on training rows.",
-    )  # fmt: skip
+    )
 
 
 def _means(settings: TrackingSettings, rows: Sequence[Row], split: str) -> list[float]:

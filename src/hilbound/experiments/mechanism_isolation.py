@@ -25,7 +25,7 @@ from torch import Tensor
 
 from hilbound import datasets
 from hilbound.datasets.toys import TOYS, Gaussians
-from hilbound.drawing import MODEL, REAL, draw_line, look, tidy
+from hilbound.engine.seeding import stream
 from hilbound.experiments.base import (
     Cell,
     Claim,
@@ -38,9 +38,9 @@ from hilbound.experiments.base import (
     train,
     values_of,
 )
-from hilbound.page import Table
-from hilbound.runs import Run
-from hilbound.seeding import stream
+from hilbound.reports.drawing import MODEL, REAL, draw_line, look, tidy
+from hilbound.reports.page import Table
+from hilbound.training.runs import Run
 
 DATA = "eight-gaussians"
 #: A sample belongs to a mode if it is nearer than this many of its standard deviations.
@@ -100,7 +100,7 @@ the kernel's variance.
         self,
         settings: IsolationSettings,
         seeds: Sequence[int],
-        rows: Sequence[Row],  # noqa: ARG002
+        rows: Sequence[Row],
     ) -> Iterable[Cell]:
         """Return one training for every cost, variance and seed, and those that test a reason."""
         pairs = [(o, "plain", settings.variances) for o in settings.objectives]
@@ -185,8 +185,12 @@ the kernel's variance.
         figure.legend(
             handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8
         )
-        yield Picture("modes", figure, "Modes found and purity against the variance of the kernel",
-                      "Modes found and purity, mean over the seeds.")  # fmt: skip
+        yield Picture(
+            "modes",
+            figure,
+            "Modes found and purity against the variance of the kernel",
+            "Modes found and purity, mean over the seeds.",
+        )
         yield _samples(settings, rows, work)
 
 
@@ -306,11 +310,13 @@ def _large_contracts(settings: IsolationSettings, rows: Sequence[Row]) -> Claim:
         f"mean squared distance {at_large:.1f} at {large:.3g}, {best:.1f} at its highest; purity "
         f"{purity[-1]:.2f}, {max(purity):.2f} at its best",
         holds,
-        "" if holds else
-        "The likely reason: both mixtures are smoothed by the same kernel, so q = p is best at any "
-        "variance, and all that a wide kernel loses is detail, which purity would show. Tested by "
+        ""
+        if holds
+        else "The likely reason: both mixtures are smoothed by the same kernel, so q = p is best "
+        "at any variance, and all that a wide kernel loses is detail, which purity would show. "
+        "Tested by "
         f"what smooths the model alone: {_smoothing(settings, rows)}.",
-    )  # fmt: skip
+    )
 
 
 def _smoothing(settings: IsolationSettings, rows: Sequence[Row]) -> str:
@@ -374,10 +380,12 @@ def _samples(settings: IsolationSettings, rows: Sequence[Row], work: Path) -> Pi
     for ax, variance in zip(axes[0], shown, strict=True):
         ax.set_title(f"{variance:.3g}", fontsize=9)
     return Picture(
-        "samples", figure, "Samples over data, a row for each cost, a column for each variance",
+        "samples",
+        figure,
+        "Samples over data, a row for each cost, a column for each variance",
         "300 samples (orange) over data (grey), seed 0, by the variance of the kernel. An empty "
         "place was not trained.",
-    )  # fmt: skip
+    )
 
 
 EXPERIMENT = MechanismIsolation()

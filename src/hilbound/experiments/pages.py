@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from hilbound.experiments.base import Claim, Experiment, Picture, S
-from hilbound.page import Table
+from hilbound.reports.page import Table
 
 if TYPE_CHECKING:
     from hilbound.experiments.runner import Result

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from hilbound.drawing import canvas, look
+from hilbound.engine.seeding import stream
 from hilbound.experiments.base import (
     Cell,
     Claim,
@@ -27,9 +27,14 @@ from hilbound.experiments.base import (
     train,
     values_of,
 )
-from hilbound.experiments.sample_quality import features, images, sample_quality, training_rows
-from hilbound.page import Table
-from hilbound.seeding import stream
+from hilbound.experiments.shared.sample_quality import (
+    features,
+    images,
+    sample_quality,
+    training_rows,
+)
+from hilbound.reports.drawing import canvas, look
+from hilbound.reports.page import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,17 +89,26 @@ should be the default?
         """Return the settings for MNIST and five other sets, or a tiny training."""
         if quick:
             return MapSettings(
-                map_data="digits", map_rows=400, weights=(0.5,), powers=(0.85,), variances=(1.0,),
-                batches=(), batch_size=32, steps=10, width=16, data=("digits", "moons"),
-                samples=100, on_toys={"variance": "0.1*median", "width": 16},
-            )  # fmt: skip
+                map_data="digits",
+                map_rows=400,
+                weights=(0.5,),
+                powers=(0.85,),
+                variances=(1.0,),
+                batches=(),
+                batch_size=32,
+                steps=10,
+                width=16,
+                data=("digits", "moons"),
+                samples=100,
+                on_toys={"variance": "0.1*median", "width": 16},
+            )
         return MapSettings()
 
     def cells(
         self,
         settings: MapSettings,
         seeds: Sequence[int],
-        rows: Sequence[Row],  # noqa: ARG002
+        rows: Sequence[Row],
     ) -> Iterable[Cell]:
         """Return the map with one seed, then the candidates on all data with every seed."""
         yield Cell.of(part="floor", data=settings.map_data)
@@ -157,7 +171,7 @@ should be the default?
         self,
         settings: MapSettings,
         rows: Sequence[Row],
-        work: Path,  # noqa: ARG002
+        work: Path,
     ) -> Iterator[Picture]:
         """Draw the map."""
         figure, ax = canvas(6.4, 4.6)
@@ -172,20 +186,27 @@ should be the default?
                 ax.plot(row["recall"], row["precision"], marker, color=look(0)[0], fillstyle="none")
                 _name(ax, row, f"batch {batch}")
         floor = select(rows, part="floor")[0]
-        ax.scatter([floor["recall"]], [floor["precision"]], color="black", marker="+", s=90,
-                   label="training rows")  # fmt: skip
+        ax.scatter(
+            [floor["recall"]],
+            [floor["precision"]],
+            color="black",
+            marker="+",
+            s=90,
+            label="training rows",
+        )
         ax.set_xlabel("recall")
         ax.set_ylabel("precision")
         ax.legend(frameon=False, fontsize=8, ncol=2)
         yield Picture(
-            "map", figure,
+            "map",
+            figure,
             "Precision against recall, a line for each objective and variance",
             f"Precision against recall on {settings.map_data}, batch {settings.batch_size}, "
             f"{settings.steps} steps, one seed. Along a solid line the weight λ of the debiased "
             "norm changes, along a dashed one the power of the Schatten overlap (1 is the nuclear "
             "norm); hollow marks have another batch. "
             "Variances are multiples of the median heuristic.",
-        )  # fmt: skip
+        )
 
 
 def _map_cell(objective: str, number: float, variance: float, batch: int) -> Cell:
@@ -221,8 +242,15 @@ def _draw(ax: "Axes", line: Sequence[Row], color: str) -> None:
     objective, variance = line[0]["objective"], line[0]["variance"]
     x, y = ([row[name] for row in line] for name in ("recall", "precision"))
     dashes, marker = ("-", "o") if objective == "debiased" else ("--", "s")
-    ax.plot(x, y, dashes, marker=marker, markersize=4, color=color,
-            label=f"{objective}, {variance:g}·median")  # fmt: skip
+    ax.plot(
+        x,
+        y,
+        dashes,
+        marker=marker,
+        markersize=4,
+        color=color,
+        label=f"{objective}, {variance:g}·median",
+    )
     sign = "λ" if objective == "debiased" else "r"
     for row in (line[0], line[-1]):
         _name(ax, row, f"{sign}={row['number']:g}")
@@ -232,8 +260,14 @@ def _name(ax: "Axes", row: Row, text: str) -> None:
     # Above the mark of one objective and below that of the other, where they meet.
     up = 4 if row["objective"] == "debiased" else -9
     side = -1 if text.startswith("batch") else 1
-    ax.annotate(text, (row["recall"], row["precision"]), fontsize=7, xytext=(4 * side, up),
-                ha="left" if side > 0 else "right", textcoords="offset points")  # fmt: skip
+    ax.annotate(
+        text,
+        (row["recall"], row["precision"]),
+        fontsize=7,
+        xytext=(4 * side, up),
+        ha="left" if side > 0 else "right",
+        textcoords="offset points",
+    )
 
 
 def _ends(settings: MapSettings, rows: Sequence[Row], objective: str) -> tuple[Row, Row]:
@@ -335,9 +369,10 @@ def _candidates_table(settings: MapSettings, rows: Sequence[Row]) -> Table:
             ]
             lines.append((data, candidate, *cells))
     return Table(
-        ("data", "objective", *_TITLES), tuple(lines),
+        ("data", "objective", *_TITLES),
+        tuple(lines),
         "Three objectives without tuning, on validation rows",
-    )  # fmt: skip
+    )
 
 
 _TITLES = ("Coverage", "Recall", "Precision", "Fréchet distance")
@@ -349,9 +384,10 @@ def _map_table(rows: Sequence[Row]) -> Table:
         first = (row["objective"], f"{row['number']:g}", f"{row['variance']:g}", str(row["batch"]))
         lines.append((*first, *_cells(row)))
     return Table(
-        ("objective", "weight or power", "variance / median", "batch", *_TITLES), tuple(lines),
+        ("objective", "weight or power", "variance / median", "batch", *_TITLES),
+        tuple(lines),
         "The map, one seed, on validation rows",
-    )  # fmt: skip
+    )
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from hilbound import datasets
-from hilbound.drawing import PALETTE, REAL, tidy
+from hilbound.engine.seeding import stream
 from hilbound.experiments.base import (
     Cell,
     Claim,
@@ -23,7 +23,7 @@ from hilbound.experiments.base import (
     spread,
     values_of,
 )
-from hilbound.experiments.conditional_runs import (
+from hilbound.experiments.shared.conditional_runs import (
     QUICK,
     ConditionalSettings,
     bounds_at_end,
@@ -36,11 +36,11 @@ from hilbound.experiments.conditional_runs import (
     seeds_with_encoder,
     train_conditional,
 )
-from hilbound.experiments.yardstick import MEASURES, MEASURES_EXPLAINED, Yardstick
-from hilbound.page import Table
-from hilbound.plots import plot_images
-from hilbound.runs import Run
-from hilbound.seeding import stream
+from hilbound.experiments.shared.yardstick import MEASURES, MEASURES_EXPLAINED, Yardstick
+from hilbound.reports.drawing import PALETTE, REAL, tidy
+from hilbound.reports.page import Table
+from hilbound.reports.plots import plot_images
+from hilbound.training.runs import Run
 
 LOST = 0.01  # the largest share of lost ones that is no failure
 #: What is put in the place of reconstructions.
@@ -119,8 +119,14 @@ with the feature*, drawn with the weights of p(x|y), show what a perfect decoder
 
     def claims(self, settings: DiversitySettings, rows: Sequence[Row]) -> list[Claim]:
         """Return six claims about diversity and validity."""
-        makers = (_more_diverse, _as_valid, _few_lost, _right_classes, _sharper_than_averages,
-                  _as_diverse_as_real)  # fmt: skip
+        makers = (
+            _more_diverse,
+            _as_valid,
+            _few_lost,
+            _right_classes,
+            _sharper_than_averages,
+            _as_diverse_as_real,
+        )
         return reasons_once([make(settings, rows) for make in makers])
 
     def tables(self, settings: DiversitySettings, rows: Sequence[Row]) -> list[Table]:
@@ -147,7 +153,7 @@ with the feature*, drawn with the weights of p(x|y), show what a perfect decoder
         yield _diversity_and_validity(settings, rows)
         yield _reconstructions(settings, work)
 
-    def notes(self, settings: DiversitySettings, rows: Sequence[Row]) -> str:  # noqa: ARG002
+    def notes(self, settings: DiversitySettings, rows: Sequence[Row]) -> str:
         """Explain the measures."""
         return (
             f"{MEASURES_EXPLAINED.strip()}\n\n{settings.inputs} inputs, "
@@ -329,33 +335,46 @@ def _four(rows: Sequence[Row]) -> str:
 
 
 def _diversity_and_validity(settings: DiversitySettings, rows: Sequence[Row]) -> Picture:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - only for a picture
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.2), layout="constrained")
     encoders = select(rows, protocol="joint")
     for ax, name in zip(figure.subplots(1, 3), ("nearest", "sure", "agreement"), strict=True):
         for i, k in enumerate(settings.centers):
             own = of_k(rows, k)
-            ax.plot(values_of(own, "distance"), values_of(own, name), "o",
-                    color=PALETTE[i], label=f"K = {k}")  # fmt: skip
+            ax.plot(
+                values_of(own, "distance"),
+                values_of(own, name),
+                "o",
+                color=PALETTE[i],
+                label=f"K = {k}",
+            )
         for mark, standing in zip("*X", STANDINGS, strict=True):
             own = [row[standing] for row in encoders]
-            ax.plot(values_of(own, "distance"), values_of(own, name), mark,
-                    color=REAL, markersize=9, label=STANDINGS[standing])  # fmt: skip
+            ax.plot(
+                values_of(own, "distance"),
+                values_of(own, name),
+                mark,
+                color=REAL,
+                markersize=9,
+                label=STANDINGS[standing],
+            )
         ax.set_xlabel("distance² of two reconstructions")
         ax.set_ylabel(MEASURES[name].title)
         tidy(ax)
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
     return Picture(
-        "diversity", figure, "Validity and agreement of classes against diversity",
+        "diversity",
+        figure,
+        "Validity and agreement of classes against diversity",
         "Of reconstructions that are not lost, a point for each seed. Nearer is better in the "
         "first panel, higher in the others; the stars show what a perfect decoder would reach.",
-    )  # fmt: skip
+    )
 
 
 def _reconstructions(settings: DiversitySettings, work: Path) -> Picture:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - only for a picture
+    from matplotlib.figure import Figure
 
     panels = _panels(settings, work)
     shape = datasets.load(settings.data).image_shape
@@ -369,11 +388,12 @@ def _reconstructions(settings: DiversitySettings, work: Path) -> Picture:
         plot_images(ax, images.flatten(0, 1).unflatten(1, shape), columns=n).set_anchor("N")
         ax.set_title(title, fontsize=9, color="#3a424c")
     return Picture(
-        "reconstructions", figure,
+        "reconstructions",
+        figure,
         "Inputs beside several reconstructions of each, and real images with the same feature",
         "Held-out inputs, several reconstructions of each, and real images with the feature of the "
         "input; seed 0.",
-    )  # fmt: skip
+    )
 
 
 def _panels(settings: DiversitySettings, work: Path) -> dict[str, Tensor]:

@@ -24,9 +24,9 @@ from hilbound.errors import InputError
 from hilbound.experiments import get_experiment
 from hilbound.experiments.base import Cell, Claim, Experiment, Row, Settings
 from hilbound.experiments.pages import write_page
-from hilbound.machine import processor, versions
-from hilbound.quiet import one_thread
-from hilbound.runs import write_whole
+from hilbound.training.machine import processor, versions
+from hilbound.training.quiet import one_thread
+from hilbound.training.runs import write_whole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -329,8 +329,8 @@ def _progress(name: str, *, quiet: bool) -> Iterator[_Bar]:
     if quiet:
         yield _Bar(None, name)
         return
-    from rich.console import Console  # noqa: PLC0415 - only for a bar
-    from rich.progress import (  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
@@ -340,14 +340,19 @@ def _progress(name: str, *, quiet: bool) -> Iterator[_Bar]:
     )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), TextColumn("[dim]{task.fields[cell]}"),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[cell]}"),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         yield _Bar(progress, name)
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
+def _finite(value: Any) -> Any:
     """Return the value with ``None`` for what JSON cannot hold: infinities and NaN."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -1,0 +1,33 @@
+from . import bounds as bounds
+from . import datasets as datasets
+from . import functional as functional
+from . import objectives as objectives
+from .bounds import Bound as Bound
+from .config import RunConfig as RunConfig
+from .errors import DataError as DataError
+from .errors import InputError as InputError
+from .mixture import FullGaussianMixture as FullGaussianMixture
+from .mixture import GaussianMixture as GaussianMixture
+from .models import VAE as VAE
+from .models import Autoencoder as Autoencoder
+from .models import Encoder as Encoder
+from .models import EncoderMixtureDecoder as EncoderMixtureDecoder
+from .models import MixtureDecoder as MixtureDecoder
+from .models import MixtureDensityNetwork as MixtureDensityNetwork
+from .objectives import ConditionalScalarCost as ConditionalScalarCost
+from .objectives import DebiasedNuclearNorm as DebiasedNuclearNorm
+from .objectives import DistanceNuclearNorm as DistanceNuclearNorm
+from .objectives import Likelihood as Likelihood
+from .objectives import MeanSquaredError as MeanSquaredError
+from .objectives import NuclearNorm as NuclearNorm
+from .objectives import ScalarCost as ScalarCost
+from .objectives import Schatten as Schatten
+from .objectives import SchurCost as SchurCost
+from .objectives import Trace as Trace
+from .objectives import VectorCost as VectorCost
+from .training.fit import fit as fit
+from .training.fit import resume as resume
+from .training.runs import Run as Run
+from .variance import median_variance as median_variance
+
+__version__: str

@@ -1,0 +1,386 @@
+"""The command line: ``hilbound fit``, ``sample``, ``reconstruct``, ``evaluate``, ``report``, ...
+
+Exit codes: 0 done, 2 wrong use (what to mend is said), 1 failed or interrupted. Nothing heavy is
+imported until a command needs it, so that ``--help`` answers at once.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+from typer.core import TyperGroup
+
+import hilbound
+from hilbound.cli.options import with_run_options
+from hilbound.config import Switches, read_yaml
+from hilbound.errors import InputError
+
+if TYPE_CHECKING:
+    from hilbound.evaluation.quality import MetricInfo
+
+
+class _Commands(TyperGroup):
+    """Turns errors into exit codes, without a traceback where the message says it all."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            _fail("error", str(error), 2)
+        except BrokenPipeError:
+            raise
+        except (FloatingPointError, OSError) as error:
+            _fail("failed", str(error), 1)
+        except KeyboardInterrupt:
+            _fail("interrupted", "nothing more was written", 1)
+
+
+def _fail(kind: str, message: str, code: int) -> NoReturn:
+    from rich.markup import escape
+
+    err.print(f"[bold red]{kind}:[/] {escape(message)}", soft_wrap=True, highlight=False)
+    raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Train density models on contrastive entropy bounds, and see how tight each bound is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 'fit' wrote.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notices.")]
+
+
+@app.command()
+@with_run_options
+def fit(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="Name of a data set, a .npy, .npz or .csv file, or a folder of images.",
+        ),
+    ] = None,
+    *,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with any of these options; flags win over it.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Run folder. (default: runs/DATA[-MODEL]-OBJECTIVE-SEED)"
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that is there.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")
+    ] = None,
+    report: Annotated[
+        bool | None,
+        typer.Option(
+            "--report/--no-report",
+            help="Evaluate and write report.html at the end. (default: on)",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    **options: Any,
+) -> None:
+    """Train a model on DATA and leave a run folder with its weights, bounds, metrics and report."""
+    from hilbound.training import fit
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if resume is not None:
+        _refuse_beside_resume(data, config, output, given, overwrite=overwrite)
+    settings = read_yaml(config) if config is not None else {}
+    switches = Switches.take(settings)
+    quiet = quiet or switches.quiet
+    settings |= given | ({} if data is None else {"data": data})
+    try:
+        with _notices(quiet=quiet):
+            if resume is not None:
+                run = fit.resume(resume, steps=given.get("steps"), quiet=quiet)
+            else:
+                run = fit.fit(
+                    output or switches.output,
+                    overwrite=overwrite or switches.overwrite,
+                    quiet=quiet,
+                    **settings,
+                )
+    except KeyboardInterrupt:
+        _fail("interrupted", "what was reached is saved: go on with 'hilbound fit --resume RUN'", 1)
+    if switches.report if report is None else report:
+        _finish(run, quiet=quiet)
+
+
+@contextmanager
+def _notices(*, quiet: bool) -> Iterator[None]:
+    """Leave out the library's notices for a while, if that was asked for."""
+    logger = logging.getLogger("hilbound")
+    before = logger.level
+    logger.setLevel(logging.ERROR if quiet else before)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _refuse_beside_resume(
+    data: str | None,
+    config: Path | None,
+    output: Path | None,
+    given: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> None:
+    """A resumed run keeps its options: anything else beside --resume is a misunderstanding."""
+    others = [name for name in given if name != "steps"]
+    if data is not None or config is not None or output is not None or overwrite or others:
+        raise InputError(
+            "--resume takes everything from the run folder; only --steps and --quiet go beside it"
+        )
+
+
+def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
+    from hilbound.evaluation.evaluate import evaluate as measure
+    from hilbound.reports.run_report import write_report
+    from hilbound.training.plan import load_run_dataset
+
+    status = err.status("evaluating and writing the report") if not quiet else nullcontext()
+    # What is to be said about the data was said before the training.
+    with status, _notices(quiet=True):
+        dataset = load_run_dataset(run)
+        measured = measure(run, dataset=dataset)
+        path = write_report(run, dataset=dataset)
+    if not quiet:
+        _print_metrics(measured)
+        out.print(f"report: {path}", soft_wrap=True)
+
+
+@app.command()
+def sample(
+    run: RunPath,
+    n: Annotated[int, typer.Option("-n", "--number", help="How many samples.", min=1)] = 64,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .png, .npz, .npy or .csv file.")
+    ] = Path("samples.png"),
+    seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0)] = 0,
+    source: Annotated[
+        Literal["centers", "density"],
+        typer.Option(
+            "--from", help="The network's centres, or draws from the mixture around them."
+        ),
+    ] = "centers",
+) -> None:
+    """Draw samples from a trained RUN into a picture, an array or a table."""
+    from hilbound.evaluation.sampling import draw
+    from hilbound.reports.samples import write_samples
+
+    opened = hilbound.Run.open(run)
+    path = write_samples(opened, draw(opened, n, seed=seed, source=source), output)
+    out.print(f"{n} samples: {path}", soft_wrap=True)
+
+
+@app.command()
+def reconstruct(
+    run: RunPath,
+    n: Annotated[int, typer.Option("-n", "--inputs", help="How many inputs.", min=1)] = 8,
+    reconstructions: Annotated[
+        int, typer.Option(help="How many reconstructions of each.", min=1)
+    ] = 10,
+    *,
+    split: Annotated[
+        Literal["test", "validation", "train"], typer.Option(help="Rows to take inputs from.")
+    ] = "test",
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .png or .npz file.")] = Path(
+        "reconstructions.png"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+) -> None:
+    """Reconstruct some inputs by a trained RUN with an encoder, each many times."""
+    from hilbound.evaluation.reconstruction import reconstruct as make
+    from hilbound.reports import reconstructions as files
+
+    opened = hilbound.Run.open(run)
+    files.check_output(opened, output)
+    result = make(opened, n, reconstructions, split=split, seed=seed)
+    path = files.write_reconstructions(opened, result, output)
+    out.print(f"{reconstructions} reconstructions of {n} inputs: {path}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Samples to compare. (default: the held-out rows, at most 10,000)"),
+    ] = None,
+) -> None:
+    """Measure a trained RUN against held-out data, with real data beside it."""
+    from hilbound.evaluation.evaluate import evaluate as measure
+
+    with err.status("evaluating"):
+        measured = measure(hilbound.Run.open(run), samples)
+    _print_metrics(measured)
+
+
+def _print_metrics(measured: dict[str, Any]) -> None:
+    from hilbound.evaluation.quality import METRICS, RECONSTRUCTION
+
+    title = f"{measured['samples']:,} samples against held-out rows"
+    _print_table(title, METRICS, measured["metrics"])
+    if "reconstruction" in measured:
+        block = measured["reconstruction"]
+        title = f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out rows"
+        _print_table(title, RECONSTRUCTION, block["metrics"])
+    if "conditional_bound" in measured:
+        bound = measured["conditional_bound"]
+        out.print(
+            f"conditional bound on {bound['rows']:,} held-out rows: "
+            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats",
+            highlight=False,
+        )
+
+
+def _print_table(title: str, infos: Mapping[str, "MetricInfo"], entries: dict[str, Any]) -> None:
+    from hilbound.evaluation.quality import format_metric
+
+    table = Table(title=title)
+    table.add_column("metric")
+    for column in ("model", "real data", "better"):
+        table.add_column(column, justify="right")
+    for name, entry in entries.items():
+        values = (format_metric(name, entry[side]) for side in ("model", "real"))
+        table.add_row(infos[name].title, *values, entry["better"])
+    out.print(table)
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write RUN's report.html: curves, samples, spectrum, metrics and options on one page."""
+    from hilbound.reports.run_report import write_report
+
+    with err.status("writing the report"):
+        path = write_report(hilbound.Run.open(run))
+    out.print(f"report: {path}", soft_wrap=True)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """List the data sets, objectives, models, networks and experiments, with one line each."""
+    from hilbound.datasets import DATASETS
+    from hilbound.experiments import EXPERIMENTS
+    from hilbound.models.build import MODELS
+    from hilbound.models.networks import NETWORKS
+    from hilbound.objectives import OBJECTIVES
+
+    for title, registry in (
+        ("Data sets (or a .npy, .npz or .csv file, or a folder of images)", DATASETS),
+        ("Objectives", OBJECTIVES),
+        ("Models", MODELS),
+        ("Networks", NETWORKS),
+        ("Experiments", EXPERIMENTS),
+    ):
+        table = Table(
+            title=title, title_justify="left", box=None, show_header=False, padding=(0, 2)
+        )
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for name in registry:
+            table.add_row(name, registry.describe(name))
+        out.print(table)
+        out.print()
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the report goes.")] = Path(
+        "hilbound-demo"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Train three objectives on two small data sets, and compare them in one table and report."""
+    from hilbound.cli.demo import run_demo
+
+    run_demo(output, out, quiet=quiet)
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="Name of an experiment ('hilbound list' has all).")],
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only show that the road works, in a few seconds.")
+    ] = False,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds. (default: 3, or 1 with --quick)", min=1)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder. (default: runs/experiments/NAME)")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Measurements at once. (default: as many as cores)", min=1),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Rerun an experiment of the paper: result.json, figures and a page that judges the claims."""
+    from hilbound.experiments.runner import default_folder, run_experiment
+
+    folder = default_folder(name, quick=quick) if output is None else output
+    try:
+        with _notices(quiet=quiet):
+            result = run_experiment(
+                name, folder, quick=quick, seeds=seeds, workers=workers, quiet=quiet
+            )
+    except KeyboardInterrupt:
+        _fail("interrupted", "what was measured is kept: the same command goes on", 1)
+    if not quiet:
+        table = Table("claimed", "came out", "holds", title=f"{name}, {len(result.seeds)} seeds")
+        for claim in result.claims:
+            holds = {True: "yes", False: "no", None: "?"}[claim.holds]
+            table.add_row(claim.claim, claim.outcome, holds)
+        out.print(table)
+        out.print(f"page: {folder / 'README.md'}", soft_wrap=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(hilbound.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    # Answered by its callback, before a command is missed.
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Print the version and stop.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line, its notices on stderr."""
+    handler = RichHandler(console=err, show_time=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    app()

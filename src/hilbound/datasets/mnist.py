@@ -1,0 +1,203 @@
+"""Pictures of digits: a small set that comes with scikit-learn, and MNIST from its own files.
+
+An IDX file is a header and then bytes: two zeros, the type (8 for unsigned bytes) and the number of
+dimensions, together the magic number; one big-endian 32-bit size for each dimension; the values. So
+2049 opens a file of labels and 2051 a file of images.
+
+References:
+    Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits", 1998.
+"""
+
+import gzip
+import struct
+import zlib
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hilbound.datasets.base import Dataset, data_root
+from hilbound.datasets.gallery import Gallery
+from hilbound.datasets.options import PLAIN, ImageOptions
+from hilbound.datasets.pixels import array_reader
+from hilbound.datasets.splits import Split
+from hilbound.errors import DataError
+
+MAGIC_DIMENSIONS = {2049: 1, 2051: 3}
+
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+MNIST_VALIDATION_ROWS = 5_000
+
+CLASSES = tuple("0123456789")
+
+
+def load_digits(
+    *,
+    root: str | Path | None,  # noqa: ARG001 - scikit-learn holds the files, but every loader is called alike
+    seed: int,
+    samples: int | None,
+    options: ImageOptions = PLAIN,
+) -> Dataset:
+    """Load scikit-learn's 1,797 digits of 8 by 8 pixels, split 70/15/15 within every class.
+
+    Raises:
+        InputError: If an option has no meaning here, or there is no such class.
+
+    >>> load_digits(root=None, seed=0, samples=None).image_shape
+    (1, 8, 8)
+    """
+    # scikit-learn takes a second to import, and only the digits need it.
+    from sklearn.datasets import load_digits as sklearn_digits
+    from sklearn.model_selection import train_test_split
+
+    options.allow("digits", "classes")
+    images, labels = sklearn_digits(return_X_y=True)
+    train, rest = train_test_split(
+        np.arange(len(labels)), train_size=0.7, stratify=labels, random_state=seed
+    )
+    validation, test = train_test_split(
+        rest, train_size=0.5, stratify=labels[rest], random_state=seed
+    )
+    split = Split(*(torch.from_numpy(rows) for rows in (train, validation, test)))
+    x, y = torch.from_numpy(images / 16).float(), torch.from_numpy(labels).long()
+    gallery = Gallery("digits", lambda rows: x[rows], (1, 8, 8), y, CLASSES)
+    return gallery.dataset(split, options, samples)
+
+
+def load_mnist(
+    *, root: str | Path | None, seed: int, samples: int | None, options: ImageOptions = PLAIN
+) -> Dataset:
+    """Load MNIST from its four IDX files, plain or gzipped, with values in [0, 1].
+
+    The official test images are the test split; 5,000 of the official training images, taken at
+    random, are the validation split. The files lie in ``root``, or else in the folder that
+    ``HILBOUND_DATA`` names, directly or in its sub-folder ``mnist``.
+
+    Raises:
+        DataError: If a file is missing or damaged, or images and labels do not match.
+        InputError: If an option has no meaning here, or there is no such class.
+    """
+    options.allow("mnist", "image_size", "crop", "grayscale", "classes")
+    paths = _find_mnist(data_root(root))
+    train, labels = _read_pair(*paths[:2])
+    test, test_labels = _read_pair(*paths[2:])
+    if train.shape[1:] != test.shape[1:]:
+        raise DataError(
+            f"{paths[2]}: images of {tuple(test.shape[1:])} pixels, but those of {paths[0]} have "
+            f"{tuple(train.shape[1:])}: use the files of one data set"
+        )
+    if len(train) <= MNIST_VALIDATION_ROWS:
+        raise DataError(
+            f"{paths[0]}: {len(train)} images, more than {MNIST_VALIDATION_ROWS} are needed, for "
+            "that many are held out to validate: use the complete file"
+        )
+    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    held, kept = rows[:MNIST_VALIDATION_ROWS], rows[MNIST_VALIDATION_ROWS:]
+    split = Split(kept, held, torch.arange(len(test)) + len(train))
+    read, shape = array_reader(torch.cat([train, test]).unsqueeze(1), options, "mnist")
+    y = torch.cat([labels, test_labels]).long()
+    return Gallery("mnist", read, shape, y, CLASSES).dataset(split, options, samples)
+
+
+def _find_mnist(base: Path | None) -> list[Path]:
+    folders = [] if base is None else [base / "mnist", base]
+    found = [_find_file(name, folders) for name in MNIST_FILES]
+    missing = [name for name, path in zip(MNIST_FILES, found, strict=True) if path is None]
+    if missing:
+        looked = " and ".join(str(folder) for folder in folders)
+        raise DataError(
+            f"MNIST: {', '.join(missing)} not found"
+            + (f" in {looked}" if folders else ": HILBOUND_DATA is not set and no root was given")
+            + f". Put the four files {', '.join(MNIST_FILES)} (plain, or with .gz) into "
+            + (f"{folders[0]}" if folders else "a folder")
+            + ", or set HILBOUND_DATA to the folder that holds them. Nothing is downloaded."
+        )
+    return [path for path in found if path is not None]
+
+
+def _find_file(name: str, folders: list[Path]) -> Path | None:
+    names = [folder / f"{name}{suffix}" for folder in folders for suffix in ("", ".gz")]
+    return next((path for path in names if path.is_file()), None)
+
+
+def _read_pair(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    for path, values, ndim in ((images_path, images, 3), (labels_path, labels, 1)):
+        if values.ndim != ndim:
+            raise DataError(
+                f"{path}: {values.ndim} dimensions where {ndim} are needed: the file holds "
+                f"{'images' if values.ndim == 3 else 'labels'}; have two files changed places?"
+            )
+        if values.numel() == 0:
+            raise DataError(f"{path}: an empty array of shape {tuple(values.shape)}")
+    if len(images) != len(labels):
+        raise DataError(
+            f"{labels_path}: {len(labels)} labels for the {len(images)} images of {images_path}: "
+            "use the two files of one release"
+        )
+    return images, labels
+
+
+def read_idx(path: str | Path) -> Tensor:
+    """Read an IDX file of unsigned bytes; a name that ends in ``.gz`` is decompressed.
+
+    Returns:
+        A uint8 tensor with shape ``(n,)`` for labels or ``(n, h, w)`` for images.
+
+    Raises:
+        DataError: If the file is missing, damaged, too short, too long or of another kind.
+    """
+    path = Path(path)
+    content = _read_bytes(path)
+    _check_length(path, content, 4, exact=False)
+    (magic,) = struct.unpack(">I", content[:4])
+    if magic not in MAGIC_DIMENSIONS:
+        raise DataError(
+            f"{path}: magic number {magic}, allowed are 2049 (labels) and 2051 (images): this is "
+            "not an IDX file of unsigned bytes; fetch it again"
+        )
+    header = 4 + 4 * MAGIC_DIMENSIONS[magic]
+    _check_length(path, content, header, exact=False)
+    shape = struct.unpack(f">{MAGIC_DIMENSIONS[magic]}I", content[4:header])
+    _check_length(path, content, header + prod(shape), exact=True)
+    # A copy, because bytes are read-only and a tensor is not.
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy())
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except EOFError as error:
+        raise DataError(f"{path}: a truncated gzip file; fetch it again") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: a corrupt gzip file ({error}); fetch it again") from error
+
+
+def _check_length(path: Path, content: bytes, expected: int, *, exact: bool) -> None:
+    got = len(content)
+    if got < expected:
+        raise DataError(
+            f"{path}: truncated, expected {'' if exact else 'at least '}{expected} bytes, got "
+            f"{got}; fetch it again"
+        )
+    if exact and got > expected:
+        raise DataError(
+            f"{path}: {got - expected} trailing bytes, expected {expected} bytes, got {got}; "
+            "fetch it again"
+        )

@@ -1,0 +1,255 @@
+r"""Nuclear norms and Schatten powers with closed-form gradients.
+
+For a thin singular value decomposition :math:`A = U S V^\top` the nuclear norm is
+:math:`\|A\|_* = \sum_i s_i`, and where all :math:`s_i > 0` its gradient is the polar factor
+:math:`U V^\top`. Differentiating *through* an SVD divides by differences of singular values and
+breaks down when two of them agree; the polar factor does not know of such differences. Where
+singular values vanish, every :math:`U V^\top + W` with :math:`W` of norm at most one on the null
+spaces is a subgradient: :math:`W` cancels here, because directions at or below ``drop`` times the
+largest singular value, which hold rounding noise, are left out.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, but not declared so
+
+from hilbound.engine.spectrum.certificate import norm_bounds
+from hilbound.engine.spectrum.eigen import eigen_slope
+from hilbound.engine.spectrum.plan import plan_norm
+from hilbound.engine.spectrum.polynomial import polynomial_slope
+from hilbound.engine.spectrum.svd import require_finite, singular_values, slope_by_svd
+from hilbound.errors import InputError
+
+
+def check_drop(drop: float | None, *, all_may_go: bool = True) -> None:
+    """Raise an InputError if ``drop`` is no share of the largest value.
+
+    Args:
+        drop: The share, or ``None`` for the default.
+        all_may_go: Whether it may be 1, which leaves every direction out.
+
+    >>> check_drop(-0.5)
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.InputError: drop must lie in [0, 1], got -0.5: it is a share of the largest
+    """
+    if drop is not None and not (0 <= drop < 1 or (all_may_go and drop == 1)):
+        allowed = "[0, 1]" if all_may_go else "[0, 1)"
+        raise InputError(f"drop must lie in {allowed}, got {drop}: it is a share of the largest")
+
+
+def _by_eigen(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] | None:
+    tall = matrix if matrix.shape[-2] >= matrix.shape[-1] else matrix.mT
+    results = []
+    for one in tall.reshape(-1, *tall.shape[-2:]):
+        result = eigen_slope(one, power, drop)
+        if result is None:
+            return None
+        results.append(result)
+    total = torch.stack([value for value, _ in results]).reshape(matrix.shape[:-2])
+    slope = torch.stack([slope for _, slope in results]).reshape(tall.shape)
+    slope = slope if tall is matrix else slope.mT.contiguous()
+    return total.to(matrix.dtype), slope
+
+
+_METHODS: dict[str, Callable[[Tensor, float, float], tuple[Tensor, Tensor] | None]] = {
+    "svd": slope_by_svd,
+    "eigen": _by_eigen,
+    "polynomial": polynomial_slope,
+}
+
+
+def _without_subnormal(matrix: Tensor) -> Tensor:
+    """Return the matrix with zeros where squares would be below the normal numbers.
+
+    A narrow kernel makes many such entries. Arithmetic on subnormal numbers is tenfold slower, and
+    beside the largest entry they are far below rounding.
+    """
+    size = matrix.abs()
+    line = math.sqrt(torch.finfo(matrix.dtype).tiny) * size.amax((-2, -1), keepdim=True)
+    return matrix.where(size >= line, 0)
+
+
+def _compute(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
+    """Return the sum and its gradient by the first method of the plan that succeeds."""
+    require_finite(matrix)
+    matrix = _without_subnormal(matrix)
+    *first, last = plan_norm(
+        *matrix.shape[-2:],
+        dtype=matrix.dtype,
+        device=matrix.device,
+        power=power,
+        drop=drop,
+    ).order
+    for method in first:
+        try:
+            result = _METHODS[method](matrix, power, drop)
+        except LinAlgError:
+            warnings.warn(
+                f"the method {method!r} for nuclear norms did not converge; {last!r} does it",
+                stacklevel=2,
+            )
+        else:
+            if result is not None and all(bool(part.isfinite().all()) for part in result):
+                return result
+    return slope_by_svd(matrix, power, drop)
+
+
+class _ValueAndSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
+        value, slope = _compute(matrix, power, drop)
+        ctx.save_for_backward(slope)
+        ctx.mark_non_differentiable(slope)
+        return value, slope
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return grads[0][..., None, None] * slope, None, None
+
+
+# The same for compilers, which cannot look into what depends on values of the matrix. Elsewhere
+# it would load all of the compiler at its first call.
+_operator = torch.library.custom_op("hilbound::schatten_power", _compute, mutates_args=())
+
+
+@_operator.register_fake
+def _(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:  # noqa: ARG001 - the operator's
+    return matrix.new_empty(matrix.shape[:-2]), torch.empty_like(matrix)
+
+
+def _keep_slope(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:  # noqa: ARG001 - torch's own
+    ctx.save_for_backward(output[1])
+
+
+def _times_slope(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    (slope,) = ctx.saved_tensors
+    return grad[..., None, None] * slope, None, None
+
+
+_operator.register_autograd(_times_slope, setup_context=_keep_slope)
+
+
+def _value_and_slope(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
+    """Return the sum, differentiable once, and its gradient."""
+    if torch.compiler.is_compiling():
+        opaque: tuple[Tensor, Tensor] = _operator(matrix, power, drop)
+        return opaque
+    pair: tuple[Tensor, Tensor] = _ValueAndSlope.apply(matrix, power, drop)  # type: ignore[no-untyped-call]  # torch's
+    return pair
+
+
+def schatten_power(matrix: Tensor, power: float, drop: float | None = None) -> Tensor:
+    r"""Return :math:`S_p(A) = \sum_i s_i(A)^p`, with the gradient :math:`p\, U S^{p-1} V^\top`.
+
+    The algorithm is the one that :func:`~hilbound.engine.spectrum.plan.plan_norm` names.
+
+    Args:
+        matrix: Real matrices with shape ``(*, N, M)``.
+        power: The power p in (0, 1]; at 1 it is the nuclear norm.
+        drop: Singular directions with :math:`s_i \le \text{drop} \cdot s_1` are left out of the
+            gradient (never of the value). The default is the rounding unit of the dtype, below
+            which a computed direction is noise. For p < 1 it is also the floor under S: the pull
+            on a direction is at most :math:`p\,(\text{drop} \cdot s_1)^{p-1}`. A larger one
+            silences the tail of the spectrum, and with it the pull towards diverse centres.
+
+    Returns:
+        The sums, with shape ``(*)``.
+
+    Raises:
+        InputError: If the power is not in (0, 1] or drop not in [0, 1], or the matrix holds NaN or
+            infinite values.
+
+    >>> a = torch.tensor([[4.0, 0.0], [0.0, -9.0]], requires_grad=True)
+    >>> total = schatten_power(a, 0.5)
+    >>> total.backward()
+    >>> float(total.detach()), (1 / a.grad.diagonal()).tolist()
+    (5.0, [4.0, -6.0])
+    """
+    if not 0 < power <= 1:
+        raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
+    check_drop(drop)
+    if torch.is_grad_enabled() and matrix.requires_grad:
+        total: Tensor = _value_and_slope(matrix, power, default_drop(drop, matrix.dtype))[0]
+        return total
+    return singular_values(matrix).pow(power).sum(-1)
+
+
+def default_drop(drop: float | None, dtype: torch.dtype) -> float:
+    """Return the share, or the rounding unit of the dtype where none is given."""
+    return torch.finfo(dtype).eps if drop is None else drop
+
+
+@overload
+def nuclear_norm(
+    matrix: Tensor,
+    drop: float | None = None,
+    *,
+    tol: float | None = None,
+    return_certificate: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def nuclear_norm(
+    matrix: Tensor,
+    drop: float | None = None,
+    *,
+    tol: float | None = None,
+    return_certificate: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def nuclear_norm(
+    matrix: Tensor,
+    drop: float | None = None,
+    *,
+    tol: float | None = None,
+    return_certificate: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Return :math:`\|A\|_* = \sum_i s_i(A)`, differentiable by the polar factor.
+
+    Args:
+        matrix: Real matrices with shape ``(*, N, M)``.
+        drop: See :func:`schatten_power`.
+        tol: The absolute error that a certificate has to stay below. Where it does not, the norm
+            and its gradient come from a float64 decomposition. The default asks for none.
+        return_certificate: Whether to return a bound of the error too. It costs a few products in
+            float64 (:mod:`hilbound.engine.spectrum.certificate`).
+
+    Returns:
+        The norms, with shape ``(*)``; with ``return_certificate`` the bounds too, in float64.
+
+    Raises:
+        InputError: If the matrix holds NaN or infinite values.
+
+    >>> a = torch.tensor([[3.0, 0.0], [0.0, -4.0]], requires_grad=True)
+    >>> norm = nuclear_norm(a)
+    >>> norm.backward()
+    >>> float(norm.detach()), a.grad.tolist()
+    (7.0, [[1.0, 0.0], [0.0, -1.0]])
+    >>> bool(nuclear_norm(a, return_certificate=True)[1] < 1e-6)
+    True
+    """
+    if tol is None and not return_certificate:
+        return schatten_power(matrix, 1.0, drop)
+    check_drop(drop)
+    norm, certificate = _certified(matrix, default_drop(drop, matrix.dtype))
+    if tol is not None and not bool((certificate <= tol).all()):
+        norm, certificate = _certified(matrix.double(), default_drop(drop, matrix.dtype))
+    return (norm, certificate) if return_certificate else norm.to(matrix.dtype)
+
+
+def _certified(matrix: Tensor, drop: float) -> tuple[Tensor, Tensor]:
+    norm, slope = _value_and_slope(matrix, 1.0, drop)
+    lower, upper = norm_bounds(matrix.detach(), slope.detach())
+    value = norm.detach().double()
+    return norm, torch.maximum(value - lower, upper - value).clamp_min(0)

@@ -1,0 +1,131 @@
+r"""Which algorithm computes a nuclear norm, and why: one function that says it and is obeyed.
+
+=============  ===================================================================================
+low rank       certified factors of the joint Gram matrix (``low_rank``): smooth
+               kernels of points in few dimensions, no N x M matrix
+eigen          one float32 eigen-decomposition with its tail kept (``eigen``)
+polynomial     an iteration of matrix products (``polynomial``): devices on which
+               decompositions are slow
+svd            LAPACK's divide and conquer: small matrices, and float64
+values         singular values alone, where nobody asks for a gradient
+=============  ===================================================================================
+
+The numbers at which one overtakes the other are measured (``benchmarks/nuclear_norm.py``).
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from hilbound.engine.gram import rounding_unit
+
+# Smaller sides below this are LAPACK's: the eigen-decomposition's extra steps cost more than it.
+_LEAST_EIGEN = 448
+# On a GPU the iteration needs matrices that fill it.
+_LEAST_POLYNOMIAL = 256
+# Rounding units that a line may lie at for methods that know no sharp one.
+_LARGEST_DROP = 8
+# Where nobody gives a tolerance, factors are tried for float32 points in so few dimensions.
+_LARGEST_DIM, _LEAST_POINTS = 3, 1000
+#: Columns of a factor are given up beyond this share of the smaller set, or this number.
+_RANK_SHARE, _LARGEST_RANK = 1 / 3, 2048
+
+
+@dataclass(frozen=True)
+class NormPlan:
+    """What would run, and why.
+
+    Attributes:
+        method: The name of the first method, as in :mod:`hilbound.engine.spectrum.plan`.
+        reason: Why it comes first, in words.
+        otherwise: The methods that follow, each when the one before gives up or fails.
+        rank_limit: Columns after which ``"low rank"`` gives up; 0 for other methods.
+        tol: The certificate that ``"low rank"`` has to reach; 0 for other methods.
+    """
+
+    method: str
+    reason: str
+    otherwise: tuple[str, ...] = ()
+    rank_limit: int = 0
+    tol: float = 0.0
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """All methods, in the order in which they are tried."""
+        return (self.method, *self.otherwise)
+
+    def __str__(self) -> str:
+        then = f"; otherwise {', then '.join(self.otherwise)}" if self.otherwise else ""
+        return f"{self.method}: {self.reason}{then}"
+
+
+def plan_norm(
+    n: int,
+    m: int,
+    *,
+    dim: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    power: float = 1.0,
+    gradient: bool = True,
+    drop: float | None = None,
+    tol: float | None = None,
+) -> NormPlan:
+    """Return how the nuclear norm of an n x m matrix would be computed.
+
+    Args:
+        n: Rows.
+        m: Columns.
+        dim: The dimension of the points whose cross Gram matrix it is, where points are known that
+            have no batch shape and one variance for each set; ``None`` for a matrix.
+        dtype: The precision of the matrix or the points.
+        device: Where it lives.
+        power: The power p of the singular values.
+        gradient: Whether a gradient is asked for.
+        drop: The line under the singular directions, as in
+            :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
+        tol: The error of the value that is accepted, or ``None`` for that of rounding.
+
+    >>> print(plan_norm(2048, 2048, dim=2, tol=1e-4))
+    low rank: 2 dimensions and a tolerance of 0.0001; otherwise eigen, then svd
+    >>> plan_norm(64, 64).method, plan_norm(1024, 1024).method
+    ('svd', 'eigen')
+    >>> plan_norm(1024, 1024, dtype=torch.float64).method
+    'svd'
+    >>> plan_norm(4096, 4096, device="cuda").method, plan_norm(1024, 1024, gradient=False).method
+    ('polynomial', 'values')
+    """
+    dense = _dense_plan(min(n, m), dtype, torch.device(device), power, gradient=gradient)
+    if drop is not None and drop > _LARGEST_DROP * torch.finfo(dtype).eps and gradient:
+        dense = NormPlan("svd", f"a line at {drop:g} of the largest needs exact directions")
+    if dim is None or power != 1:
+        return dense
+    by_default = (
+        dtype == torch.float32 and dim <= _LARGEST_DIM and min(n, m) >= _LEAST_POINTS
+    ) and not torch.compiler.is_compiling()
+    if tol is None and not by_default:
+        return dense
+    error = "rounding" if tol is None else f"{tol:g}"
+    return NormPlan(
+        "low rank",
+        f"{dim} dimensions and a tolerance of {error}",
+        dense.order,
+        max(32, min(int(_RANK_SHARE * min(n, m)), _LARGEST_RANK)),
+        torch.finfo(dtype).eps if tol is None else tol,
+    )
+
+
+def _dense_plan(
+    smaller: int, dtype: torch.dtype, device: torch.device, power: float, *, gradient: bool
+) -> NormPlan:
+    if not gradient:
+        return NormPlan("values", "no gradient is asked for, so singular vectors are not needed")
+    if dtype != torch.float32:
+        return NormPlan("svd", f"{dtype} keeps its accuracy")
+    if device.type != "cpu" and power == 1 and smaller >= _LEAST_POLYNOMIAL:
+        return NormPlan("polynomial", f"{device.type} is fast at matrix products", ("svd",))
+    if rounding_unit(dtype) > torch.finfo(dtype).eps:
+        return NormPlan("svd", "other methods rest on products, which torch may form in fewer bits")
+    if device.type == "cpu" and smaller >= _LEAST_EIGEN:
+        return NormPlan("eigen", f"a smaller side of {smaller} pays for its extra steps", ("svd",))
+    return NormPlan("svd", f"a smaller side of {smaller} leaves nothing to gain")

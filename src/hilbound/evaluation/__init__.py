@@ -1,0 +1,1 @@
+"""Evaluation: numbers about a model and its samples; it draws nothing."""

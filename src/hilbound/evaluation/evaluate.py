@@ -1,0 +1,175 @@
+"""How good a run is: its samples against held-out data, and real data against real data beside.
+
+A figure alone says little: coverage 0.93 is perfect where real data reach 0.93. So every metric is
+measured twice with the same code, once for the model's samples and once for as many training rows
+in their place. The second is the floor that no model without memorising should be expected to pass.
+"""
+
+import time
+from typing import Any, Literal
+
+from torch import Tensor
+
+from hilbound.datasets import Dataset
+from hilbound.engine.seeding import stream
+from hilbound.errors import InputError
+from hilbound.evaluation import metrics
+from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, measure, reference_rows
+from hilbound.evaluation.reconstruction import (
+    choose_rows,
+    reconstruction_errors,
+    rows_with_features,
+)
+from hilbound.evaluation.spaces import FeatureSpace, fit_features
+from hilbound.models.autoencoders import EncoderMixtureDecoder, FeatureModel
+from hilbound.objectives import create_objective
+from hilbound.training.plan import load_run_dataset
+from hilbound.training.runs import Run
+
+# Inputs that are reconstructed, each so many times.
+_RECONSTRUCTED, _TIMES = 500, 10
+
+# Neighbourhoods and covariances of fewer rows say nothing.
+_FEWEST = 10
+
+Split = Literal["validation", "test"]
+
+
+def evaluate(
+    run: Run,
+    samples: int | None = None,
+    split: Split = "test",
+    *,
+    dataset: Dataset | None = None,
+) -> dict[str, Any]:
+    """Measure a run, write its ``metrics.json`` and return what stands in it.
+
+    Of a model with an encoder its reconstructions are measured, too, and of an
+    :class:`~hilbound.models.EncoderMixtureDecoder` its conditional bound.
+
+    Args:
+        run: The run.
+        samples: How many samples and held-out rows to compare; by default as many as there are
+            held-out rows, at most 10,000.
+        split: The held-out rows: ``"validation"`` for choosing, ``"test"`` for final figures.
+        dataset: The run's data, if they are loaded already.
+
+    Raises:
+        InputError: If there are fewer rows than asked for, or the run is damaged.
+    """
+    began = time.perf_counter()
+    dataset = load_run_dataset(run) if dataset is None else dataset
+    model = run.load_model()
+    held_out = getattr(dataset, split)
+    n = _count(held_out, dataset, samples)
+    space = fit_features(dataset, seed=run.config.seed)
+    fake = model.sample(n, stream(run.config.seed, "evaluation")).to(held_out)
+    test, real = reference_rows(held_out, dataset.train, n, run.config.seed)
+    model_values = measure(test, fake, space, dataset.classes, run.config.seed)
+    real_values = measure(test, real, space, dataset.classes, run.config.seed)
+    content: dict[str, Any] = {
+        "split": split,
+        "samples": n,
+        "features": space.description,
+        "classifier_accuracy": space.accuracy,
+        "seconds": time.perf_counter() - began,
+        "metrics": {
+            name: {"model": value, "real": real_values[name], "better": METRICS[name].better}
+            for name, value in model_values.items()
+        },
+    }
+    if isinstance(model, FeatureModel):
+        content["reconstruction"] = measure_reconstructions(
+            model, test[:_RECONSTRUCTED], real, space, run.config.seed
+        )
+    if isinstance(model, EncoderMixtureDecoder):
+        content["conditional_bound"] = conditional_bound_of(run, model, held_out, split)
+    content["seconds"] = time.perf_counter() - began
+    run.write_json("metrics.json", content)
+    return content
+
+
+def measure_reconstructions(
+    model: FeatureModel, x: Tensor, train: Tensor, space: FeatureSpace, seed: int = 0
+) -> dict[str, Any]:
+    """Return how near, how different and how lifelike the reconstructions of inputs are.
+
+    Real data stand beside where the features have noise: training rows that share the features of
+    the input (:func:`~hilbound.evaluation.reconstruction.rows_with_features`). The real validity is
+    that of the inputs themselves.
+
+    Args:
+        model: The model.
+        x: Held-out rows with shape ``(n, d)``.
+        train: Training rows with shape ``(N, d)``.
+        space: Where the support of the training rows is measured.
+        seed: Seed of the draws.
+    """
+    drawn = model.reconstruct(
+        x.to(model.head.variance), _TIMES, stream(seed, "evaluation-reconstructions")
+    ).to(x)
+    support = space.transform(train)
+    values = reconstruction_errors(x, drawn) | {
+        "validity": _inside(support, space.transform(drawn.flatten(0, 1)))
+    }
+    real: dict[str, float] = {"validity": _inside(support, space.transform(x))}
+    if model.variance_y is not None:
+        generator = stream(seed, "evaluation-rows-with-features")
+        real |= reconstruction_errors(x, rows_with_features(model, x, train, _TIMES, generator))
+    return {
+        "inputs": len(x),
+        "reconstructions": _TIMES,
+        "metrics": {
+            name: {"model": value, "real": real.get(name), "better": RECONSTRUCTION[name].better}
+            for name, value in values.items()
+        },
+    }
+
+
+def _inside(support: Tensor, points: Tensor) -> float:
+    return metrics.precision_recall_density_coverage(support, points).precision
+
+
+def conditional_bound_of(
+    run: Run, model: EncoderMixtureDecoder, held_out: Tensor, split: Split
+) -> dict[str, float]:
+    """Return the conditional bound of a run on rows of a split, drawn at random.
+
+    Args:
+        run: The run, whose kernel variance at the end is taken.
+        model: Its model.
+        held_out: Rows with shape ``(n, d)``, of which ``bound_rows`` are drawn at random.
+        split: Their name.
+    """
+    config = run.config
+    rows = choose_rows(held_out, min(config.bound_rows, len(held_out)), split, config.seed)
+    kernel = run.read_json("run.json")["variance"]["end"]
+    variance = create_objective(config.objective).component_variance(kernel)
+    generator = stream(config.seed, "evaluation-bound")
+    bound = model.bound(rows, variance, generator=generator)
+    return {
+        "rows": len(rows),
+        "log_value": float(bound.log_value),
+        "log_limit": float(bound.log_limit),
+        "gap": float(bound.gap),
+        "tightness": float(bound.tightness),
+        "error": bound.error,
+    }
+
+
+def _count(held_out: Tensor, dataset: Dataset, samples: int | None) -> int:
+    most = min(len(held_out), len(dataset.train))
+    if most < _FEWEST:
+        raise InputError(
+            f"{dataset.name!r} has {most} held-out rows, at least {_FEWEST} are needed to measure "
+            "samples: give more data, or a larger --test-fraction; the trained run is kept and can "
+            "be sampled from"
+        )
+    if samples is None:
+        return min(10_000, most)
+    if not _FEWEST <= samples <= most:
+        raise InputError(
+            f"samples must lie between {_FEWEST} and {most}, the held-out rows of "
+            f"{dataset.name!r}, got {samples}"
+        )
+    return samples

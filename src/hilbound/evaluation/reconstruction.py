@@ -1,0 +1,180 @@
+r"""What a model with an encoder makes of an input: its features, and many reconstructions of them.
+
+A reconstruction is a centre of :math:`q(x \mid y)` at the features of an input; several differ by
+as much as the features leave open. With :math:`r_1, \dots, r_m` of one input :math:`x` and their
+mean :math:`\bar r`, the error of a reconstruction taken at random splits into what they have in
+common and what they differ in,
+
+.. math:: \frac1m \sum_i \|x - r_i\|^2
+    = \|x - \bar r\|^2 + \frac{m - 1}{2m} \cdot \frac{1}{m(m-1)} \sum_{i \ne j} \|r_i - r_j\|^2 .
+
+Diversity is therefore no error: real rows that share a feature differ, too
+(:func:`rows_with_features`), and a model should differ as much as they do.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hilbound.datasets import Dataset
+from hilbound.engine.seeding import stream
+from hilbound.errors import InputError
+from hilbound.models.autoencoders import FeatureModel
+from hilbound.training.plan import load_run_dataset
+from hilbound.training.runs import Run
+
+SPLITS = ("test", "validation", "train")
+
+Split = Literal["test", "validation", "train"]
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """Inputs with their features and reconstructions, in the units of the data as they came.
+
+    Args:
+        x: The inputs with shape ``(n, d)``.
+        features: Their features without noise, with shape ``(n, F)``.
+        reconstructions: Their reconstructions with shape ``(n, m, d)``.
+        image_shape: ``(channels, height, width)`` if rows are images.
+        columns: Names of the ``d`` columns of a table.
+    """
+
+    x: Tensor
+    features: Tensor
+    reconstructions: Tensor
+    image_shape: tuple[int, int, int] | None = None
+    columns: tuple[str, ...] | None = None
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Return the three tensors by name; images have their shape, not one of rows."""
+        n, m, _ = self.reconstructions.shape
+        shape = self.image_shape or self.x.shape[1:]
+        return {
+            "x": self.x.reshape(n, *shape),
+            "features": self.features,
+            "reconstructions": self.reconstructions.reshape(n, m, *shape),
+        }
+
+
+def feature_model(run: Run) -> FeatureModel:
+    """Load the model of a run that has an encoder.
+
+    Raises:
+        InputError: If the run's model has none, or the run is damaged.
+    """
+    model = run.load_model()
+    if not isinstance(model, FeatureModel):
+        raise InputError(
+            f"run {str(run.path)!r} is of a {run.config.model}, which has no encoder and cannot "
+            "reconstruct: fit a run with --model encoder-mixture-decoder"
+        )
+    return model
+
+
+def reconstruct(
+    run: Run,
+    n: int = 8,
+    m: int = 10,
+    *,
+    split: Split = "test",
+    seed: int = 0,
+    dataset: Dataset | None = None,
+) -> Reconstructions:
+    """Reconstruct some rows of a run's data, each several times.
+
+    Args:
+        run: A trained run of a model with an encoder.
+        n: How many inputs, drawn at random.
+        m: How many reconstructions of each.
+        split: The rows that inputs are drawn from.
+        seed: Seed of the draws; the same seed gives the same inputs and reconstructions.
+        dataset: The run's data, if they are loaded already.
+
+    Raises:
+        InputError: If the run's model has no encoder, a number is below 1, the split is unknown or
+            has fewer rows, or the run is damaged.
+    """
+    for name, number in (("n", n), ("m", m)):
+        if number < 1:
+            raise InputError(f"{name} must be at least 1, got {number}")
+    if split not in SPLITS:
+        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    model = feature_model(run)
+    dataset = load_run_dataset(run) if dataset is None else dataset
+    x = choose_rows(getattr(dataset, split), n, split, seed)
+    rows = x.to(model.head.variance)
+    with torch.no_grad():
+        features = model.encode(rows)
+    drawn = model.reconstruct(rows, m, stream(seed, "reconstructions"))
+    return Reconstructions(
+        dataset.to_user_units(x),
+        features,
+        run.to_user_units(drawn.flatten(0, 1)).unflatten(0, (n, m)),
+        dataset.image_shape,
+        dataset.columns,
+    )
+
+
+def choose_rows(rows: Tensor, n: int, split: str, seed: int) -> Tensor:
+    """Return ``n`` rows with shape ``(n, d)``, drawn at random.
+
+    Raises:
+        InputError: If there are fewer.
+    """
+    if n > len(rows):
+        raise InputError(f"the {split} split has {len(rows)} rows, got n={n}: ask for fewer")
+    order = torch.randperm(len(rows), generator=stream(seed, "reconstructed", split))
+    return rows[order[:n]]
+
+
+@torch.no_grad()
+def rows_with_features(
+    model: FeatureModel, x: Tensor, rows: Tensor, m: int, generator: torch.Generator
+) -> Tensor:
+    r"""Draw real rows in the place of reconstructions, from :math:`p(x \mid y)` itself.
+
+    .. math:: w_n(y) \propto e^{-\|y - y_n\|^2 / (2 v_y)}
+
+    Args:
+        model: A model whose features have noise.
+        x: Inputs with shape ``(B, d)``, whose features are y.
+        rows: Real rows with shape ``(N, d)``, whose features are :math:`y_n`.
+        m: How many rows to draw for every input.
+        generator: Draws them.
+
+    Returns:
+        Rows with shape ``(B, m, d)``.
+
+    Raises:
+        InputError: If the model's features have no noise.
+    """
+    weights = model.feature_weights(x, rows)
+    return rows[torch.multinomial(weights, m, replacement=True, generator=generator)]
+
+
+def reconstruction_errors(x: Tensor, reconstructions: Tensor) -> dict[str, float]:
+    """Return mean squared errors and distances, each for one coordinate.
+
+    Args:
+        x: Inputs with shape ``(n, d)``.
+        reconstructions: Their reconstructions with shape ``(n, m, d)``.
+
+    Returns:
+        ``error_of_mean``, that of the mean reconstruction; ``error_of_best``, that of the nearest;
+        ``pairwise_distance``, the mean squared distance between two reconstructions of one input.
+
+    >>> r = torch.tensor([[[0.0], [2.0]]])
+    >>> reconstruction_errors(torch.tensor([[2.0]]), r)
+    {'error_of_mean': 1.0, 'error_of_best': 0.0, 'pairwise_distance': 4.0}
+    """
+    x, r = x.double(), reconstructions.double()
+    # Twice the unbiased variance: the mean over all pairs of two different reconstructions.
+    pairwise = 2 * float(r.var(1).mean()) if r.shape[1] > 1 else 0.0
+    return {
+        "error_of_mean": float((x - r.mean(1)).square().mean()),
+        "error_of_best": float((x.unsqueeze(1) - r).square().mean(-1).amin(1).mean()),
+        "pairwise_distance": pairwise,
+    }

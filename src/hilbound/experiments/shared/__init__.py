@@ -1,0 +1,1 @@
+"""What several experiments share: trainings, measures and yardsticks."""

@@ -1,0 +1,21 @@
+"""Networks that draw Gaussian mixtures; they know no run and no training."""
+
+from hilbound.models.autoencoders import VAE, Autoencoder, EncoderMixtureDecoder, MixtureDecoder
+from hilbound.models.base import DensityModel
+from hilbound.models.build import MODELS, REMEMBERED_ROWS, DataShape, build_model
+from hilbound.models.density import MixtureDensityNetwork
+from hilbound.models.encoder import Encoder
+
+__all__ = [
+    "MODELS",
+    "REMEMBERED_ROWS",
+    "VAE",
+    "Autoencoder",
+    "DataShape",
+    "DensityModel",
+    "Encoder",
+    "EncoderMixtureDecoder",
+    "MixtureDecoder",
+    "MixtureDensityNetwork",
+    "build_model",
+]

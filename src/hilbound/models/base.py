@@ -1,0 +1,187 @@
+r"""What every model is: something that is compared with data, and that draws Gaussian mixtures.
+
+A model either makes one mixture out of noise (:mod:`hilbound.models`) or a mixture for every input
+out of its features (:mod:`hilbound.models.autoencoders`). Training, sampling and reports need not
+know which: they call :meth:`DensityModel.compare` and :meth:`DensityModel.draw`.
+
+:class:`MixtureNetwork` is what all of them end in: a network from inputs to centres,
+
+.. math:: q(x) = \sum_{k=1}^K b_k N(x - m_k; v_k), \qquad m_k = g(u_k),
+
+with weights and variances that are fixed, or made from the same inputs by small heads.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hilbound.errors import InputError
+from hilbound.mixture import GaussianMixture
+from hilbound.models.networks import MLP
+
+# Where softplus is 1.
+_SOFTPLUS_ONE = math.log(math.e - 1)
+
+
+class MixtureNetwork(nn.Module):
+    """Inputs to the centres of a Gaussian mixture, optionally with learned weights and variances.
+
+    Args:
+        network: Maps inputs with shape ``(*, inputs)`` to centres with shape ``(*, d)``.
+        inputs: Number of coordinates of an input.
+        variance: Variance of the components; where it is learned, their variance at the start.
+        learn_weights: Whether a second small network gives every centre a weight.
+        learn_variance: Whether it gives every centre a variance.
+        min_variance: Learned variances stay above it; the default is a hundredth of ``variance``.
+        bounded: Whether centres are squashed to [0, 1] by a sigmoid, for images.
+
+    Raises:
+        InputError: If a variance is not positive or ``min_variance`` is not below ``variance``.
+
+    >>> head = MixtureNetwork(MLP(2, 3, width=8, depth=1), inputs=2, variance=0.5)
+    >>> head.mixture(torch.zeros(4, 2))
+    GaussianMixture(components=4, dim=3, batch_shape=(), variance=0.5)
+    """
+
+    variance: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inputs: int,
+        variance: float,
+        *,
+        learn_weights: bool = False,
+        learn_variance: bool = False,
+        min_variance: float | None = None,
+        bounded: bool = False,
+    ) -> None:
+        super().__init__()
+        low = variance / 100 if min_variance is None else min_variance
+        if not 0 < low < variance < math.inf:
+            raise InputError(
+                f"variance must be positive and above min_variance, got variance={variance:g} and "
+                f"min_variance={low:g}"
+            )
+        self.network = network
+        self.bounded = bounded
+        self.min_variance = low
+        self.register_buffer("variance", torch.tensor(float(variance)))
+        self.weight_head = _zero_head(inputs) if learn_weights else None
+        self.variance_head = _zero_head(inputs) if learn_variance else None
+
+    def mixture(self, inputs: Tensor) -> GaussianMixture:
+        """Return the mixture of K components for inputs with shape ``(*batch, K, inputs)``."""
+        # Under mixed precision the network's outputs are half floats; inner products never are.
+        centers = self.centers(inputs).to(self.variance.dtype)
+        return GaussianMixture(centers, self._component_variance(inputs), self.weights(inputs))
+
+    def centers(self, inputs: Tensor) -> Tensor:
+        """Return centres with shape ``(*, d)`` for inputs with shape ``(*, inputs)``."""
+        centers: Tensor = self.network(inputs)
+        return centers.sigmoid() if self.bounded else centers
+
+    def weights(self, inputs: Tensor) -> Tensor | None:
+        """Return the weights with shape ``(*batch, K)``, or ``None`` where all are equal."""
+        if self.weight_head is None:
+            return None
+        weights: Tensor = self.weight_head(inputs).squeeze(-1).softmax(-1)
+        return weights
+
+    def _component_variance(self, inputs: Tensor) -> Tensor:
+        if self.variance_head is None:
+            return self.variance
+        # The head starts at zero, where the factor is 1: training starts from `variance`. An
+        # exponential would overflow within a few steps of a large learning rate.
+        factor = nn.functional.softplus(
+            self.variance_head(inputs).to(self.variance) + _SOFTPLUS_ONE
+        )
+        return self.min_variance + (self.variance - self.min_variance) * factor
+
+    def normal(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw standard normal noise of this network's dtype and device."""
+        v = self.variance
+        return torch.randn(shape, generator=generator, dtype=v.dtype, device=v.device)
+
+
+def _zero_head(inputs: int) -> nn.Module:
+    """A small network of one output that is zero at the start, whatever the input."""
+    head = MLP(inputs, 1, width=64, depth=1)
+    last = head[-1]
+    if isinstance(last, nn.Linear):
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    return head
+
+
+class Comparison(NamedTuple):
+    """The two mixtures that an objective compares.
+
+    Args:
+        p: The data's mixture.
+        q: The model's mixture, of the same batch shape.
+        penalty: What is added to the loss and taken from the bound, in nats, with shape ``()``:
+            the cost of the features in an evidence lower bound, otherwise zero.
+    """
+
+    p: GaussianMixture
+    q: GaussianMixture
+    penalty: Tensor
+
+
+class DensityModel(nn.Module):
+    """What training, sampling and reports ask of a model.
+
+    Attributes:
+        objectives: Names of the objectives that can train it, the default first.
+    """
+
+    objectives: ClassVar[tuple[str, ...]]
+
+    @property
+    def head(self) -> MixtureNetwork:
+        """The network that makes the components, with their variance."""
+        raise NotImplementedError
+
+    def compare(
+        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+    ) -> Comparison:
+        """Return the data's mixture and the model's, for the rows of a batch.
+
+        Args:
+            x: Rows with shape ``(B, d)``.
+            variance: Variance of a component of the data's mixture.
+            centers: Number of centres: in all, or of every row where rows have their own.
+            generator: Draws the noise.
+        """
+        raise NotImplementedError
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> GaussianMixture:
+        """Return the model's density as a mixture of ``n`` components, drawn at random."""
+        raise NotImplementedError
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``n`` centres with shape ``(n, d)``, by their weights where those are learned.
+
+        Centres are what the network generates. To add the components' own noise, draw from the
+        mixture: ``model.draw(k).sample((n,))``.
+        """
+        raise NotImplementedError
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Be in evaluation mode for a while: to measure a model must not change it."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
+
+    def remember(self, x: Tensor) -> None:
+        """Keep what sampling needs of training rows with shape ``(n, d)``; most need nothing."""
+        del x

@@ -1,0 +1,149 @@
+r"""Models by name: what makes a mixture out of noise, and the table of all that can be trained.
+
+A mixture density network maps noise to centres, :math:`m_k = g(c_k)` with
+:math:`c_k \sim N(0, I)`, and is the mixture
+
+.. math:: q(x) = \sum_{k=1}^K b_k N(x - m_k; v_k).
+
+Every call draws a fresh mixture from one and the same distribution of centres; training compares it
+with a batch of data. Calling the model returns a :class:`~hilbound.GaussianMixture`, so that an
+objective is one line. Models with an encoder live in :mod:`hilbound.models.autoencoders`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hilbound.config import RunConfig
+from hilbound.engine.seeding import seeded_globally, stream
+from hilbound.errors import InputError
+from hilbound.models.autoencoders import VAE, Autoencoder, EncoderMixtureDecoder, MixtureDecoder
+from hilbound.models.base import DensityModel
+from hilbound.models.density import MixtureDensityNetwork
+from hilbound.models.encoder import Encoder
+from hilbound.models.networks import ENCODERS, NETWORKS, ImageShape
+from hilbound.registry import Registry
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """What a model needs to know about its data.
+
+    Args:
+        dim: Number of coordinates of a row.
+        image_shape: ``(channels, height, width)`` if rows are images.
+        rows: Number of training rows.
+    """
+
+    dim: int
+    image_shape: ImageShape | None = None
+    rows: int = 0
+
+
+#: Builds a model from (config, shape of the data, variance of a component).
+ModelBuilder = Callable[[RunConfig, DataShape, float], DensityModel]
+
+MODELS: Registry[ModelBuilder] = Registry("model")
+
+#: Of more training rows a model with an encoder remembers the features of this many.
+REMEMBERED_ROWS = 10_000
+
+
+def _mixture_options(config: RunConfig, data: DataShape) -> dict[str, Any]:
+    return {
+        "learn_weights": config.learn_weights,
+        "learn_variance": config.learn_variance,
+        "min_variance": config.min_variance,
+        "bounded": data.image_shape is not None,
+    }
+
+
+@MODELS.register("mixture-density-network", "noise -> network -> centres of a Gaussian mixture")
+def _mixture_density_network(
+    config: RunConfig, data: DataShape, variance: float
+) -> MixtureDensityNetwork:
+    build = NETWORKS[config.network]
+    network = build(config.noise_dim, data.dim, config.width, config.depth, data.image_shape)
+    options = _mixture_options(config, data)
+    return MixtureDensityNetwork(network, config.noise_dim, variance, **options)
+
+
+def _encoder(config: RunConfig, data: DataShape, *, outputs: int, standardized: bool) -> Encoder:
+    if not 1 <= config.features <= data.dim:
+        raise InputError(
+            f"features must lie between 1 and the {data.dim} coordinates of the data, got "
+            f"{config.features}: an encoder sums up its input in fewer numbers"
+        )
+    build = ENCODERS[config.network]
+    network = build(data.dim, outputs, config.width, config.depth, data.image_shape)
+    pixels = data.image_shape is not None
+    return Encoder(network, data.dim, standardized=outputs if standardized else None, pixels=pixels)
+
+
+def _decoder(
+    config: RunConfig, data: DataShape, variance: float, *, noise_dim: int
+) -> MixtureDecoder:
+    build = NETWORKS[config.network]
+    inputs = config.features + noise_dim
+    network = build(inputs, data.dim, config.width, config.depth, data.image_shape)
+    options = _mixture_options(config, data)
+    return MixtureDecoder(network, config.features, noise_dim, variance, **options)
+
+
+def _remembered(data: DataShape) -> int:
+    return min(data.rows, REMEMBERED_ROWS)
+
+
+@MODELS.register(
+    "encoder-mixture-decoder", "input -> features -> noise -> mixture of centres for every input"
+)
+def _encoder_mixture_decoder(
+    config: RunConfig, data: DataShape, variance: float
+) -> EncoderMixtureDecoder:
+    return EncoderMixtureDecoder(
+        _encoder(config, data, outputs=config.features, standardized=True),
+        _decoder(config, data, variance, noise_dim=config.noise_dim),
+        # The configuration always has one for this model; the model refuses what is not positive.
+        variance_y=config.variance_y or 0.0,
+        centers=config.centers or 1,
+        eval_centers=config.eval_centers,
+        rows=_remembered(data),
+    )
+
+
+@MODELS.register("autoencoder", "input -> features -> one centre: the trace of the Gaussian Gram")
+def _autoencoder(config: RunConfig, data: DataShape, variance: float) -> Autoencoder:
+    noisy = config.variance_y is not None
+    return Autoencoder(
+        _encoder(config, data, outputs=config.features, standardized=noisy),
+        _decoder(config, data, variance, noise_dim=0),
+        variance_y=config.variance_y,
+        rows=_remembered(data),
+    )
+
+
+@MODELS.register("vae", "variational autoencoder, trained on the evidence lower bound: a baseline")
+def _vae(config: RunConfig, data: DataShape, variance: float) -> VAE:
+    return VAE(
+        _encoder(config, data, outputs=2 * config.features, standardized=False),
+        _decoder(config, data, variance, noise_dim=0),
+    )
+
+
+def build_model(config: RunConfig, data: DataShape, variance: float) -> DensityModel:
+    """Build the model that a configuration names, its weights drawn from the configuration's seed.
+
+    Args:
+        config: The options of the run.
+        data: The shape of its data.
+        variance: Variance of a component at the start.
+
+    Raises:
+        InputError: If the model or the network is unknown, or does not fit the data.
+
+    >>> build_model(RunConfig(data="moons", width=8), DataShape(2), 0.5).noise_dim
+    16
+    """
+    build = MODELS[config.model]
+    with seeded_globally(stream(config.seed, "weights").initial_seed()):
+        return build(config, data, variance)

@@ -1,0 +1,297 @@
+r"""Models with an encoder whose decoder is told the class as well.
+
+The class c joins the features y as further coordinates, a code :math:`e_c` with one 1 in the c-th
+of C places. The encoder need not spend features on it, and new data of one class are made from
+features of that class alone:
+
+.. math:: q(x \mid y, c) = \frac1K \sum_{k=1}^K N(x - D(y, e_c, c_k); v_q), \qquad
+    y \sim p(y \mid c) = \frac{1}{N_c} \sum_{n:\, l_n = c} N(y - f(x_n); v_y).
+
+The code gets no noise, so a comparison of mixtures for every row stays what it was: the features of
+a row simply include its class. All models of :mod:`hilbound.models.autoencoders` become
+class-conditional in this way; :meth:`ClassConditional.compare` then gives any objective its two
+mixtures.
+"""
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from hilbound.errors import InputError
+from hilbound.mixture import GaussianMixture
+from hilbound.models.autoencoders import FeatureModel, MixtureDecoder, require_some
+from hilbound.models.base import Comparison
+
+
+class ClassDecoder(MixtureDecoder):
+    """Features, the code of a class and noise to the centres of a mixture for every input.
+
+    Args:
+        network: Maps features, code and noise together, with shape
+            ``(*, feature_dim + classes + noise_dim)``, to centres with shape ``(*, d)``.
+        feature_dim: Number of features, the code left out.
+        noise_dim: Number of noise coordinates.
+        variance: Variance of the components; where it is learned, their variance at the start.
+        classes: Number C of classes.
+        **options: Those of :class:`~hilbound.models.base.MixtureNetwork`.
+
+    Raises:
+        InputError: If ``classes`` is no whole number above zero, or an option is refused.
+
+    >>> decoder = ClassDecoder(nn.Linear(6, 4), 1, 2, variance=0.5, classes=3)
+    >>> with decoder.told(torch.tensor([0, 2])):
+    ...     decoder(torch.zeros(2, 1), decoder.noise(2, 5))
+    GaussianMixture(components=5, dim=4, batch_shape=(2,), variance=0.5)
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        feature_dim: int,
+        noise_dim: int,
+        variance: float,
+        *,
+        classes: int,
+        **options: Any,
+    ) -> None:
+        classes = _whole("classes", classes)
+        if classes < 1:
+            raise InputError(f"classes must be at least 1, got {classes}")
+        super().__init__(network, feature_dim + classes, noise_dim, variance, **options)
+        # What models draw and encode are features alone.
+        self.feature_dim = feature_dim
+        self.classes = classes
+        self._labels: Tensor | None = None
+
+    @contextmanager
+    def told(self, labels: Tensor) -> Iterator[None]:
+        """Decode what comes as of these classes, with shape ``()`` for all or ``(B,)``.
+
+        Within it other classes may be told for a while; then these hold again.
+
+        Raises:
+            InputError: If they are no whole numbers of this shape, or there is no such class.
+        """
+        before, self._labels = self._labels, self.as_labels(labels)
+        try:
+            yield
+        finally:
+            self._labels = before
+
+    def as_labels(self, labels: Tensor) -> Tensor:
+        """Return classes with shape ``()`` or ``(B,)``, of any integer dtype, in int64.
+
+        Raises:
+            InputError: If they are no whole numbers of this shape, or there is no such class.
+        """
+        _require_whole_numbers(labels)
+        if labels.ndim > 1:
+            raise InputError(
+                f"labels must have shape () or (B,), got {tuple(labels.shape)}: give one class for "
+                "all rows or one for each"
+            )
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            raise InputError(
+                f"labels must lie between 0 and {self.classes - 1}, got {int(labels.min())} to "
+                f"{int(labels.max())}"
+            )
+        return labels.long()
+
+    def forward(self, features: Tensor, noise: Tensor) -> GaussianMixture:
+        """Return q(x|y, c) with batch shape ``(*batch)``; see :class:`MixtureDecoder`.
+
+        Raises:
+            InputError: If no class was told, or shapes do not fit.
+        """
+        if self._labels is None:
+            raise InputError("the decoder was told no class: call it within `told(labels)`")
+        if (features.shape[-1], noise.shape[-1]) != (self.feature_dim, self.noise_dim):
+            raise InputError(
+                f"features and noise must have {self.feature_dim} and {self.noise_dim} "
+                f"coordinates, got {features.shape[-1]} and {noise.shape[-1]}"
+            )
+        if self._labels.ndim and (features.ndim < 2 or len(features) != len(self._labels)):
+            raise InputError(
+                f"labels must be one class for all rows, or one for each of the rows of features "
+                f"{tuple(features.shape)}; got {len(self._labels)}"
+            )
+        code = nn.functional.one_hot(self._labels, self.classes).to(features)
+        # Labels belong to the first axis; several draws for one row are of one class.
+        while 1 < code.ndim < features.ndim:
+            code = code.unsqueeze(-2)
+        code = code.expand(*features.shape[:-1], self.classes)
+        batch, k = features.shape[:-1], noise.shape[-2]
+        told = torch.cat([features, code], -1).unsqueeze(-2).expand(*batch, k, -1)
+        return self.mixture(torch.cat([told, noise.expand(*batch, k, -1).to(features)], -1))
+
+
+class ClassConditional(nn.Module):
+    """A model with an encoder, by class: rows come with labels, samples are of a class.
+
+    The features that it remembers are part of its state, as those of the model are: what was
+    loaded by ``load_state_dict`` can be sampled from without the data.
+
+    Args:
+        model: A model whose decoder is a :class:`ClassDecoder`.
+
+    Raises:
+        InputError: If it is another model, or has another decoder.
+
+    >>> from hilbound.models.autoencoders import EncoderMixtureDecoder
+    >>> decoder = ClassDecoder(nn.Linear(6, 4), 1, 2, variance=0.5, classes=3)
+    >>> model = ClassConditional(EncoderMixtureDecoder(nn.Linear(4, 1), decoder, variance_y=0.1))
+    >>> x, labels = torch.zeros(5, 4), torch.tensor([0, 1, 2, 1, 0])
+    >>> model.compare(x, labels, 0.5, centers=7).q
+    GaussianMixture(components=7, dim=4, batch_shape=(5,), variance=0.5)
+    >>> model.remember(x, labels)
+    >>> model.sample(6, label=1).shape
+    torch.Size([6, 4])
+    """
+
+    remembered_features: Tensor
+    remembered_rows: Tensor
+
+    def __init__(self, model: FeatureModel) -> None:
+        super().__init__()
+        if not isinstance(model, FeatureModel):
+            raise InputError(
+                f"model must have an encoder and a decoder, got a {type(model).__name__}: give it "
+                "one of hilbound.models.autoencoders, with a ClassDecoder"
+            )
+        if not isinstance(model.decoder, ClassDecoder):
+            raise InputError(
+                f"model has a {type(model.decoder).__name__}, which knows no classes: give it a "
+                "ClassDecoder"
+            )
+        self.model = model
+        # Features of the training rows, class after class, and how many rows each class has.
+        empty = torch.zeros(0, model.decoder.feature_dim)
+        self.register_buffer("remembered_features", empty.to(model.decoder.variance))
+        counts = torch.zeros(model.decoder.classes, dtype=torch.int64)
+        self.register_buffer("remembered_rows", counts.to(model.decoder.variance.device))
+        self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]  # torch's
+
+    @property
+    def decoder(self) -> ClassDecoder:
+        """The model's decoder."""
+        return cast("ClassDecoder", self.model.decoder)  # checked at the start
+
+    def compare(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        variance: float,
+        centers: int,
+        generator: torch.Generator | None = None,
+    ) -> Comparison:
+        """Return what :meth:`DensityModel.compare` does, for rows ``(B, d)`` with labels ``(B,)``.
+
+        Args:
+            x: Rows with shape ``(B, d)``.
+            labels: Their classes with shape ``(B,)``.
+            variance: Variance of a component of the data's mixture.
+            centers: Number of centres of every row.
+            generator: Draws the noise.
+
+        Raises:
+            InputError: If there is no such class, or not one label for each row.
+        """
+        with self.decoder.told(labels):
+            return self.model.compare(x, variance, centers, generator)
+
+    def reconstruct(
+        self, x: Tensor, labels: Tensor, n: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return ``n`` reconstructions of every input, shape ``(B, n, d)``, for ``(B, d)``.
+
+        Raises:
+            InputError: If ``n`` is below 1, there is no such class, or not one label for each row.
+        """
+        with self.decoder.told(labels):
+            return self.model.reconstruct(x, n, generator)
+
+    def remember(self, x: Tensor, labels: Tensor) -> None:
+        """Keep the features of training rows ``(N, d)`` by their classes ``(N,)``.
+
+        Raises:
+            InputError: If there are no rows, there is no such class, or not one label for each row.
+        """
+        labels = self.decoder.as_labels(labels)
+        if x.ndim != 2 or labels.shape != x.shape[:1] or len(x) == 0:
+            raise InputError(
+                f"x and labels must have shapes (N, d) and (N,), N above 0; got {tuple(x.shape)} "
+                f"and {tuple(labels.shape)}"
+            )
+        counts = labels.bincount(minlength=self.decoder.classes)
+        features = []
+        with self._training_features_kept():
+            for label in counts.nonzero().flatten().tolist():
+                self.model.remember(x[labels == label])
+                features.append(self.model.training_features)
+        self.remembered_features = torch.cat(features)
+        self.remembered_rows = counts.to(self.remembered_rows.device)
+
+    def sample(self, n: int, label: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``n`` centres of a class, with shape ``(n, d)``.
+
+        Their features are drawn around those of the class's training rows, or from the prior of a
+        model that has one.
+
+        Raises:
+            InputError: If ``n`` is below 1, there is no such class, or no rows of it were
+                remembered.
+        """
+        require_some(n)
+        told = torch.tensor(_whole("label", label), device=self.decoder.variance.device)
+        with self.decoder.told(told), self._training_features_kept():
+            self.model.training_features = self._features_of_class(int(told))
+            return self.model.sample(n, generator)
+
+    def _features_of_class(self, label: int) -> Tensor:
+        """Return the features ``(n, F)`` of a class; of a model with a prior, none."""
+        counts = self.remembered_rows.tolist()
+        if counts[label] == 0:
+            raise InputError(f"no rows of class {label} were remembered: call remember first")
+        start = sum(counts[:label])
+        return self.remembered_features[start : start + counts[label]]
+
+    @contextmanager
+    def _training_features_kept(self) -> Iterator[None]:
+        """Let the model have other training features for a while."""
+        before = self.model.training_features
+        try:
+            yield
+        finally:
+            self.model.training_features = before
+
+
+def _make_room(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Before a state is loaded, hold as many features as it does."""
+    features = state.get(f"{prefix}remembered_features")
+    if isinstance(module, ClassConditional) and features is not None:
+        module.remembered_features = module.remembered_features.new_empty(features.shape)
+
+
+def _whole(name: str, value: int) -> int:
+    """Return a number, or a tensor of one, as an int."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} must be a whole number, got {value!r}") from None
+
+
+def _require_whole_numbers(labels: Tensor) -> None:
+    if not isinstance(labels, Tensor):
+        raise InputError(
+            f"labels must be a tensor of whole numbers, got a {type(labels).__name__}: give "
+            "torch.tensor(labels)"
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise InputError(
+            f"labels must be whole numbers, got {labels.dtype}: give the numbers of the classes, "
+            "labels.long()"
+        )

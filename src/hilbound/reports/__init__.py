@@ -1,0 +1,1 @@
+"""Reports: pictures, pages and files for people; they compute nothing."""

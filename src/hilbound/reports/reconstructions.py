@@ -1,0 +1,86 @@
+r"""What a model with an encoder makes of an input: its features, and many reconstructions of them.
+
+A reconstruction is a centre of :math:`q(x \mid y)` at the features of an input; several differ by
+as much as the features leave open. With :math:`r_1, \dots, r_m` of one input :math:`x` and their
+mean :math:`\bar r`, the error of a reconstruction taken at random splits into what they have in
+common and what they differ in,
+
+.. math:: \frac1m \sum_i \|x - r_i\|^2
+    = \|x - \bar r\|^2 + \frac{m - 1}{2m} \cdot \frac{1}{m(m-1)} \sum_{i \ne j} \|r_i - r_j\|^2 .
+
+Diversity is therefore no error: real rows that share a feature differ, too
+(:func:`rows_with_features`), and a model should differ as much as they do.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from hilbound.errors import InputError
+from hilbound.reports import feature_plots
+from hilbound.reports.drawing import canvas
+from hilbound.training.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+from hilbound.evaluation.reconstruction import Reconstructions
+
+SUFFIXES = (".png", ".npz")
+
+
+def check_output(run: Run, output: Path) -> None:
+    """Raise an InputError if reconstructions of a run cannot be written to such a file."""
+    suffix = output.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"output must end in one of {', '.join(SUFFIXES)}, got {str(output)!r}")
+    data = run.read_json("run.json")["data"]
+    if suffix == ".png" and data["image_shape"] is None and data["dim"] != 2:
+        raise InputError(
+            f"output {str(output)!r}: {data['dim']} coordinates make no picture; write a .npz file"
+        )
+
+
+def write_reconstructions(run: Run, result: Reconstructions, output: Path) -> Path:
+    """Write reconstructions as ``.npz`` or ``.png``.
+
+    Arrays are ``x``, ``features`` and ``reconstructions``. In a picture of images every row shows
+    an input and then its reconstructions; vectors of two coordinates become a scatter.
+
+    Raises:
+        InputError: If the suffix is another, there is no picture of such data, or the file cannot
+            be written.
+    """
+    check_output(run, output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.suffix.lower() == ".npz":
+            arrays = {name: values.numpy() for name, values in result.arrays().items()}
+            np.savez_compressed(output, allow_pickle=False, **arrays)
+        else:
+            draw_reconstructions(result).savefig(output, dpi=200)
+    except OSError as error:
+        raise InputError(f"output {str(output)!r} cannot be written: {error.strerror}") from None
+    return output
+
+
+def draw_reconstructions(result: Reconstructions, data: Tensor | None = None) -> "Figure":
+    """Return a figure of inputs beside their reconstructions.
+
+    Args:
+        result: Of images, or of rows with two coordinates.
+        data: Real points with shape ``(k, 2)`` to draw behind those of two coordinates.
+    """
+    n, m, _ = result.reconstructions.shape
+    if result.image_shape is not None:
+        arrays = result.arrays()
+        # A tile is as large whatever their number, but a page is not endless.
+        figure, ax = canvas(min(9.0, 0.62 * (m + 1.5)), min(12.0, 0.62 * n + 0.4))
+        feature_plots.plot_reconstructions(ax, arrays["x"], arrays["reconstructions"])
+    else:
+        figure, ax = canvas(5.0, 5.0)
+        feature_plots.plot_reconstructed_points(
+            ax, result.x, result.reconstructions, data, columns=result.columns or ("x₁", "x₂")
+        )
+    return figure

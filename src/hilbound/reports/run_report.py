@@ -1,0 +1,360 @@
+"""The report of a run: what was trained, how tight its bound became, what it draws, how good it is.
+
+Everything is read from the run folder and its data; the page itself is made by
+:mod:`hilbound.reports.page`, the pictures by :mod:`hilbound.reports.plots`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hilbound.datasets import Dataset
+from hilbound.engine.gram import squared_distances
+from hilbound.engine.seeding import stream
+from hilbound.engine.spectrum.svd import effective_rank, singular_values
+from hilbound.evaluation.evaluate import evaluate
+from hilbound.evaluation.quality import (
+    METRICS,
+    RECONSTRUCTION,
+    MetricInfo,
+    format_metric,
+    reference_rows,
+)
+from hilbound.evaluation.spaces import FeatureSpace, fit_features
+from hilbound.mixture import GaussianMixture
+from hilbound.models.autoencoders import FeatureModel
+from hilbound.models.base import DensityModel
+from hilbound.objectives import OBJECTIVES
+from hilbound.reports import plots
+from hilbound.reports.drawing import canvas
+from hilbound.reports.feature_report import (
+    bound_fact,
+    error_fact,
+    features_section,
+    likelihood_section,
+    percent,
+    reconstructions_section,
+    tracked_section,
+)
+from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
+from hilbound.training.plan import load_run_dataset
+from hilbound.training.runs import Run
+
+_SPECTRUM_ROWS = 512
+_SHOWN_IMAGES = 64
+_SHOWN_POINTS = 1000
+
+
+def write_report(run: Run, *, dataset: Dataset | None = None) -> Path:
+    """Write ``report.html`` into the run folder and return its path.
+
+    The run is evaluated first if it was not yet.
+
+    Args:
+        run: The run.
+        dataset: The run's data, if they are loaded already.
+    """
+    dataset = load_run_dataset(run) if dataset is None else dataset
+    model = run.load_model()
+    measured = _measured(run, dataset, model)
+    generator = stream(run.config.seed, "report")
+    fake = model.sample(_SHOWN_POINTS, generator).to(dataset.test)
+    sections = [
+        findings_section(run),
+        training_section(run),
+        *_feature_sections(run, dataset, model, measured),
+        samples_section(run, dataset, model, fake),
+        spectrum_section(run, dataset, fake),
+        metrics_section(measured),
+        configuration_section(run),
+    ]
+    versions = run.read_json("run.json")["versions"]
+    page = Page(
+        title=_title(run),
+        lead=_lead(run, dataset),
+        facts=_facts(run, measured),
+        sections=tuple(section for section in sections if section is not None),
+        footer="Made by "
+        + ", ".join(f"{name} {number}" for name, number in versions.items())
+        + ".",
+    )
+    return run.write_text("report.html", render(page))
+
+
+def _measured(run: Run, dataset: Dataset, model: DensityModel) -> dict[str, Any]:
+    """Return what was measured; what an older version left out is measured now."""
+    if (run.path / "metrics.json").exists():
+        measured = run.read_json("metrics.json")
+        if "reconstruction" in measured or not isinstance(model, FeatureModel):
+            return measured
+    return evaluate(run, dataset=dataset)
+
+
+def _feature_sections(
+    run: Run, dataset: Dataset, model: DensityModel, measured: dict[str, Any]
+) -> tuple[Section, ...]:
+    if not isinstance(model, FeatureModel):
+        return ()
+    return (
+        reconstructions_section(run, dataset, model, measured),
+        features_section(run, dataset, model),
+    )
+
+
+_NAMES = {
+    "encoder-mixture-decoder": "An encoder with a mixture decoder",
+    "autoencoder": "An autoencoder",
+    "vae": "A variational autoencoder",
+}
+
+
+def _title(run: Run) -> str:
+    config = run.config
+    model = config.model.replace("-", " ") + ", " if config.model in _NAMES else ""
+    return f"{Path(config.data).stem}, {model}{config.objective}"
+
+
+def _lead(run: Run, dataset: Dataset) -> str:
+    status, config = run.read_json("run.json"), run.config
+    features = ""
+    if config.model in _NAMES:
+        features = f"{config.features} feature{'s' if config.features > 1 else ''} and "
+    objective = OBJECTIVES.describe(config.objective)
+    if config.model == "vae":
+        objective = "for this model the evidence lower bound"
+    what = (
+        f"{_NAMES.get(config.model, 'A ' + config.model.replace('-', ' '))} trained on "
+        f"{len(dataset.train):,} rows of {config.data} with {features}the objective "
+        f"“{config.objective}”: {objective}."
+    )
+    if status["status"] == "finished":
+        return what
+    return f"{what} The training was {status['status']} at step {status['step']}."
+
+
+def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
+    rows = run.read_bounds()
+    status = run.read_json("run.json")
+    values = measured["metrics"]
+    held_out = [row for row in rows if row["split"] == "validation"]
+    facts: list[Fact | None] = []
+    of_features = "reconstruction" in measured
+    if of_features:
+        facts += [bound_fact(run, held_out, measured), error_fact(measured)]
+    elif held_out:
+        reached = percent(held_out[-1]["tightness"])
+        facts.append(Fact("Bound reached", reached, "of its limit, held-out rows"))
+    facts += [
+        Fact(
+            METRICS[name].title,
+            format_metric(name, values[name]["model"]),
+            f"real data: {format_metric(name, values[name]['real'])}",
+        )
+        for name in ("coverage", "recall", "precision", "frechet_distance")
+        if not (of_features and name == "recall")
+    ]
+    facts.append(Fact("Kernel variance", variance_text(run), str(run.config.variance)))
+    facts.append(Fact("Steps", f"{status['step']:,}", f"of {run.config.batch_size:,} rows"))
+    if rows:
+        facts.append(Fact("Training time", f"{rows[-1]['seconds']:.0f} s"))
+    return tuple(fact for fact in facts if fact is not None)
+
+
+def variance_text(run: Run) -> str:
+    """Return the variance of the kernel as text: a number, or the ends of a schedule."""
+    variance = run.read_json("run.json")["variance"]
+    ends = (variance["start"], variance["end"])
+    return f"{ends[0]:.4g}" if ends[0] == ends[1] else f"{ends[0]:.4g} to {ends[1]:.4g}"
+
+
+def training_section(run: Run) -> Section | None:
+    """Curves of the cost against its limit and of the tightness."""
+    rows = run.read_bounds()
+    by_split = {
+        split: [row for row in rows if row["split"] == split] for split in ("train", "validation")
+    }
+    train, held_out = by_split["train"], by_split["validation"]
+    if len(train) < 2:
+        return None
+    objective = OBJECTIVES[run.config.objective]
+    if objective.tracked:
+        return tracked_section(run, by_split, run.read_json("run.json")["data"]["dim"])
+    if run.config.objective == "likelihood" and run.config.model in _NAMES:
+        return likelihood_section(run, by_split)
+    cost = [objective.readable(row["log_value"]) for row in train]
+    limit = [objective.readable(row["log_limit"]) for row in train]
+    points = ([r["step"] for r in held_out], [objective.readable(r["log_value"]) for r in held_out])
+    figure, ax = canvas()
+    plots.plot_curve(
+        ax,
+        [row["step"] for row in train],
+        cost,
+        limit=limit,
+        label=objective.cost_name,
+        validation=points if held_out else None,
+    )
+    first = Figure(
+        figure_uri(figure),
+        f"{objective.cost_name} against training steps, below its limit",
+        f"The cost ({objective.cost_name}) and the limit it cannot pass; the gap is shaded.",
+    )
+    figure, ax = canvas()
+    curves = {
+        k: ([r["step"] for r in v], [r["tightness"] for r in v]) for k, v in by_split.items() if v
+    }
+    plots.plot_tightness(ax, curves)
+    second = Figure(
+        figure_uri(figure),
+        "tightness of the bound against training steps",
+        "Tightness: the share of the limit that is reached on a batch.",
+    )
+    return Section("Training", "", (first, second))
+
+
+def findings_section(run: Run) -> Section | None:
+    """What the diagnosis has found while the run trained, if anything."""
+    findings = run.read_json("run.json").get("findings", [])
+    if not findings:
+        return None
+    said = (f"At step {one['step']:,}: {one['message']}." for one in findings)
+    return Section("Diagnosis", "\n\n".join(said))
+
+
+def samples_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tensor) -> Section:
+    """What the model draws, beside the data: images, a scatter, or ranges of the coordinates."""
+    if dataset.image_shape is not None:
+        return _image_section(run, dataset, fake)
+    if dataset.dim == 2:
+        return _planar_section(run, dataset, model, fake)
+    figure, ax = canvas(7.0, 3.6)
+    real, own = dataset.to_user_units(dataset.test), dataset.to_user_units(fake)
+    plots.plot_marginals(ax, real, own, columns=dataset.columns)
+    alt = "quantile ranges of every coordinate, of held-out data and of samples"
+    return Section("Samples", "", (Figure(figure_uri(figure), alt, alt.capitalize() + "."),))
+
+
+def _image_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
+    space = fit_features(dataset, seed=run.config.seed)
+    shape = dataset.image_shape or ()
+    figures = []
+    for title, rows in (("Samples", fake), ("Held-out images", dataset.test)):
+        figure, ax = canvas(4.4, 4.4)
+        plots.plot_images(ax, rows[:_SHOWN_IMAGES].reshape(-1, *shape), columns=8)
+        figures.append(Figure(figure_uri(figure, "png"), f"a grid of {title.lower()}", f"{title}."))
+    figure, ax = canvas(7.0, 4.4)
+    few = fake[:10]
+    nearest = nearest_rows(space, few, dataset.train, 6)
+    plots.plot_neighbours(ax, few.reshape(-1, *shape), nearest.reshape(len(few), 6, *shape))
+    caption = (
+        "Samples beside their nearest training images (by "
+        f"{space.description}): close relatives, not copies, are what one hopes for."
+    )
+    alt = "samples and their nearest training images"
+    return Section("Samples", "", (*figures, Figure(figure_uri(figure, "png"), alt, caption)))
+
+
+def nearest_rows(space: FeatureSpace, samples: Tensor, train: Tensor, k: int) -> Tensor:
+    """Return the ``k`` training rows nearest to every sample in feature space, ``(n, k, d)``."""
+    distances = squared_distances(space.transform(samples), space.transform(train))
+    return train[distances.topk(k, largest=False).indices]
+
+
+def _planar_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tensor) -> Section:
+    test = dataset.test[:_SHOWN_POINTS]
+    figure, ax = canvas(4.4, 4.2)
+    plots.plot_points(ax, test, fake, dataset.log_density)
+    density = "with the true density behind" if dataset.log_density is not None else "as they came"
+    drawn = Figure(
+        figure_uri(figure, "png"),
+        "scatter of held-out points and samples",
+        f"Samples (centres of the mixture) over held-out points, {density}.",
+    )
+    with torch.no_grad():
+        q = model.draw(_SHOWN_POINTS, stream(run.config.seed, "report-density"))
+    figure, ax = canvas(4.4, 4.2)
+    plots.plot_points(ax, test, fake, q.log_prob)
+    smooth = Figure(
+        figure_uri(figure, "png"),
+        "density of the model with held-out points and samples",
+        f"The model's density: the mixture of {q.components:,} centres with component variance "
+        f"{float(model.head.variance):.3g}.",
+    )
+    return Section("Samples", "", (drawn, smooth))
+
+
+def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
+    """The singular values of the cross Gram matrix, model against real."""
+    variance = run.read_json("run.json")["variance"]["end"]
+    n = min(_SPECTRUM_ROWS, len(fake), len(dataset.test), len(dataset.train))
+    test, real = reference_rows(dataset.test, dataset.train, n, run.config.seed)
+    p = GaussianMixture(test, variance / 2)
+    spectra = {
+        "model": singular_values(p.log_overlaps(GaussianMixture(fake[:n], variance / 2)).exp()),
+        "real data": singular_values(p.log_overlaps(GaussianMixture(real, variance / 2)).exp()),
+    }
+    figure, ax = canvas()
+    plots.plot_spectrum(ax, spectra)
+    ranks = {name: float(effective_rank(values)) for name, values in spectra.items()}
+    text = (
+        f"Singular values of the cross Gram matrix of {n} held-out points and {n} centres at "
+        f"kernel variance {variance:.4g}. Their sum is the fidelity; the tail is where diversity "
+        "shows. Effective rank: "
+        + ", ".join(f"{rank:.1f} ({name})" for name, rank in ranks.items())
+        + "."
+    )
+    picture = Figure(
+        figure_uri(figure),
+        "singular values in descending order",
+        "The model's spectrum beside that of real data in the model's place.",
+    )
+    return Section("Spectrum", text, (picture,))
+
+
+def metrics_section(measured: dict[str, Any]) -> Section:
+    """The table of metrics with real data beside the model."""
+    text = (
+        f"{measured['samples']:,} samples against as many rows of the "
+        f"{measured['split']} split, in the features of {measured['features']}. “Real data” are "
+        "training rows in the model's place."
+    )
+    tables = [_metrics_table(METRICS, measured["metrics"], "Samples against held-out data")]
+    if "reconstruction" in measured:
+        block = measured["reconstruction"]
+        caption = (
+            f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out inputs. "
+            "Real data: training rows that share the features of an input, where those have noise; "
+            "for the validity, the inputs themselves."
+        )
+        tables.append(_metrics_table(RECONSTRUCTION, block["metrics"], caption))
+    return Section("Metrics", text, (), tuple(tables))
+
+
+def _metrics_table(infos: Mapping[str, MetricInfo], entries: dict[str, Any], caption: str) -> Table:
+    rows = tuple(
+        (
+            infos[name].title,
+            format_metric(name, entry["model"]),
+            format_metric(name, entry["real"]),
+            infos[name].better,
+            infos[name].meaning,
+        )
+        for name, entry in entries.items()
+    )
+    return Table(("Metric", "Model", "Real data", "Better", "Meaning"), rows, caption)
+
+
+def configuration_section(run: Run) -> Section:
+    """Every option of the run."""
+    rows = [
+        (name.replace("_", "-"), "–" if value is None else str(value))
+        for name, value in run.config.model_dump(mode="json").items()
+    ]
+    variance = run.read_json("run.json")["variance"]
+    text = (
+        f"The kernel variance {variance_text(run)} starts with component variance "
+        f"{variance['component_start']:.4g}. To repeat the run: hilbound fit --config config.yaml."
+    )
+    return Section("Configuration", text, (), (Table(("Option", "Value"), tuple(rows), "Options"),))

@@ -1,0 +1,1 @@
+"""Training: from options to a trained model, with or without a run folder."""

@@ -1,0 +1,92 @@
+"""Batches of rows in memory, in an order that is a function of the seed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hilbound.engine.seeding import stream
+
+
+class BatchStream:
+    """Batches of training rows, each a function of the seed and the step.
+
+    Rows are visited in a fresh order every pass; a batch may span two passes, so that every step
+    sees the same number of rows. Of several devices each takes its own batch in a step.
+
+    Args:
+        rows: Training rows with shape ``(n, d)``.
+        batch_size: Rows in a batch.
+        steps: Number of batches.
+        seed: Seed of the orders.
+        first: The step to start from, for a resumed run.
+        rank: Which of the devices this is.
+        world: How many devices there are.
+
+    >>> stream = BatchStream(torch.arange(5.0).unsqueeze(-1), batch_size=3, steps=5, seed=0)
+    >>> rows = torch.cat(list(stream)).squeeze(-1)
+    >>> sorted(rows[:5].tolist()), sorted(rows[5:10].tolist())
+    ([0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 2.0, 3.0, 4.0])
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        first: int = 0,
+        *,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.steps = steps
+        self.seed = seed
+        self.first = first
+        self.rank = rank
+        self.world = world
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Tensor]:
+        orders: dict[int, Tensor] = {}
+        for step in range(self.first, self.steps):
+            batch = step * self.world + self.rank
+            position = torch.arange(batch * self.batch_size, (batch + 1) * self.batch_size)
+            passes = position // len(self.rows)
+            wanted = {int(passes[0]), *passes.unique().tolist()}
+            orders = {k: orders[k] if k in orders else self._order(k) for k in wanted}
+            chosen = [orders[k][position[passes == k] % len(self.rows)] for k in sorted(wanted)]
+            yield self.rows[torch.cat(chosen)]
+
+    def _order(self, number: int) -> Tensor:
+        return torch.randperm(len(self.rows), generator=stream(self.seed, "order", number))
+
+    # Lightning asks these of a stream that can be resumed; the step it has reached says it all.
+    def state_dict(self) -> dict[str, int]:
+        """Return nothing: where to go on from is known from the checkpoint's step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take nothing."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A fixed sequence of batches, which Lightning takes as one loader.
+
+    Args:
+        parts: The batches.
+    """
+
+    parts: Sequence[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.parts)

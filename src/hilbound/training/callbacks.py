@@ -1,0 +1,219 @@
+"""What happens around a training step: the record of the bounds, the bar, the safety net.
+
+This module imports Lightning and is itself imported only when training starts.
+"""
+
+import csv
+import math
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from torch import Tensor
+
+from hilbound.bounds import Bound
+from hilbound.training.runs import BOUND_COLUMNS, Run, read_bounds
+
+
+def _is_kept(row: dict[str, Any], step: int, *, tracked: bool) -> bool:
+    # A validation comes after its step, a row of training or tracking before: that comes again.
+    after = row["split"] == "validation" and not tracked
+    return bool(row["step"] < step or (row["step"] == step and after))
+
+
+def spoilt_weights(step: int) -> FloatingPointError:
+    """Return the error of a model whose own numbers are refused.
+
+    Of these nothing is the user's to mend but the step that spoilt them.
+    """
+    return FloatingPointError(
+        f"the weights are no longer finite at step {step}: lower --learning-rate, or raise "
+        "--variance; run.json says which step was saved last"
+    )
+
+
+class BoundsRecord(L.Callback):
+    """Append cost, limit, gap and tightness to ``bounds.csv`` as they come.
+
+    Args:
+        path: The file; rows after the step that training starts from are dropped, so that a resumed
+            run leaves one curve.
+        tracked: Whether the rows of both splits are measured before their step.
+    """
+
+    def __init__(self, path: Path, *, tracked: bool = False) -> None:
+        self.path = path
+        self.tracked = tracked
+        self._began = time.perf_counter()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the rows before the step that training goes on from."""
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        rows = [row for row in read_bounds(self.path) if _is_kept(row, step, tracked=self.tracked)]
+        with self.path.open("w", newline="", encoding="utf-8") as lines:
+            writer = csv.DictWriter(lines, BOUND_COLUMNS)
+            writer.writeheader()
+            writer.writerows({**row, "step": int(row["step"])} for row in rows)
+        before = float(rows[-1]["seconds"]) if rows else 0.0
+        self._began = time.perf_counter() - before
+
+    def append(self, step: int, split: str, loss: Tensor, bound: Bound, variance: float) -> None:
+        """Write one row."""
+        row = (
+            step,
+            split,
+            float(loss),
+            float(bound.log_value),
+            float(bound.log_limit),
+            float(bound.gap),
+            float(bound.tightness),
+            variance,
+            time.perf_counter() - self._began,
+        )
+        with self.path.open("a", newline="", encoding="utf-8") as lines:
+            csv.writer(lines).writerow(row)
+
+
+class SafetyNet(L.Callback):
+    """Leave a usable run folder whatever ends the training.
+
+    The checkpoint for ``--resume`` and the weights are written at every validation, at the end, and
+    when an interruption comes. Ctrl-C is heeded between two steps, never within one: half an update
+    would make a resumed run another one than an uninterrupted one.
+
+    Args:
+        run: The run folder.
+        asked: Set when the user has asked to stop.
+    """
+
+    def __init__(self, run: Run, asked: threading.Event | None = None) -> None:
+        self.run = run
+        self.asked = asked or threading.Event()
+
+    def _save(self, trainer: L.Trainer, module: Any, status: str) -> None:
+        module.remember()
+        beside = self.run.checkpoint.with_suffix(".partial")
+        # Every device takes part, the first one writes.
+        trainer.save_checkpoint(beside)
+        if not trainer.is_global_zero:
+            return
+        beside.replace(self.run.checkpoint)
+        self.run.save_model(module.model)
+        self.run.update(status=status, step=trainer.global_step)
+
+    def on_train_batch_start(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Stop here if that was asked for."""
+        asked = self.asked.is_set()
+        if trainer.world_size > 1:
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked:
+            raise KeyboardInterrupt
+
+    def on_save_checkpoint(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        """Forget the step that was begun: Lightning would count it twice, and validate early."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(("ready", "started", "processed"), counts["completed"]))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save between two stretches of training."""
+        if trainer.state.fn == "fit":
+            self._save(trainer, pl_module, "running")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save what was reached."""
+        self._save(trainer, pl_module, "finished")
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Save what an interruption has left; a failed step is not saved over a good one."""
+        # Lightning turns SIGTERM, too, into an exit between two steps.
+        if not isinstance(exception, KeyboardInterrupt | SystemExit):
+            status = "failed"
+        # One device that is torn out of a step must not wait for the others to save.
+        elif trainer.world_size == 1 or self.asked.is_set():
+            self._save(trainer, pl_module, "interrupted")
+            return
+        else:
+            status = "interrupted"
+        if trainer.is_global_zero:
+            self.run.update(status=status)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoint of the best validation, and finds it again in a folder that was moved.
+
+    Args:
+        folder: Where the checkpoint goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor="validation_loss")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state of an interrupted run, with this run's folder in it."""
+        here = str(self.dirpath)
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {name: _within(here, state_dict[name]) for name in paths}
+        scores = {_within(here, path): s for path, s in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"dirpath": here, "best_k_models": scores})
+
+
+def early_stopping(folder: Path, patience: int) -> list[L.Callback]:
+    """Stop after ``patience`` validations without improvement; the best is kept in ``folder``."""
+    return [EarlyStopping("validation_loss", patience=patience), BestCheckpoint(folder)]
+
+
+def _within(folder: str, path: str) -> str:
+    return str(Path(folder) / Path(path).name) if path else path
+
+
+class NonFiniteLoss(L.Callback):
+    """Stop with a reason when the loss is no longer a number."""
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Look at the loss of this step."""
+        loss = float(outputs["loss"].detach())
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss became {loss} at step {trainer.global_step}: lower --learning-rate, or "
+                "raise --variance; the last good weights are in the run folder"
+            )
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar with the cost and the tightness, in steps: a run knows no epochs."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "training"
+
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Return what stands at the end of the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}

@@ -1,0 +1,155 @@
+"""The failures of a run, looked for while it trains and told in words.
+
+What they are and how they are known stands in :mod:`hilbound.training.failures`.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from hilbound.engine.seeding import stream
+from hilbound.models.base import DensityModel
+from hilbound.training.failures import (
+    Finding,
+    collapse,
+    memorisation,
+    variance_too_large,
+    variance_too_small,
+)
+from hilbound.training.plan import TrainingPlan
+from hilbound.training.runs import Run
+
+log = logging.getLogger(__name__)
+
+# Rows that a run looks at, those of a Gram matrix that is decomposed again and again, and numbers
+# in the training rows that neighbours are looked for among: together about 1 % of the time.
+_ROWS, _GRAM_ROWS, _NUMBERS = 512, 256, 2**23
+# A model is judged after this share of the steps, and after so many.
+_EARLIEST, _FEWEST_STEPS = 0.25, 100
+# Diversity that grows by this factor from one validation to the next is on its way.
+_GROWING = 1.1
+# Objectives that compare one mixture with the whole of a batch, by its overlaps.
+_BY_OVERLAP = frozenset({"nuclear", "schatten", "debiased", "schur", "vector", "scalar", "trace"})
+# Models that make centres from noise alone.
+_FROM_NOISE = frozenset({"mixture-density-network", "vae"})
+
+
+class Diagnosis(L.Callback):
+    """Tell the user once of every failure that a run shows, and note it in ``run.json``.
+
+    ===========================  ==================================================================
+    ``variance-too-large``       of all models but ``autoencoder``, by all objectives but
+                                 ``distance``
+    ``variance-too-small``       of ``mixture-density-network``, by objectives whose gradient is
+                                 weighted by overlaps: all but ``distance`` and ``likelihood``
+    ``collapse``                 of models that make centres from noise alone,
+    ``memorisation``             ``mixture-density-network`` and ``vae``
+    ===========================  ==================================================================
+
+    A schedule of the variance is judged by its end, centres after a quarter of the steps and at
+    least 100. A collapse is told where the next validation finds it still there, and the centres
+    hardly more diverse. The centres of an ``encoder-mixture-decoder`` start from training rows, so
+    that they are near them by right, and :class:`hilbound.training.tracking.ConditionalTracker`
+    notices their collapse. An ``autoencoder`` has one centre for every row, which no variance can
+    blur.
+
+    It draws from a stream of its own and changes nothing: the weights are those of a run without.
+
+    Args:
+        plan: The training.
+        run: Where the findings are written.
+
+    Attributes:
+        seconds: Seconds that were spent on it.
+    """
+
+    def __init__(self, plan: TrainingPlan, run: Run) -> None:
+        self.plan = plan
+        self.run = run
+        self.seconds = 0.0
+        self._told: list[dict[str, Any]] = []
+        self._seen = -1
+        self._rank: float | None = None
+        rows = plan.dataset.train
+        order = torch.randperm(len(rows), generator=stream(plan.config.seed, "diagnosis", "rows"))
+        self._rows = rows[order[: min(_ROWS, plan.config.batch_size)]]
+        most = max(_ROWS, _NUMBERS // rows.shape[-1])
+        self._train, self._held_out = rows[order[:most]], plan.dataset.validation[:most]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take up what an interrupted run has told already."""
+        if trainer.is_global_zero:
+            self._told = list(self.run.read_json("run.json").get("findings", []))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look between two stretches of training."""
+        if trainer.state.fn == "fit":
+            self._look(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at what was reached."""
+        self._look(trainer, pl_module)
+
+    def _look(self, trainer: L.Trainer, module: Any) -> None:
+        step = trainer.global_step
+        if not trainer.is_global_zero or step == self._seen:
+            return
+        began, self._seen = time.perf_counter(), step
+        for finding in self._findings(module.model, step):
+            if not self._is_told(finding.name):
+                log.warning("%s", finding.message)
+                self._told.append({"step": step, **asdict(finding)})
+                self.run.update(findings=self._told)
+        self.seconds += time.perf_counter() - began
+
+    def _is_told(self, name: str) -> bool:
+        return any(one["name"] == name for one in self._told)
+
+    def _findings(self, model: DensityModel, step: int) -> Iterator[Finding]:
+        if self._kernel is not None:
+            yield self._kernel
+        config = self.plan.config
+        late = step >= max(_EARLIEST * config.steps, _FEWEST_STEPS)
+        if late and config.model in _FROM_NOISE:
+            samples = self._sample(model)
+            # Weights that are no longer finite are the business of others.
+            if bool(samples.isfinite().all()):
+                yield from self._of_the_model(samples)
+
+    @cached_property
+    def _kernel(self) -> Finding | None:
+        """What is wrong with the variance, which is the same at every validation."""
+        config, variance = self.plan.config, self.plan.schedule.end
+        if config.model == "autoencoder" or config.objective == "distance":
+            return None
+        found = variance_too_large(self._rows, variance)
+        if found is None and config.objective in _BY_OVERLAP:
+            found = variance_too_small(self._rows, variance)
+        return found
+
+    def _of_the_model(self, samples: Tensor) -> Iterator[Finding]:
+        # With a variance that is no good a collapse is its consequence, and told with it.
+        if self._kernel is None and not self._is_told("collapse"):
+            rows, variance = self._rows[:_GRAM_ROWS], self.plan.schedule.end
+            found = collapse(rows, samples, variance, self.plan.config.objective)
+            before, self._rank = self._rank, None if found is None else found.figures["model_rank"]
+            # Many a model starts from one place and spreads: a collapse is one that lasts.
+            if found is not None and before and found.figures["model_rank"] < _GROWING * before:
+                yield found
+        if not self._is_told("memorisation"):
+            found = memorisation(self._train, self._held_out, samples)
+            if found is not None:
+                yield found
+
+    def _sample(self, model: DensityModel) -> Tensor:
+        device = next(model.parameters()).device
+        generator = stream(self.plan.config.seed, "diagnosis", "samples", device=device)
+        with model.evaluating(), torch.no_grad():
+            return model.sample(_ROWS, generator).cpu()

@@ -1,0 +1,146 @@
+"""The LightningModule: one step of comparing the data's mixture with the model's."""
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from hilbound.bounds import Bound
+from hilbound.engine.seeding import stream
+from hilbound.errors import InputError
+from hilbound.models.autoencoders import FeatureModel
+from hilbound.models.base import Comparison
+from hilbound.models.build import REMEMBERED_ROWS
+from hilbound.training.callbacks import BoundsRecord, spoilt_weights
+from hilbound.training.plan import TrainingPlan
+
+# The bound of a batch is computed every so many steps: often enough for a curve and a bar, rarely
+# enough to cost little beside the steps.
+_BOUND_EVERY = 20
+
+
+class DensityModule(L.LightningModule):
+    """Trains a model that makes Gaussian mixtures.
+
+    Args:
+        plan: What to train, on what.
+        bounds: Where the bounds are written.
+    """
+
+    def __init__(self, plan: TrainingPlan, bounds: BoundsRecord) -> None:
+        super().__init__()
+        self.plan = plan
+        self.config = plan.config
+        self.model = plan.model
+        self.objective = plan.objective
+        self.bounds = bounds
+        self._bound_every = plan.config.bound_every or _BOUND_EVERY
+
+    def _variance(self) -> float:
+        return self.plan.schedule.at(self.global_step / max(1, self.config.steps - 1))
+
+    def _compare(self, batch: Tensor, purpose: str, index: int) -> Comparison:
+        """Return the data's mixture and the model's, for the noise of this step."""
+        variance = self.objective.component_variance(self._variance())
+        generator = stream(self.config.seed, purpose, index, self.global_rank, device=self.device)
+        try:
+            return self.model.compare(batch, variance, self._centers(len(batch)), generator)
+        except InputError as error:
+            raise spoilt_weights(self.global_step) from error
+
+    def _centers(self, rows: int) -> int:
+        """Return how many centres are compared: with all rows, or with every one of them."""
+        config = self.config
+        if not isinstance(self.model, FeatureModel):
+            if self.objective.paired:
+                return rows
+            training = config.centers or config.batch_size
+        else:
+            training = self.model.centers
+        return training if self.training else config.eval_centers or training
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Move the model's variance along the schedule."""
+        self._follow_schedule()
+
+    def on_validation_start(self) -> None:
+        """Move it for the held-out rows, too: both sides are smoothed alike."""
+        self._follow_schedule()
+
+    def _follow_schedule(self) -> None:
+        if not self.plan.schedule.constant:
+            self.model.head.variance.fill_(self.objective.component_variance(self._variance()))
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Return the loss of a batch with shape ``(batch_size, d)``."""
+        compared = self._compare(batch, "noise", self.global_step)
+        with torch.autocast(self.device.type, enabled=False):
+            loss = self._loss(compared)
+            if not self.objective.tracked and self.global_step % self._bound_every == 0:
+                with torch.no_grad():
+                    self._record("train", loss, self._bound(compared, self._draws()))
+        self.log("cost", loss, prog_bar=True, logger=False)
+        return loss
+
+    def _loss(self, compared: Comparison) -> Tensor:
+        """Return the loss; of one value for every row, the mean."""
+        loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
+        return loss
+
+    def _bound(self, compared: Comparison, draws: torch.Generator) -> Bound:
+        bound = self.objective.bound(compared.p, compared.q, draws)
+        return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Measure the loss and the bound on held-out rows, with the same noise every time."""
+        compared = self._compare(batch, "validation", batch_idx)
+        values = {}
+        with torch.autocast(self.device.type, enabled=False):
+            values["loss"] = loss = self._loss(compared)
+            if not self.objective.tracked:
+                bound = self._bound(compared, self._draws(batch_idx))
+                values |= {"tightness": bound.tightness, "gap": bound.gap}
+                if batch_idx == 0 and self.trainer.is_global_zero:
+                    self.bounds.append(
+                        self.global_step, "validation", loss, bound, self._variance()
+                    )
+        means = {f"validation_{name}": value for name, value in values.items()}
+        # Devices draw their own noise, and must agree on which validation was the best.
+        self.log_dict(means, batch_size=len(batch), sync_dist=True)
+
+    def _draws(self, index: int = -1) -> torch.Generator:
+        return stream(self.config.seed, "bound", self.global_step, index, device=self.device)
+
+    def remember(self) -> None:
+        """Let the model keep what sampling will need of the training rows."""
+        rows = self.plan.dataset.train
+        if len(rows) > REMEMBERED_ROWS:
+            order = torch.randperm(len(rows), generator=stream(self.config.seed, "remembered"))
+            rows = rows[order[:REMEMBERED_ROWS]]
+        self.model.remember(rows.to(self.device))
+
+    def _record(self, split: str, loss: Tensor, bound: Bound) -> None:
+        self.log("tightness", bound.tightness, prog_bar=True)
+        self.log("gap", bound.gap)
+        self.log("loss", loss)
+        if self.trainer.is_global_zero:
+            self.bounds.append(self.global_step, split, loss, bound, self._variance())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam, its learning rate falling to zero along a cosine."""
+        config = self.config
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        adam = torch.optim.Adam(learning, config.learning_rate, betas=(config.beta1, config.beta2))
+        if not config.decay:
+            return adam
+
+        # A function of the step alone: torch's own cosine keeps the old number of steps in its
+        # state, and would rise again where a finished run is trained for longer.
+        def share(step: int) -> float:
+            return 0.5 * (1 + math.cos(math.pi * min(step / config.steps, 1)))
+
+        cosine = torch.optim.lr_scheduler.LambdaLR(adam, share)
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}

@@ -1,0 +1,309 @@
+"""The run folder: what a run leaves behind, and how it is read again.
+
+========================  ====================================================================
+``config.yaml``           every option; ``hilbound fit --config`` repeats the run from it
+``run.json``              status, versions, the resolved variance and facts about the data
+``model.safetensors``     the weights
+``bounds.csv``            cost, limit, gap and tightness while training
+``metrics.json``          what ``hilbound evaluate`` measured
+``report.html``           what ``hilbound report`` drew
+``checkpoints/``          for ``--resume``
+``tensorboard/``          TensorBoard logs
+========================  ====================================================================
+
+Files are written beside their place and then moved into it, so that an interruption never leaves
+half a file. Nothing executable is unpickled from a run folder.
+"""
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from hilbound.config import RunConfig, read_yaml
+from hilbound.datasets import Dataset, Standardization
+from hilbound.errors import InputError
+from hilbound.models.base import DensityModel
+from hilbound.models.build import DataShape, build_model
+from hilbound.training.machine import versions
+from hilbound.variance import VarianceSchedule
+
+BOUND_COLUMNS = (
+    "step",
+    "split",
+    "loss",
+    "log_value",
+    "log_limit",
+    "gap",
+    "tightness",
+    "variance",
+    "seconds",
+)
+_OWN = (
+    "config.yaml",
+    "run.json",
+    "model.safetensors",
+    "metrics.json",
+    "bounds.csv",
+    "report.html",
+    "checkpoints",
+    "tensorboard",
+)
+
+_ENTRIES = {
+    "run.json": {"status", "step", "data", "variance", "versions"},
+    "metrics.json": {"split", "samples", "features", "metrics"},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder with its configuration.
+
+    Args:
+        path: The folder.
+        config: The options of the run.
+    """
+
+    path: Path
+    config: RunConfig
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig, *, overwrite: bool = False) -> "Run":
+        """Start a run folder.
+
+        Raises:
+            InputError: If the folder holds a run and ``overwrite`` is false, holds other files, or
+                cannot be written.
+        """
+        refuse_occupied(path, overwrite=overwrite)
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            for name in _OWN:
+                _remove(path / name)
+            (path / "checkpoints").mkdir()
+            write_whole(path / "config.yaml", config.to_yaml())
+        except OSError as error:
+            raise InputError(f"output {str(path)!r} cannot be written: {error.strerror}") from None
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Run":
+        """Open a run folder that exists.
+
+        Raises:
+            InputError: If the path is no run folder or its configuration cannot be used.
+        """
+        path = Path(path)
+        if not (path / "config.yaml").is_file():
+            reason = "holds no config.yaml" if path.is_dir() else "does not exist"
+            raise InputError(
+                f"run {str(path)!r} {reason}: give the folder that 'hilbound fit' wrote"
+            )
+        return cls(path, RunConfig.create(**read_yaml(path / "config.yaml")))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint that ``--resume`` goes on from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read ``run.json`` or ``metrics.json``.
+
+        Raises:
+            InputError: If the file is missing or damaged.
+        """
+        file = self.path / name
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except OSError:
+            raise InputError(f"run {str(self.path)!r} has no {name}: {_remedy(name)}") from None
+        except ValueError as error:
+            raise InputError(f"{str(file)!r} is damaged ({error}): {_remedy(name)}") from None
+        lacking = _ENTRIES[name] - set(content if isinstance(content, dict) else ())
+        if lacking:
+            raise InputError(
+                f"{str(file)!r} is damaged (no {', '.join(sorted(lacking))}): {_remedy(name)}"
+            )
+        return dict(content)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write ``run.json`` or ``metrics.json`` in one piece."""
+        write_whole(self.path / name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def write_text(self, name: str, content: str) -> Path:
+        """Write a text file in one piece and return its path."""
+        return write_whole(self.path / name, content)
+
+    def describe(self, dataset: Dataset, schedule: VarianceSchedule, component: float) -> None:
+        """Write ``run.json`` at the start: versions, data and the resolved variance."""
+        scaling = dataset.standardization
+        self.write_json(
+            "run.json",
+            {
+                "status": "running",
+                "step": 0,
+                "data": {
+                    "name": dataset.name,
+                    "fingerprint": fingerprint(dataset),
+                    "dim": dataset.dim,
+                    "image_shape": dataset.image_shape,
+                    "columns": dataset.columns,
+                    "train": len(dataset.train),
+                    "validation": len(dataset.validation),
+                    "test": len(dataset.test),
+                    "offset": None if scaling is None else scaling.offset.tolist(),
+                    "scale": None if scaling is None else scaling.scale.tolist(),
+                },
+                "variance": {
+                    "start": schedule.start,
+                    "end": schedule.end,
+                    "component_start": component,
+                },
+                "versions": versions(),
+            },
+        )
+
+    def update(self, **facts: Any) -> None:
+        """Change entries of ``run.json``."""
+        self.write_json("run.json", self.read_json("run.json") | facts)
+
+    def forget_results(self) -> None:
+        """Remove what was measured and drawn, before the weights change."""
+        for name in ("metrics.json", "report.html"):
+            _remove(self.path / name)
+
+    def save_model(self, model: DensityModel) -> None:
+        """Write the weights as safetensors, in one piece."""
+        target = self.path / "model.safetensors"
+        beside = target.with_suffix(".partial")
+        state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+        beside.write_bytes(save(state))
+        beside.replace(target)
+
+    def load_model(self) -> DensityModel:
+        """Build the model and load its weights.
+
+        Raises:
+            InputError: If the weights are missing, damaged, or those of another model.
+        """
+        facts = self.read_json("run.json")
+        model = build_model(
+            self.config, _data_shape(facts["data"]), facts["variance"]["component_start"]
+        )
+        file = self.path / "model.safetensors"
+        try:
+            state = load_file(file)
+            # The precision of the run: all its tensors share it.
+            model.to(next(iter(state.values())).dtype).load_state_dict(state)
+        except FileNotFoundError:
+            raise InputError(
+                f"run {str(self.path)!r} has no weights: {_remedy(file.name)}"
+            ) from None
+        except (SafetensorError, OSError, StopIteration, RuntimeError) as error:
+            raise InputError(
+                f"{str(file)!r} does not hold the weights of this run's model: {error}"
+            ) from None
+        return model.eval()
+
+    def to_user_units(self, x: torch.Tensor) -> torch.Tensor:
+        """Undo the standardisation of rows with shape ``(n, d)``, for samples."""
+        data = self.read_json("run.json")["data"]
+        if data["offset"] is None:
+            return x
+        offset, scale = (
+            torch.tensor(data[name], dtype=torch.float64) for name in ("offset", "scale")
+        )
+        return Standardization(offset, scale).inverse(x)
+
+    def read_bounds(self) -> list[dict[str, Any]]:
+        """Return the rows of ``bounds.csv``, numbers as numbers."""
+        return read_bounds(self.path / "bounds.csv")
+
+
+def _data_shape(data: dict[str, Any]) -> DataShape:
+    """Return what ``run.json`` says of the data."""
+    shape = data["image_shape"]
+    image_shape = None if shape is None else (shape[0], shape[1], shape[2])
+    return DataShape(data["dim"], image_shape, data["train"])
+
+
+def read_bounds(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a ``bounds.csv``, numbers as numbers; none if there is no file.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    if not file.exists():
+        return []
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            return [
+                {k: row[k] if k == "split" else float(row[k]) for k in BOUND_COLUMNS}
+                for row in csv.DictReader(lines)
+            ]
+    except (OSError, KeyError, TypeError, ValueError, csv.Error):
+        raise InputError(
+            f"{str(file)!r} is damaged: remove the lines that are not complete, or the file"
+        ) from None
+
+
+def refuse_occupied(path: Path, *, overwrite: bool) -> None:
+    """Raise an InputError if a new run must not be written to ``path``."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"output {str(path)!r} is a file: give a folder")
+    if _is_run(path):
+        if not overwrite:
+            raise InputError(
+                f"output {str(path)!r} already holds a run: choose another folder, go on with it "
+                f"(--resume {path}), or replace it (--overwrite)"
+            )
+    elif path.is_dir() and any(path.iterdir()):
+        raise InputError(
+            f"output {str(path)!r} holds files that are no run of hilbound: choose another folder"
+        )
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a folder is a run of ours: other programs, too, write a ``config.yaml``."""
+    try:
+        Run.open(path)
+    except InputError:
+        return False
+    return True
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return a short hash of the training rows, by which a resumed run knows its data."""
+    import hashlib
+
+    rows = dataset.train.contiguous().numpy().tobytes()
+    return hashlib.blake2b(rows, digest_size=8).hexdigest()
+
+
+def write_whole(target: Path, content: str) -> Path:
+    """Write the whole file or nothing: what was there before is not lost halfway."""
+    beside = target.with_name(target.name + ".partial")
+    beside.write_text(content, encoding="utf-8")
+    beside.replace(target)
+    return target
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remedy(name: str) -> str:
+    return {
+        "metrics.json": "run 'hilbound evaluate' first",
+        "model.safetensors": "training stopped before the first weights were written",
+    }.get(name, "the folder was damaged; fit again")

@@ -1,0 +1,232 @@
+"""The bound of a model with an encoder, tracked exactly on the same rows while it trains.
+
+A batch shows the cost of such a model but not its limit, which is a norm over all rows. So a fixed
+set of rows is taken for the whole of the data, once of the training rows and once of the validation
+rows, and both sides are computed on it (:meth:`EncoderMixtureDecoder.bound`): there cost never
+passes limit. How often is chosen so that it takes a few percent of the training.
+"""
+
+import logging
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from hilbound.bounds import Bound
+from hilbound.engine.seeding import stream
+from hilbound.errors import InputError
+from hilbound.functional import effective_components
+from hilbound.mixture import GaussianMixture
+from hilbound.models.autoencoders import EncoderMixtureDecoder
+from hilbound.models.base import DensityModel
+from hilbound.training.callbacks import BoundsRecord, spoilt_weights
+from hilbound.training.plan import TrainingPlan
+
+log = logging.getLogger(__name__)
+
+# The share of the training's time that tracking may take; the steps that time is measured on.
+_SHARE = 0.03
+_TIMED_STEPS = 20
+# A curve has at least so many points.
+_FEWEST_POINTS = 5
+# A collapse is looked for on so many inputs, after this share of the steps.
+_LOOKED_AT = 64
+_EARLIEST = 0.1
+# Centres count as one where all of them together are as diverse as this many.
+_ONE = 1.01
+
+
+def round_interval(steps: float) -> int:
+    """Return the next of 10, 20, 50, 100, 200, ... that is not below ``steps``.
+
+    >>> [round_interval(steps) for steps in (0.3, 10, 21, 170)]
+    [10, 10, 50, 200]
+    """
+    decade = 10
+    while 10 * decade < steps:
+        decade *= 10
+    return next(n * decade for n in (1, 2, 5, 10) if n * decade >= steps)
+
+
+def default_interval(measuring: float, step: float, steps: int) -> int:
+    """Return the steps between two measurements.
+
+    Measuring takes about 3 % of the time then. Of a run of few steps it takes more, because a curve
+    wants at least a few points.
+
+    Args:
+        measuring: Seconds that a measurement takes.
+        step: Seconds that a step takes.
+        steps: Number of steps of the run.
+
+    >>> default_interval(0.8, 0.2, steps=2000), default_interval(0.8, 0.2, steps=300)
+    (200, 60)
+    """
+    return min(round_interval(measuring / (_SHARE * step)), max(10, steps // _FEWEST_POINTS))
+
+
+class ConditionalTracker(L.Callback):
+    """Record cost, limit, gap and tightness on fixed rows, and notice a decoder that collapsed.
+
+    Rows go to ``bounds.csv``; the training rows' tightness and gap go to the progress bar and to
+    TensorBoard, too.
+
+    Args:
+        plan: The training.
+        record: Where the bounds are written.
+
+    Attributes:
+        interval: Steps between two measurements; by default it is found in the first few steps,
+            such that measuring takes about 3 % of the time.
+        seconds: Seconds that were spent on measuring.
+    """
+
+    def __init__(self, plan: TrainingPlan, record: BoundsRecord) -> None:
+        config, dataset = plan.config, plan.dataset
+        self.plan = plan
+        self.record = record
+        self.rows = {
+            split: self._fixed(split, rows)
+            for split, rows in (("train", dataset.train), ("validation", dataset.validation))
+            if len(rows) > 1
+        }
+        self.interval = config.bound_every
+        self.seconds = 0.0
+        self._first, self._began = 0, 0.0
+        self._told = False
+
+    def _fixed(self, split: str, rows: Tensor) -> Tensor:
+        order = torch.randperm(len(rows), generator=stream(self.plan.config.seed, "tracked", split))
+        return rows[order[: self.plan.config.bound_rows]]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note where the training begins, or goes on."""
+        self._first = trainer.global_step
+        if self.interval is None:
+            # The very first call takes longer, and would make measuring look dear.
+            few = self.rows["train"][:_LOOKED_AT].to(pl_module.device)
+            draws = stream(0, "warm-up", device=pl_module.device)
+            _tracked(self.plan.model).bound(few, 1.0, generator=draws)
+
+    def on_train_batch_start(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Measure before the first step and before every so many."""
+        step = trainer.global_step
+        if self.interval is None and step == self._first + _TIMED_STEPS:
+            per_step = (time.perf_counter() - self._began) / _TIMED_STEPS
+            self.interval = default_interval(self.seconds, per_step, self.plan.config.steps)
+        if self._is_due(step):
+            for name, value in self._measure(trainer, pl_module).items():
+                pl_module.log(name, value, prog_bar=name == "tightness")
+        if step == self._first:
+            self._began = time.perf_counter()
+
+    def _is_due(self, step: int) -> bool:
+        # Until the interval is known, only the first step is: it shows what measuring takes.
+        return step % self.interval == 0 if self.interval else step == self._first
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure what was reached."""
+        self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: L.Trainer, module: Any) -> dict[str, float]:
+        """Write a row for either set and return what the bar shows."""
+        if not trainer.is_global_zero:
+            return {}
+        model, config = _tracked(module.model), self.plan.config
+        kernel = self.plan.schedule.at(trainer.global_step / max(1, config.steps - 1))
+        variance = self.plan.objective.component_variance(kernel)
+        if not self.plan.schedule.constant:
+            # Lightning asks callbacks first: the module has not yet moved the model's side.
+            model.head.variance.fill_(variance)
+        shown = {}
+        began = time.perf_counter()
+        for split, rows in self.rows.items():
+            # The same noise every time, so that the curve is that of the weights.
+            generator = stream(config.seed, "tracked-noise", split, device=module.device)
+            bound = self._bound(model, rows.to(module.device), variance, generator, trainer)
+            self.record.append(trainer.global_step, split, -bound.log_value, bound, kernel)
+            if split == "train":
+                shown = {"tightness": float(bound.tightness), "gap": float(bound.gap)}
+                if trainer.global_step >= _EARLIEST * config.steps:
+                    self._look_for_collapse(model, rows.to(module.device), kernel, shown)
+        self.seconds += time.perf_counter() - began
+        return shown
+
+    @staticmethod
+    def _bound(
+        model: EncoderMixtureDecoder,
+        rows: Tensor,
+        variance: float,
+        generator: torch.Generator,
+        trainer: L.Trainer,
+    ) -> Bound:
+        try:
+            return model.bound(rows, variance, generator=generator)
+        except InputError as error:
+            raise spoilt_weights(trainer.global_step) from error
+
+    def _look_for_collapse(
+        self, model: EncoderMixtureDecoder, x: Tensor, kernel: float, shown: dict[str, float]
+    ) -> None:
+        """Say it once where all centres of an input coincide, with the likely cause."""
+        k = model.eval_centers
+        if self._told or k == 1:
+            return
+        few = x[:_LOOKED_AT]
+        generator = stream(self.plan.config.seed, "collapse", device=x.device)
+        with torch.no_grad():
+            q = model.decode(model.features_of(few), k, generator)
+        diversity = float(effective_components(q).mean())
+        if diversity > _ONE:
+            return
+        self._told = True
+        log.warning(
+            "the decoder has collapsed: the %d centres of an input are as diverse as %.3f (bound "
+            "reached: %.1f %%). %s",
+            k,
+            diversity,
+            100 * shown["tightness"],
+            collapse_cause(model, few, self.plan.dataset.train.to(x.device), kernel),
+        )
+
+
+def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, variance: float) -> str:
+    """Return the likely cause of a collapse, and its remedy, in a sentence.
+
+    Args:
+        model: The model whose centres coincide.
+        x: A few rows with shape ``(m, d)``.
+        train: The training rows with shape ``(n, d)``, which share features with them or not.
+        variance: Variance of the kernel between a point and a centre.
+    """
+    data = GaussianMixture(x, variance / 2)
+    if float(effective_components(data)) < 1.2:
+        return (
+            f"To a kernel of variance {variance:.3g} the data themselves look like one point: "
+            "lower --variance"
+        )
+    weights = model.feature_weights(x, train)
+    neighbours = float(1 / weights.square().sum(-1).mean())
+    if neighbours < 1.5:
+        return (
+            f"A feature tells the rows apart ({neighbours:.2f} of them share one), so that one "
+            "centre is enough: raise --variance-y, or take fewer --features"
+        )
+    return (
+        "The decoder does not use its noise, though rows share features: lower --variance, so "
+        "that a centre cannot serve many rows, or raise --noise-dim"
+    )
+
+
+def _tracked(model: DensityModel) -> EncoderMixtureDecoder:
+    if not isinstance(model, EncoderMixtureDecoder):
+        raise TypeError(f"{type(model).__name__} has no conditional bound")
+    return model

@@ -1,0 +1,111 @@
+"""What bound tracking claims, from rows whose verdicts are known."""
+
+from hilbound.experiments.bound_tracking import EXPERIMENT, TrackingSettings
+
+SETTINGS = TrackingSettings(centers=(1, 2, 5), encoder_centers=2, steps=100)
+
+
+def row(protocol, centers, seed, **changes):
+    """A training whose tightness grows with K."""
+    joint = protocol == "joint"
+    return {
+        "protocol": protocol,
+        "centers": centers,
+        "seed": seed,
+        "tracked": 6,
+        "excess": -0.4,
+        "train_step": [0, 50, 100],
+        "train_cost": [-9.0, -3.0, -2.6],
+        "train_limit": [-2.0, -2.2 if joint else -2.0, -2.1 if joint else -2.0],
+        "train_moved": 0.2 if joint else 0.0,
+        "train_tightness": 0.5 + 0.01 * centers + 0.001 * seed,
+        "test_tightness": 0.505 + 0.01 * centers,
+        "train_gap": 0.6,
+        "train_log_limit": -2.0,
+    } | changes
+
+
+def rows_with(change=lambda _: {}):
+    rows = [
+        row(protocol, k, seed)
+        for protocol in ("joint", "frozen")
+        for seed in range(3)
+        for k in SETTINGS.centers
+    ]
+    return [own | change(own) for own in rows]
+
+
+def claims(rows):
+    return EXPERIMENT.claims(SETTINGS, rows)
+
+
+def test_all_claims_hold_where_they_should():
+    never, frozen, joint, still, held_out = claims(rows_with())
+    assert [c.holds for c in (never, frozen, joint, still)] == [True] * 4
+    assert "all 108 measurements of 18 trainings" in never.outcome
+    assert "by 0.400 nats" in never.outcome
+    assert "more in 3 of 3 seeds, by 0.040" in frozen.outcome
+    assert held_out.holds
+
+
+def test_one_cost_above_its_limit_is_enough():
+    rows = rows_with()
+    rows[7]["excess"] = 1e-3
+    assert claims(rows)[0].holds is False
+    assert "1.0e-03 nats above" in claims(rows)[0].outcome
+
+
+def test_rounding_is_no_cost_above_its_limit():
+    rows = rows_with()
+    rows[7]["excess"] = 1e-13
+    assert claims(rows)[0].holds is True
+
+
+def test_one_seed_without_gain_fails_one_protocol_only():
+    def change(own):
+        worse = (own["protocol"], own["centers"], own["seed"]) == ("frozen", 5, 1)
+        return {"train_tightness": 0.5} if worse else {}
+
+    _, frozen, joint, *_ = claims(rows_with(change))
+    assert (frozen.holds, joint.holds) == (False, True)
+    assert "more in 2 of 3 seeds" in frozen.outcome
+
+
+def test_steps_that_go_down_are_told():
+    _, frozen, *_ = claims(
+        rows_with(lambda own: {"train_tightness": 0.4} if own["centers"] == 2 else {})
+    )
+    assert frozen.holds
+    assert "the mean falls from 1 to 2" in frozen.outcome
+
+
+def test_a_limit_that_moves_with_a_frozen_encoder_fails():
+    # Too little for the rounded curves to show.
+    rows = rows_with()
+    rows[-1]["train_moved"] = 4e-5
+    still = claims(rows)[3]
+    assert still.holds is False
+    assert "by at most 4e-05 if frozen" in still.outcome
+
+
+def test_rounding_is_no_limit_that_moves():
+    rows = rows_with()
+    rows[-1]["train_moved"] = 4e-13
+    assert claims(rows)[3].holds is True
+
+
+def test_memorised_rows_are_noticed():
+    assert (
+        claims(rows_with(lambda own: {"test_tightness": own["train_tightness"] - 0.1}))[4].holds
+        is False
+    )
+
+
+def test_frozen_cells_wait_for_the_encoder():
+    first = list(EXPERIMENT.cells(SETTINGS, [0, 1], []))
+    assert len(first) == 6
+    assert {cell.options["protocol"] for cell in first} == {"joint"}
+    rows = [dict(cell.options) for cell in first if cell.options["seed"] == 1]
+    after = list(EXPERIMENT.cells(SETTINGS, [0, 1], rows))
+    frozen = [cell.options for cell in after if cell.options["protocol"] == "frozen"]
+    assert [(o["centers"], o["seed"]) for o in frozen] == [(1, 1), (2, 1), (5, 1)]

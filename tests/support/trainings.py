@@ -1,0 +1,69 @@
+"""Trainings that are looked at, stopped or spoilt from outside."""
+
+import signal
+
+import torch
+
+from hilbound.config import RunConfig
+from hilbound.engine.seeding import stream
+from hilbound.mixture import GaussianMixture
+from hilbound.training.batches import BatchStream
+from hilbound.training.module import DensityModule
+from hilbound.training.plan import plan_training
+
+
+def validation(run):
+    return [row for row in run.read_bounds() if row["split"] == "validation"]
+
+
+def curve(run):
+    """The record of the bounds without the seconds, which differ."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in run.read_bounds()]
+
+
+def stop_at(monkeypatch, step, stop):
+    """Let ``stop(module)`` happen in the middle of a step, once."""
+    original = DensityModule.training_step
+
+    def step_and_stop(self, *arguments):
+        if self.global_step == step:
+            monkeypatch.setattr(DensityModule, "training_step", original)
+            stop(self)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(DensityModule, "training_step", step_and_stop)
+
+
+def press_ctrl_c(_):
+    signal.raise_signal(signal.SIGINT)
+
+
+def fail(_):
+    raise OSError("No space left on device")
+
+
+def by_hand(config: RunConfig, steps: int, world: int = 1) -> dict[str, torch.Tensor]:
+    """The same training as a loop of ten lines, without Lightning."""
+    made = plan_training(config)
+    model, objective = made.model, made.objective
+    adam = torch.optim.Adam(model.parameters(), config.learning_rate, (config.beta1, config.beta2))
+    variance = objective.component_variance(made.schedule.start)
+    rows = made.dataset.train
+    streams = [
+        BatchStream(rows, config.batch_size, steps, config.seed, rank=rank, world=world)
+        for rank in range(world)
+    ]
+    for step, parts in enumerate(zip(*streams, strict=True)):
+        losses = []
+        for rank, x in enumerate(parts):
+            noise = model.noise(config.batch_size, stream(config.seed, "noise", step, rank))
+            losses.append(objective(GaussianMixture(x, variance), model(noise)))
+        adam.zero_grad()
+        torch.stack(losses).mean().backward()
+        adam.step()
+    return model.state_dict()
+
+
+def spoil(module):
+    for parameter in module.model.parameters():
+        parameter.data.fill_(torch.nan)

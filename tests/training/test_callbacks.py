@@ -1,0 +1,91 @@
+"""The callbacks on their own: the record of the bounds, the best checkpoint."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hilbound.bounds import Bound
+from hilbound.training.callbacks import BestCheckpoint, BoundsRecord
+from hilbound.training.runs import read_bounds
+
+
+def start(record, step, *, first=True):
+    record.on_train_start(SimpleNamespace(global_step=step, is_global_zero=first), None)
+
+
+def append(record, step, split="train"):
+    value = torch.tensor(-1.0 - step)
+    record.append(step, split, -value, Bound(value, torch.tensor(0.5)), 0.25)
+
+
+def steps(record):
+    return [(row["step"], row["split"]) for row in read_bounds(record.path)]
+
+
+def test_a_row_holds_what_was_measured(tmp_path):
+    record = BoundsRecord(tmp_path / "bounds.csv")
+    start(record, 0)
+    append(record, 3)
+    (row,) = read_bounds(record.path)
+    seconds = row.pop("seconds")
+    assert 0 <= seconds < 60
+    assert row == {
+        "step": 3,
+        "split": "train",
+        "loss": 4,
+        "log_value": -4,
+        "log_limit": 0.5,
+        "gap": 4.5,
+        "tightness": pytest.approx(torch.tensor(-4.5).exp().item()),
+        "variance": 0.25,
+    }
+
+
+def test_a_resumed_record_leaves_one_curve(tmp_path):
+    """A validation comes after its step and stays; a training row of that step will come again."""
+    record = BoundsRecord(tmp_path / "bounds.csv")
+    start(record, 0)
+    for step in (0, 20, 40):
+        append(record, step)
+        append(record, step, "validation")
+    again = BoundsRecord(record.path)
+    start(again, 20)
+    assert steps(again) == [(0, "train"), (0, "validation"), (20, "validation")]
+    append(again, 20)
+    assert steps(again)[-1] == (20, "train")
+    assert "20.0" not in record.path.read_text()
+
+
+def test_the_seconds_go_on(tmp_path):
+    record = BoundsRecord(tmp_path / "bounds.csv")
+    start(record, 0)
+    append(record, 0)
+    text = record.path.read_text().rsplit(",", 1)[0] + ",1000\n"
+    record.path.write_text(text)
+    again = BoundsRecord(record.path)
+    start(again, 5)
+    append(again, 5)
+    assert read_bounds(record.path)[-1]["seconds"] > 1000
+
+
+def test_only_the_first_device_writes(tmp_path):
+    record = BoundsRecord(tmp_path / "bounds.csv")
+    start(record, 0, first=False)
+    assert not record.path.exists()
+
+
+def test_the_best_checkpoint_is_found_again_in_a_moved_folder(tmp_path):
+    old, new = BestCheckpoint(tmp_path / "old"), BestCheckpoint(tmp_path / "new")
+    path = str(tmp_path / "old" / "best.ckpt")
+    old.best_model_path = old.kth_best_model_path = path
+    old.best_k_models = {path: torch.tensor(0.25)}
+    old.best_model_score = old.kth_value = torch.tensor(0.25)
+    new.load_state_dict(old.state_dict())
+    moved = str(tmp_path / "new" / "best.ckpt")
+    assert (new.best_model_path, new.kth_best_model_path) == (moved, moved)
+    assert new.best_k_models == {moved: torch.tensor(0.25)}
+    assert new.best_model_score == torch.tensor(0.25)
+    fresh = BestCheckpoint(tmp_path / "fresh")
+    fresh.load_state_dict(BestCheckpoint(tmp_path / "old").state_dict())
+    assert fresh.best_model_path == ""

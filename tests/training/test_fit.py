@@ -1,0 +1,450 @@
+"""Training: it learns, it repeats itself, it can be stopped, resumed and trained for longer."""
+
+import logging
+import math
+import pickle
+import shutil
+import signal
+
+import pytest
+import torch
+
+import hilbound
+from hilbound.errors import InputError
+from hilbound.evaluation.evaluate import evaluate
+from hilbound.evaluation.sampling import draw
+from hilbound.models.base import Comparison
+from hilbound.reports.run_report import write_report
+from hilbound.training.fit import default_output
+from hilbound.training.module import DensityModule
+from hilbound.training.plan import plan_training
+from hilbound.training.runs import Run
+from support.tiny_runs import TINY, Bomb, same_weights, train, weights, write_table
+from support.trainings import by_hand, curve, fail, press_ctrl_c, spoil, stop_at, validation
+
+pytest_plugins = ["support.fixtures_runs"]
+
+
+def interrupt(_):
+    raise KeyboardInterrupt
+
+
+def terminate(_):
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"objective": "scalar"},
+        {"objective": "likelihood"},
+        {"learn_weights": True},
+        {"learn_variance": True},
+        {"learn_weights": True, "learn_variance": True, "objective": "likelihood"},
+        {"centers": 50},
+        {"precision": "bf16-mixed"},
+        {"precision": "bf16-mixed", "learn_weights": True, "learn_variance": True},
+        {"precision": "64-true"},
+        {"data": "digits", "network": "conv", "depth": 1},
+        {"data": "digits", "samples": 40},
+    ],
+    ids=lambda options: ", ".join(f"{k}={v}" for k, v in options.items()) or "as it comes",
+)
+def test_training_lowers_the_held_out_loss(tmp_path, options):
+    run = train(tmp_path / "run", steps=20, **options)
+    losses = [row["loss"] for row in validation(run)]
+    assert losses[-1] < losses[0] - 1e-4
+    assert all(row["gap"] > -1e-5 for row in run.read_bounds() if options.get("objective") is None)
+    samples = draw(run, 5)
+    assert samples.shape == (5, run.read_json("run.json")["data"]["dim"])
+    assert samples.isfinite().all()
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_every_precision_can_be_measured_and_reported(tmp_path, precision):
+    table = write_table(tmp_path / "table.csv")
+    run = train(tmp_path / "run", data=table, precision=precision)
+    assert 0 < evaluate(run)["metrics"]["tightness"]["model"] <= 1
+    assert write_report(run).exists()
+    expected = torch.float64 if precision == "64-true" else torch.float32
+    assert {t.dtype for t in weights(run).values()} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [("bf16-mixed", torch.float32), ("64-true", torch.float64), ("32-true", torch.float32)],
+)
+@pytest.mark.parametrize("model", ["mixture-density-network", "encoder-mixture-decoder"])
+def test_objectives_are_never_below_float32(tmp_path, monkeypatch, precision, expected, model):
+    seen = set()
+    compare = DensityModule._compare
+
+    def look(self, *arguments):
+        p, q, penalty = compare(self, *arguments)
+        seen.update((p.means.dtype, q.means.dtype, q.component_variance.dtype))
+        seen.add(self.objective(p, q).dtype)
+        return Comparison(p, q, penalty)
+
+    monkeypatch.setattr(DensityModule, "_compare", look)
+    train(tmp_path / "run", precision=precision, steps=2, model=model)
+    assert seen == {expected}
+
+
+def test_a_run_is_a_function_of_its_configuration(tmp_path):
+    table = write_table(tmp_path / "table.csv")
+    one = train(tmp_path / "one", data=table, learn_weights=True)
+    torch.manual_seed(123)  # nobody else's generator plays a part
+    other = hilbound.fit(tmp_path / "other", quiet=True, **Run.open(one.path).config.model_dump())
+    assert same_weights(one, other)
+    assert curve(one) == curve(other)
+    assert not same_weights(one, train(tmp_path / "third", data=table, seed=1, learn_weights=True))
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path):
+    before = torch.get_rng_state()
+    train(tmp_path / "run", steps=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("objective", ["nuclear", "scalar", "likelihood"])
+def test_lightning_does_the_loop_that_one_would_write(tmp_path, objective):
+    run = train(tmp_path / "run", objective=objective, decay=False)
+    expected = by_hand(run.config, steps=8)
+    for name, tensor in weights(run).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_run_folder_is_complete(tmp_path):
+    run = train(tmp_path / "run", tensorboard=True)
+    names = {file.name for file in run.path.iterdir()}
+    assert names == {
+        "config.yaml",
+        "run.json",
+        "model.safetensors",
+        "bounds.csv",
+        "checkpoints",
+        "tensorboard",
+    }
+    assert list((run.path / "tensorboard").glob("events.out.tfevents.*"))
+    assert [file.name for file in (run.path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_a_schedule_moves_the_variance_from_start_to_end(tmp_path):
+    run = train(tmp_path / "run", variance="2*median:median", steps=20)
+    facts = run.read_json("run.json")["variance"]
+    assert facts["start"] == pytest.approx(2 * facts["end"])
+    rows = run.read_bounds()
+    assert rows[0]["variance"] == pytest.approx(facts["start"])
+    assert rows[-1]["variance"] == pytest.approx(facts["end"])
+    between = [row["variance"] for row in rows]
+    assert between == sorted(between, reverse=True)
+    assert float(weights(run)["variance"]) == pytest.approx(facts["end"] / 2, rel=1e-6)
+
+
+# --- stopping early ---------------------------------------------------------------------------
+
+
+def test_patience_stops_and_keeps_the_best_weights(tmp_path):
+    """A huge learning rate spoils what the first steps learned; the best is what stays."""
+    run = train(
+        tmp_path / "run", learning_rate=0.3, decay=False, steps=40, validate_every=1, patience=3
+    )
+    rows = validation(run)
+    facts = run.read_json("run.json")
+    best = min(rows, key=lambda row: row["loss"])
+    assert facts["kept_step"] == best["step"] < rows[-1]["step"] == facts["step"] < 40
+    assert rows[-1]["step"] == best["step"] + 3
+    alone = train(tmp_path / "alone", learning_rate=0.3, decay=False, steps=int(best["step"]))
+    assert same_weights(run, alone)
+
+
+def test_patience_outlives_an_interruption_and_a_move(tmp_path, monkeypatch):
+    options = {
+        "learning_rate": 0.3,
+        "decay": False,
+        "steps": 40,
+        "validate_every": 1,
+        "patience": 3,
+    }
+    whole = train(tmp_path / "whole", **options)
+    kept = whole.read_json("run.json")["kept_step"]
+    stop_at(monkeypatch, kept + 1, press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "part", **options)
+    shutil.move(tmp_path / "part", tmp_path / "moved")
+    resumed = hilbound.resume(tmp_path / "moved", quiet=True)
+    assert resumed.read_json("run.json")["kept_step"] == kept
+    assert curve(resumed) == curve(whole)
+    assert same_weights(resumed, whole)
+
+
+# --- interruption and resumption --------------------------------------------------------------
+
+VARIANTS = [
+    {},
+    {"objective": "scalar", "variance": "2*median:median"},
+    {"learn_weights": True, "learn_variance": True, "decay": False},
+    {"precision": "64-true", "objective": "likelihood"},
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=["nuclear", "schedule", "heads", "float64"])
+@pytest.mark.parametrize("step", [0, 3, 4, 6])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, options, step):
+    whole = train(tmp_path / "whole", **options)
+    stop_at(monkeypatch, step, press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "part", **options)
+    part = Run.open(tmp_path / "part")
+    # The step in which Ctrl-C came is carried through.
+    assert part.read_json("run.json")["step"] == step + 1
+    assert part.read_json("run.json")["status"] == "interrupted"
+    resumed = hilbound.resume(part.path, quiet=True)
+    assert resumed.read_json("run.json")["status"] == "finished"
+    assert same_weights(resumed, whole)
+    assert curve(resumed) == curve(whole)
+
+
+@pytest.mark.parametrize("stop", [interrupt, terminate, press_ctrl_c])
+def test_an_interrupted_run_is_usable(tmp_path, monkeypatch, stop):
+    table = write_table(tmp_path / "table.csv")
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop_at(monkeypatch, 5, stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", data=table)
+    assert {number: signal.getsignal(number) for number in before} == before
+    run = Run.open(tmp_path / "run")
+    assert run.read_json("run.json")["status"] == "interrupted"
+    assert draw(run, 3).shape == (3, 3)
+    assert evaluate(run)["samples"] == 20
+    assert "interrupted at step" in write_report(run).read_text()
+    resumed = hilbound.resume(run.path, quiet=True)
+    assert same_weights(resumed, train(tmp_path / "whole", data=table))
+    # What was measured belonged to the weights of before.
+    assert not (run.path / "metrics.json").exists()
+    assert not (run.path / "report.html").exists()
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
+    stop_at(monkeypatch, 5, lambda _: (press_ctrl_c(_), press_ctrl_c(_)))
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    assert run.read_json("run.json")["step"] == 5
+    assert same_weights(hilbound.resume(run.path, quiet=True), train(tmp_path / "whole"))
+
+
+def test_a_run_that_failed_goes_on_from_the_last_validation(tmp_path, monkeypatch):
+    """The checkpoint is that of step 12, the record of the bounds is further."""
+    options = {"steps": 50, "validate_every": 12}
+    stop_at(monkeypatch, 45, fail)
+    with pytest.raises(OSError, match="No space left"):
+        train(tmp_path / "run", **options)
+    run = Run.open(tmp_path / "run")
+    assert (run.read_json("run.json")["status"], run.read_bounds()[-1]["step"]) == ("failed", 40)
+    resumed = hilbound.resume(run.path, quiet=True)
+    whole = train(tmp_path / "whole", **options)
+    assert same_weights(resumed, whole)
+    assert curve(resumed) == curve(whole)
+
+
+def test_a_finished_run_can_be_trained_for_longer(tmp_path):
+    run = train(tmp_path / "run", decay=False)
+    longer = hilbound.resume(run.path, steps=14, quiet=True)
+    assert same_weights(longer, train(tmp_path / "whole", decay=False, steps=14))
+    assert Run.open(run.path).config.steps == 14
+    assert longer.read_json("run.json")["step"] == 14
+    assert len(curve(longer)) == len({(r["step"], r["split"]) for r in curve(longer)})
+
+
+def test_the_learning_rate_of_a_longer_run_falls_to_zero_at_its_new_end(tmp_path, monkeypatch):
+    """It follows one cosine over all steps; torch's own would rise again after the old end."""
+    run = train(tmp_path / "run", steps=4)
+    seen = {}
+    original = DensityModule.training_step
+
+    def look(self, *arguments):
+        seen[self.global_step] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return original(self, *arguments)
+
+    monkeypatch.setattr(DensityModule, "training_step", look)
+    hilbound.resume(run.path, steps=12, quiet=True)
+    rates = [seen[step] for step in range(5, 12)]
+    expected = [5e-3 * 0.5 * (1 + math.cos(math.pi * step / 12)) for step in range(5, 12)]
+    assert rates == pytest.approx(expected)
+
+
+def test_nothing_is_left_to_do_in_a_finished_run(tmp_path):
+    run = train(tmp_path / "run")
+    for steps in (None, 8, 5):
+        with pytest.raises(InputError, match="has done all its 8 steps: give a larger --steps"):
+            hilbound.resume(run.path, steps=steps)
+    with pytest.raises(InputError, match="steps: "):
+        hilbound.resume(run.path, steps=0)
+    assert Run.open(run.path).config.steps == 8
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"n": 150}])
+def test_changed_data_are_refused(tmp_path, change):
+    table = write_table(tmp_path / "table.csv")
+    run = train(tmp_path / "run", data=table)
+    before = weights(run)
+    write_table(table, **change)
+    with pytest.raises(InputError, match=r"data of run .* have changed since it started"):
+        hilbound.resume(run.path, steps=12)
+    assert Run.open(run.path).config.steps == 8
+    assert all(torch.equal(before[name], t) for name, t in weights(run).items())
+    table.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        hilbound.resume(run.path, steps=12)
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        hilbound.resume(tmp_path / "run")
+    run = train(tmp_path / "run")
+    run.checkpoint.unlink()
+    with pytest.raises(InputError, match="stopped before the first checkpoint"):
+        hilbound.resume(run.path, steps=12)
+
+
+def damage(path, kind, mark):
+    content = path.read_bytes()
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Bomb(mark)))
+    elif kind == "torch":
+        torch.save({"global_step": 2, "state_dict": Bomb(mark)}, path)
+    elif kind == "old torch":
+        torch.save(Bomb(mark), path, _use_new_zipfile_serialization=False)
+    elif kind == "another model":
+        torch.save({"global_step": 2, "state_dict": {"model.variance": torch.ones(())}}, path)
+    elif kind == "a tensor":
+        torch.save(torch.ones(3), path)
+    elif kind == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.write_bytes({"empty": b"", "text": b"hello", "zeros": bytes(100)}[kind])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "pickle",
+        "torch",
+        "old torch",
+        "another model",
+        "a tensor",
+        "truncated",
+        "empty",
+        "text",
+        "zeros",
+    ],
+)
+def test_a_damaged_or_malicious_checkpoint_is_refused_and_not_run(trained, tmp_path, kind):
+    before = weights(trained)
+    damage(trained.checkpoint, kind, tmp_path / "mark")
+    with pytest.raises(InputError, match="is no checkpoint of this run"):
+        hilbound.resume(trained.path, steps=12)
+    assert not (tmp_path / "mark").exists()
+    assert all(torch.equal(before[name], t) for name, t in weights(trained).items())
+    assert Run.open(trained.path).config.steps == 8
+
+
+def test_every_truncation_of_a_checkpoint_is_refused(trained):
+    content = trained.checkpoint.read_bytes()
+    for length in range(0, len(content), len(content) // 40):
+        trained.checkpoint.write_bytes(content[:length])
+        with pytest.raises(InputError, match="is no checkpoint"):
+            hilbound.resume(trained.path, steps=12)
+
+
+# --- wrong input loses nothing ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"data": "mons"}, "unknown data set 'mons': did you mean 'moons'"),
+        ({"data": "nowhere/table.csv"}, "does not exist"),
+        ({"objective": "nucleer"}, "unknown objective 'nucleer': did you mean 'nuclear'"),
+        ({"model": "mixture-density"}, "unknown model .*did you mean 'mixture-density-network'"),
+        ({"network": "mpl"}, "unknown network 'mpl': did you mean 'mlp'"),
+        ({"network": "conv"}, "use network 'mlp'"),
+        ({"stepps": 3}, "unknown option 'stepps': did you mean 'steps'"),
+        ({"variance": -1}, "variance must be"),
+        ({"variance": 0}, "variance must be positive and finite"),
+        ({"variance": "nan"}, "variance must be"),
+        ({"variance": "mean"}, "variance must be"),
+        ({"variance": "1:2:3"}, "variance must be"),
+        ({"min_variance": 1e9}, "min_variance"),
+        ({"variance": "1:2", "learn_variance": True}, "is a schedule, and learn_variance"),
+        ({"data": "moons", "label_column": "y"}, "is for files"),
+        ({"accelerator": "abacus"}, "accelerator 'abacus'.* cannot be used here"),
+        ({"devices": "none"}, "devices 'none'.* cannot be used here"),
+        ({"devices": "0"}, "devices '0'.* cannot be used here"),
+        ({"precision": "16-mixed", "accelerator": "cpu"}, "on a CPU, use 'bf16-mixed'"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_wrong_options_leave_the_old_run_as_it_was(trained, options, words):
+    def content():
+        return {f: f.read_bytes() for f in trained.path.rglob("*") if f.is_file()}
+
+    before = content()
+    with pytest.raises(InputError, match=words):
+        train(trained.path, overwrite=True, **options)
+    assert content() == before
+
+
+def test_a_run_is_replaced_when_asked_and_only_then(tmp_path):
+    run = train(tmp_path / "run", patience=2)
+    with pytest.raises(InputError, match="already holds a run"):
+        train(run.path, seed=1)
+    assert Run.open(run.path).config.seed == 0
+    train(run.path, seed=1, overwrite=True)
+    assert Run.open(run.path).config.seed == 1
+    assert same_weights(run, train(tmp_path / "fresh", seed=1))
+    assert [file.name for file in (run.path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_a_batch_beyond_the_data_uses_every_row_and_says_so(tmp_path, caplog):
+    table = write_table(tmp_path / "table.csv", n=40)
+    with caplog.at_level(logging.WARNING, "hilbound"):
+        run = train(tmp_path / "run", data=table, batch_size=500)
+    assert "batch_size 500 is more than the 32 training rows" in caplog.text
+    assert run.read_json("run.json")["status"] == "finished"
+    # The configuration keeps what was asked for, so that it can be repeated on more data.
+    assert Run.open(run.path).config.batch_size == 500
+    made = plan_training(run.config)
+    assert (made.config.batch_size, made.config.centers) == (32, 500)
+    again = hilbound.fit(tmp_path / "again", quiet=True, **Run.open(run.path).config.model_dump())
+    assert same_weights(run, again)
+
+
+def test_spoilt_weights_fail_with_a_remedy_and_keep_the_last_good_ones(tmp_path, monkeypatch):
+    stop_at(monkeypatch, 5, spoil)
+    with pytest.raises(FloatingPointError, match=r"step 5.*--learning-rate.*--variance"):
+        train(tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    facts = run.read_json("run.json")
+    assert (facts["status"], facts["step"]) == ("failed", 4)
+    assert draw(run, 3).isfinite().all()
+
+
+def test_a_loss_that_is_no_number_fails_with_a_remedy(tmp_path, monkeypatch):
+    def nothing(_, __, q):
+        return q.means.sum() * torch.nan
+
+    monkeypatch.setattr("hilbound.objectives.NuclearNorm.forward", nothing)
+    with pytest.raises(FloatingPointError, match=r"the loss became nan at step .*learning-rate"):
+        train(tmp_path / "run")
+    assert Run.open(tmp_path / "run").read_json("run.json")["status"] == "failed"
+
+
+def test_where_a_run_goes_without_output(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = write_table(tmp_path / "table.csv")
+    run = hilbound.fit(quiet=True, **{**TINY, "data": table, "seed": 4})
+    assert run.path == default_output(run.config)
+    assert (tmp_path / "runs" / "table-nuclear-4" / "model.safetensors").exists()

@@ -1,0 +1,233 @@
+"""What is checked and built before a training starts, and encoders that are taken over."""
+
+import logging
+import shutil
+
+import pytest
+import torch
+
+import hilbound
+from hilbound.config import RunConfig
+from hilbound.errors import InputError
+from hilbound.models.build import MODELS, DataShape, build_model
+from hilbound.objectives import OBJECTIVES
+from hilbound.training.plan import load_dataset, plan_training, take_encoder
+from hilbound.training.runs import Run
+from support.strategies import normal
+from support.tiny_runs import TINY, ask, same_weights, train, weights, write_points, write_table
+
+pytest_plugins = ["support.fixtures_runs"]
+
+EMD = {"model": "encoder-mixture-decoder", "features": 1, "centers": 3}
+
+
+def planned(tmp_path, **options):
+    data = options.pop("data", None) or write_points(tmp_path / "points.npy")
+    return plan_training(RunConfig.create(data=data, **{**TINY, **options}))
+
+
+def refusal(tmp_path, **options):
+    with pytest.raises(InputError) as caught:
+        planned(tmp_path, **options)
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------ models and objectives
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_an_objective_trains_the_models_that_name_it(tmp_path, model, objective):
+    options = {"model": model, "objective": objective}
+    if model != "mixture-density-network" and model != EMD["model"]:
+        options["noise_dim"] = 16
+    trains = {
+        "mixture-density-network": set(OBJECTIVES) - {"conditional", "mse"},
+        "encoder-mixture-decoder": {"conditional", "likelihood"},
+        "autoencoder": {"trace", "mse"},
+        "vae": {"likelihood"},
+    }[model]
+    if objective in trains:
+        made = planned(tmp_path, **options)
+        assert made.model.objectives[0] in trains
+        assert type(made.objective) is OBJECTIVES[objective]
+        return
+    message = refusal(tmp_path, **options)
+    assert message.startswith(f"objective {objective!r} cannot train model {model!r}: it is ")
+    assert {word for word in OBJECTIVES if repr(word) in message.partition(": ")[2]} == trains
+
+
+def test_the_models_variance_is_the_objectives_share(tmp_path):
+    for model, objective, share in (
+        (EMD["model"], "conditional", 0.5),
+        (EMD["model"], "likelihood", 1.0),
+        ("mixture-density-network", "nuclear", 0.5),
+    ):
+        made = planned(tmp_path, model=model, objective=objective, variance=0.6)
+        assert float(made.model.head.variance) == pytest.approx(0.6 * share)
+
+
+def test_features_beyond_the_data_are_refused(tmp_path):
+    assert "between 1 and the 2 coordinates" in refusal(tmp_path, **EMD | {"features": 3})
+    assert planned(tmp_path, **EMD | {"features": 2}).model.decoder.feature_dim == 2
+
+
+def test_a_conv_needs_images_at_either_end(tmp_path):
+    assert "network 'conv' is for images" in refusal(tmp_path, **EMD, network="conv")
+
+
+def test_a_learned_variance_and_a_schedule_exclude_each_other(tmp_path):
+    message = refusal(tmp_path, model="vae", noise_dim=16, variance="2:1")
+    assert "'2:1' is a schedule, and learn_variance learns it" in message
+    assert planned(tmp_path, model="vae", noise_dim=16, variance="2:1", learn_variance=False)
+
+
+@pytest.mark.parametrize("model", ["autoencoder", "vae", EMD["model"]])
+def test_a_batch_beyond_the_data_is_cut_and_told(tmp_path, caplog, model):
+    caplog.set_level(logging.WARNING)
+    points = write_points(tmp_path / "points.npy", 50)
+    options = {} if model == EMD["model"] else {"noise_dim": 16}
+    made = planned(tmp_path, data=points, model=model, batch_size=200, **options)
+    assert made.config.batch_size == len(made.dataset.train) == 40
+    assert "batch_size 200 is more than the 40 training rows" in caplog.text
+    if model == EMD["model"]:
+        assert made.model.centers == made.config.centers == 10
+
+
+def test_a_run_in_double_precision_is_one_from_the_start(tmp_path):
+    model = planned(tmp_path, **EMD, precision="64-true").model
+    assert {t.dtype for t in model.state_dict().values()} == {torch.float64}
+
+
+def test_the_dataset_is_that_of_the_configuration(tmp_path):
+    table = write_table(tmp_path / "table.csv")
+    config = RunConfig.create(data=table, test_fraction=0.2, validation_fraction=0.3)
+    dataset = load_dataset(config)
+    assert [len(rows) for rows in (dataset.train, dataset.validation, dataset.test)] == [
+        100,
+        60,
+        40,
+    ]
+
+
+# ------------------------------------------------------------------ encoders of other runs
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A run whose encoder others take over."""
+    return train(tmp_path_factory.mktemp("source") / "run", **EMD)
+
+
+def encoders(run):
+    return {k: v for k, v in weights(run).items() if k.startswith("encoder.")}
+
+
+@pytest.mark.parametrize("options", [{"centers": 5, "variance_y": 0.1}, {"learn_weights": True}])
+def test_an_encoder_is_taken_over_and_kept_to_the_last_bit(tmp_path, source, options):
+    run = train(tmp_path / "run", data=source.config.data, **EMD | options, encoder=source.path)
+    taken, own = encoders(source), encoders(run)
+    assert len(taken) >= 6
+    assert taken.keys() == own.keys()
+    assert all(torch.equal(taken[name], own[name]) for name in taken)
+    # The decoder learns all the same, from the start of its own.
+    first = build_model(
+        run.config, DataShape(2, None, run.read_json("run.json")["data"]["train"]), 1.0
+    ).state_dict()
+    moved = [k for k, v in weights(run).items() if not torch.equal(v, first[k])]
+    assert any(name.startswith("decoder.network") for name in moved)
+    x = normal(0, 9, 2).float()
+    features = [Run.open(r.path).load_model().eval().encode(x) for r in (source, run)]
+    assert torch.equal(*features)
+
+
+def test_a_resumed_run_keeps_it_too(tmp_path, source):
+    """Even where the other run is gone: the checkpoint holds its encoder."""
+    other = shutil.copytree(source.path, tmp_path / "other")
+    options = {"data": source.config.data, "decay": False, **EMD}
+    train(tmp_path / "part", **options, encoder=other, steps=4)
+    options["encoder"] = source.path
+    shutil.rmtree(other)
+    longer = hilbound.resume(tmp_path / "part", steps=8, quiet=True)
+    assert same_weights(longer, train(tmp_path / "whole", **options))
+    assert all(torch.equal(v, encoders(source)[k]) for k, v in encoders(longer).items())
+
+
+def test_doubles_are_taken_over_as_doubles(tmp_path, source):
+    data = source.config.data
+    double = train(tmp_path / "double", data=data, **EMD, precision="64-true", steps=2)
+    run = train(
+        tmp_path / "run", data=data, **EMD, precision="64-true", steps=2, encoder=double.path
+    )
+    assert all(torch.equal(v, encoders(double)[k]) for k, v in encoders(run).items())
+
+
+def test_an_encoder_of_a_noisy_autoencoder_serves(tmp_path, source):
+    options = {"features": 1, "variance_y": 0.001, "noise_dim": 16, "steps": 2}
+    data = source.config.data
+    plain = train(tmp_path / "plain", data=data, model="autoencoder", **options)
+    made = planned(tmp_path, data=data, **EMD, encoder=plain.path)
+    own = made.model.encoder.state_dict()
+    assert all(torch.equal(v, own[k.removeprefix("encoder.")]) for k, v in encoders(plain).items())
+
+
+def test_an_encoder_that_was_never_standardised_is_refused(tmp_path, source):
+    """Its features would be others in this model, with the same weights."""
+    options = {"data": source.config.data, "noise_dim": 16, "steps": 2, "features": 1}
+    plain = train(tmp_path / "plain", model="autoencoder", **options)
+    vae = train(tmp_path / "vae", model="vae", **options)
+    words = refusal(tmp_path, data=source.config.data, **EMD | {"features": 1}, encoder=plain.path)
+    assert "is of another shape than this model's" in words
+    # A VAE's two outputs, a mean and a variance, are not two features.
+    for features in (2, 1):
+        words = refusal(
+            tmp_path, data=source.config.data, **EMD | {"features": features}, encoder=vae.path
+        )
+        assert "only a VAE's encoder makes means and variances" in words
+    # Among their own kind they serve.
+    assert planned(tmp_path, **options | {"model": "vae", "encoder": vae.path})
+
+
+@pytest.mark.parametrize("options", [{"width": 9}, {"depth": 2}, {"features": 2}])
+def test_an_encoder_of_another_shape_is_refused_with_the_remedy(tmp_path, source, options):
+    message = refusal(tmp_path, **EMD | options, encoder=source.path)
+    assert f"encoder {str(source.path)!r} is of another shape than this model's" in message
+    remedy = "--model encoder-mixture-decoder --network mlp --width 8 --depth 1 --features 1"
+    assert remedy in message
+
+
+def test_an_encoder_of_other_data_is_refused(tmp_path, source):
+    table = write_table(tmp_path / "table.csv")
+    message = refusal(tmp_path, data=table, **EMD, encoder=source.path)
+    assert "use data of as many coordinates" in message
+
+
+def test_what_holds_no_encoder_is_refused(tmp_path, source):
+    missing = refusal(tmp_path, **EMD, encoder=tmp_path / "nowhere")
+    assert "does not exist: give the folder that 'hilbound fit' wrote" in missing
+    (tmp_path / "empty").mkdir()
+    assert "holds no config.yaml" in refusal(tmp_path, **EMD, encoder=tmp_path / "empty")
+    network = train(tmp_path / "network", steps=1)
+    message = refusal(tmp_path, **EMD, encoder=network.path)
+    assert "is the run of a mixture-density-network, which has no encoder" in message
+    assert "give a run of an encoder-mixture-decoder" in message
+    with pytest.raises(InputError, match="encoder"):
+        take_encoder(network.load_model(), source.path)
+
+
+def test_a_wrong_encoder_is_told_before_anything_is_written(tmp_path):
+    points = write_points(tmp_path / "points.npy")
+    result = ask(
+        "fit",
+        points,
+        "--model",
+        EMD["model"],
+        "--encoder",
+        tmp_path / "nowhere",
+        "-o",
+        tmp_path / "run",
+        "-q",
+    )
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "does not exist" in " ".join(result.stderr.split())
+    assert not (tmp_path / "run").exists()
