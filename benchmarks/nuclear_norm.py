@@ -143,7 +143,7 @@ def clouds(n: int, variance: float) -> tuple[GaussianMixture, GaussianMixture]:
 def factored_step(n: int, variance: float, tol: float | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return value, certificate and gradient of the fidelity of two clouds."""
     p, q = clouds(n, variance)
-    value, certificate = F.fidelity(p, q, tol=tol, return_certificate=True)
+    value, certificate = F.certified_fidelity(p, q, tol=tol)
     value.backward()
     return value.detach(), certificate, q.means.grad
 

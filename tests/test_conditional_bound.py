@@ -214,11 +214,11 @@ def test_text():
 X, Y, POINTS, Q = case(0)
 ONE = GaussianMixture(torch.zeros(3, 2, dtype=torch.float64), 0.5)
 WRONG = {
-    r"x must be a floating-point.*at least one row.*\(0, 2\)": {"x": X[:0]},
-    r"x must be a floating-point.*torch.int64": {"x": X.long()},
-    r"features must be a floating-point.*\(9,\)": {"features": Y[:, 0]},
-    r"features must be a floating-point.*\(9, 0\)": {"features": Y[:, :0]},
-    r"feature_points must be a floating-point.*\(0, 1\)": {"feature_points": POINTS[:0]},
+    r"x must have at least 1 row, got 0": {"x": X[:0]},
+    r"x must hold floating-point.*torch.int64": {"x": X.long()},
+    r"features must have shape.*\(9,\)": {"features": Y[:, 0]},
+    r"features must have shape.*\(9, 0\)": {"features": Y[:, :0]},
+    r"feature_points must have at least 1 row, got 0": {"feature_points": POINTS[:0]},
     r"x must be finite": {"x": X / 0},
     r"features must be finite": {"features": Y / 0},
     r"feature_points must be finite": {"feature_points": POINTS * math.nan},

@@ -277,3 +277,17 @@ def test_dtype_and_shape_follow_the_input(dtype):
         value = function(p, q)
         assert value.dtype == dtype
         assert value.shape == ()
+
+
+# ------------------------------------------------------------------ the likelihood, weighted
+
+
+def test_the_likelihood_of_weighted_points_and_of_points_of_their_own():
+    q = GaussianMixture(normal(0, 2, 5, 3), 0.4)
+    x = normal(1, 2, 7, 3)
+    weights = torch.rand(2, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = weights / weights.sum(-1, keepdim=True)
+    log_q = torch.stack([GaussianMixture(q.means[b], 0.4).log_prob(x[b]) for b in range(2)])
+    assert torch.allclose(F.negative_log_likelihood(x, q), -log_q.mean(-1), rtol=1e-13)
+    found = F.negative_log_likelihood(x, q, weights)
+    assert torch.allclose(found, -(weights * log_q).sum(-1), rtol=1e-13)

@@ -7,6 +7,7 @@ import torch
 
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
+from support.strategies import normal
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -133,3 +134,45 @@ def test_learned_variances_are_shown_and_refused_without_warnings():
     assert repr(q).endswith("variance=1)")
     with pytest.raises(InputError, match="got values from -1 to 1"):
         GaussianMixture(torch.zeros(2, 3), v)
+
+
+# ------------------------------------------------------------------ weights as logarithms
+
+
+def test_log_weights_are_the_weights():
+    means = normal(0, 2, 3, 1)
+    weights = torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64)
+    one = GaussianMixture(means, 0.5, weights)
+    other = GaussianMixture(means, 0.5, log_weights=weights.log() + 700)
+    assert torch.allclose(other.weights, one.weights, rtol=1e-13, atol=0)
+    assert other.weights.shape == (2, 3)
+
+
+def test_log_weights_outside_the_numbers_are_kept():
+    q = GaussianMixture(normal(0, 2, 1), 0.5, log_weights=torch.tensor([-2000.0, -2001.0]).double())
+    assert q.log_weights.tolist() == pytest.approx([-math.log1p(math.exp(-1)), -1.3132616875182228])
+
+
+def test_weights_that_are_passed_on_keep_their_bits():
+    q = GaussianMixture(normal(0, 40, 2).float(), 0.5, torch.rand(40))
+    assert torch.equal(GaussianMixture(q.means, 0.5, log_weights=q.log_weights).weights, q.weights)
+
+
+def test_weights_come_once():
+    with pytest.raises(InputError, match="weights and log_weights came both: give one"):
+        GaussianMixture(normal(0, 2, 1), 0.5, torch.ones(2), log_weights=torch.zeros(2))
+    with pytest.raises(InputError, match=r"log_weights must have shape \(2,\).*got \(3,\)"):
+        GaussianMixture(normal(0, 2, 1), 0.5, log_weights=torch.zeros(3))
+
+
+@pytest.mark.parametrize("bad", [[math.nan, 0.0], [-math.inf, -math.inf], [math.inf, 0.0]])
+def test_log_weights_that_are_none(bad):
+    with pytest.raises(InputError, match="log_weights must be finite or -inf"):
+        GaussianMixture(normal(0, 2, 1), 0.5, log_weights=torch.tensor(bad), validate_args=True)
+
+
+def test_what_has_no_weight_cannot_be_selected():
+    q = GaussianMixture(normal(0, 3, 1), 0.5, torch.tensor([0.0, 0.0, 1.0]))
+    with pytest.raises(InputError, match="must not all have weight zero"):
+        q.select(slice(0, 2))
+    assert q.select(torch.tensor([1, 2])).weights.tolist() == [0, 1]

@@ -74,7 +74,7 @@ def test_the_global_generator_is_left_alone():
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_one_point_has_no_distance(n):
-    with pytest.raises(InputError, match=f"x must hold at least two points.*got {n}"):
+    with pytest.raises(InputError, match=f"x must have at least 2 rows.*got {n}"):
         median_variance(torch.zeros(n, 2))
 
 
@@ -173,7 +173,7 @@ def test_variances_that_are_not_positive_and_finite(specification):
 
 def test_numbers_need_no_points():
     assert parse_variance("0.5:0.1", torch.zeros(0, 2)).end == 0.1
-    with pytest.raises(InputError, match="at least two points"):
+    with pytest.raises(InputError, match="at least 2 rows"):
         parse_variance("median", torch.zeros(0, 2))
 
 

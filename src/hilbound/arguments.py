@@ -1,4 +1,4 @@
-"""How the arguments of a mixture are read: shapes, defaults and what is refused."""
+"""How arguments are read: shapes, defaults and what is refused."""
 
 import math
 import operator
@@ -58,12 +58,14 @@ def as_component_variance(variance: float | Tensor, means: Tensor) -> Tensor:
     return v.reshape((1,) * max(0, 2 - v.ndim) + v.shape)
 
 
-def as_log_weights(weights: Tensor | None, means: Tensor) -> Tensor:
+def as_log_weights(weights: Tensor | None, log_weights: Tensor | None, means: Tensor) -> Tensor:
     """Return logarithms of the weights' shares, with shape ``(*, K)``; equal ones for ``None``.
 
     Raises:
-        InputError: If there is not one weight for each component.
+        InputError: If there is not one weight for each component, or weights come twice.
     """
+    if log_weights is not None:
+        return _as_normalised(weights, log_weights, means)
     if weights is None:
         return means.new_full(means.shape[:-1], -math.log(means.shape[-2]))
     if weights.shape[-1:] != means.shape[-2:-1] or not _expands_to(weights, means.shape[:-1]):
@@ -77,6 +79,22 @@ def as_log_weights(weights: Tensor | None, means: Tensor) -> Tensor:
     # of a number below the normal ones overflows just the same.
     present = weights >= torch.finfo(weights.dtype).tiny
     return weights.where(present, 1).log().masked_fill(~present, -math.inf)
+
+
+def _as_normalised(weights: Tensor | None, log_weights: Tensor, means: Tensor) -> Tensor:
+    if weights is not None:
+        raise InputError("weights and log_weights came both: give one of them")
+    shape = means.shape[:-1]
+    if log_weights.shape[-1:] != shape[-1:] or not _expands_to(log_weights, shape):
+        raise InputError(
+            f"log_weights must have shape {tuple(shape)}, one per component, "
+            f"got {tuple(log_weights.shape)}"
+        )
+    log_weights = log_weights.to(means)
+    total = log_weights.logsumexp(-1, keepdim=True)
+    # Weights that are passed on sum to one but for rounding, and keep their bits.
+    rounding = 8 * torch.finfo(means.dtype).eps
+    return (log_weights - total.where(total.abs() > rounding, 0)).expand(shape)
 
 
 def as_coordinates(dims: Sequence[int], dim: int) -> list[int]:
@@ -164,3 +182,44 @@ def require_one_space(p: int, q: int) -> None:
     # One coordinate would broadcast against many, and give a number.
     if p != q:
         raise InputError(f"p has {p} coordinates and q has {q}: both must live in the same space")
+
+
+def require_rows(name: str, x: Tensor, least: int = 1) -> None:
+    """Raise an InputError unless an argument is a matrix of finite rows.
+
+    Args:
+        name: What the argument is called.
+        x: What came, wanted with shape ``(n, d)``.
+        least: How many rows it must have.
+
+    Raises:
+        InputError: If it has another shape, too few rows, no floating-point numbers, or NaN or
+            infinite values.
+
+    >>> require_rows("x", torch.zeros(3, 2), least=4)
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.InputError: x must have at least 4 rows, got 3: give more points
+    """
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise InputError(
+            f"{name} must have shape (n, d), one point in a row, got {tuple(x.shape)}: flatten "
+            "images to rows, and give numbers as one column"
+        )
+    if not x.is_floating_point():
+        raise InputError(
+            f"{name} must hold floating-point numbers, got {x.dtype}: give {name}.float()"
+        )
+    if len(x) < least:
+        rows = "row" if least == 1 else "rows"
+        raise InputError(
+            f"{name} must have at least {least} {rows}, got {len(x)}: give more points"
+        )
+    # A nan is both the least and the largest; a mask would take memory for every entry.
+    least_of_row, largest_of_row = x.detach().aminmax(dim=-1)
+    bad = int((~(least_of_row.isfinite() & largest_of_row.isfinite())).sum())
+    if bad:
+        raise InputError(
+            f"{name} must be finite, but {bad} of {len(x)} rows hold NaN or infinite values: "
+            "remove those rows"
+        )

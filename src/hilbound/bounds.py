@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hilbound.arguments import require_rows
 from hilbound.engine import gram
 from hilbound.engine.blocks import blocks, rows_of_a_tile
 from hilbound.errors import InputError
@@ -128,9 +129,9 @@ def _decoded(
         given = q(points[chosen])
         check_decoded(given, len(chosen), points.shape[-1], dim)
         means, v, log_weights = given.means, given.component_variance, given.log_weights
-    part = GaussianMixture(means.to(dtype), v.to(dtype), validate_args=False)
-    part.log_weights = log_weights.to(dtype)
-    return part
+    return GaussianMixture(
+        means.to(dtype), v.to(dtype), log_weights=log_weights, validate_args=False
+    )
 
 
 def check_decoded(q: object, count: int, features: int, dim: int) -> None:
@@ -316,7 +317,7 @@ def conditional_bound(
     64.5 % of the limit, gap 0.4381
     """
     for name, rows in (("x", x), ("features", features), ("feature_points", feature_points)):
-        _check_rows(name, rows)
+        require_rows(name, rows)
     if len(x) != len(features):
         raise InputError(
             f"x and features must have the same number of rows, one feature for each datum, "
@@ -339,17 +340,6 @@ def conditional_bound(
         tail=tail,
     )
     return Bound(2 * products.log_pq - products.log_qq, products.log_pp, products.error)
-
-
-def _check_rows(name: str, rows: Tensor) -> None:
-    if rows.ndim != 2 or 0 in rows.shape or not rows.is_floating_point():
-        raise InputError(
-            f"{name} must be a floating-point tensor with at least one row and one column, "
-            f"got {rows.dtype} with shape {tuple(rows.shape)}"
-        )
-    # A sum is finite only if all terms are, and needs no copy of them.
-    if not rows.detach().sum(-1).isfinite().all():
-        raise InputError(f"{name} must be finite, got NaN or infinite values")
 
 
 def _check_numbers(variance_p: float, variance_y: float, tail: float) -> None:

@@ -15,7 +15,6 @@ References:
 """
 
 import math
-from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -23,8 +22,14 @@ from torch import Tensor
 from hilbound.arguments import require_one_space
 from hilbound.engine import gram
 from hilbound.engine.inverse import inverse_form
+from hilbound.engine.spectrum.certificate import Certified
 from hilbound.engine.spectrum.low_rank import Points, low_rank_fidelity
-from hilbound.engine.spectrum.norms import default_drop, nuclear_norm, schatten_power
+from hilbound.engine.spectrum.norms import (
+    certified_nuclear_norm,
+    default_drop,
+    nuclear_norm,
+    schatten_power,
+)
 from hilbound.engine.spectrum.plan import NormPlan, plan_norm
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture, common_unit
@@ -87,42 +92,15 @@ def log_fidelity(
         Logarithms with shape ``(*)``, at most 0 up to rounding.
     """
     require_one_space(p.dim, q.dim)
-    factored = factored_fidelity(p, q, drop, tol)
+    factored = _factored_fidelity(p, q, drop, tol)
     if factored is not None:
-        return factored[0].log()
+        return factored.value.log()
     return log_schatten_overlap(p, q, 1.0, drop)
 
 
-@overload
 def fidelity(
-    p: GaussianMixture,
-    q: GaussianMixture,
-    drop: float | None = None,
-    *,
-    tol: float | None = None,
-    return_certificate: Literal[False] = False,
-) -> Tensor: ...
-
-
-@overload
-def fidelity(
-    p: GaussianMixture,
-    q: GaussianMixture,
-    drop: float | None = None,
-    *,
-    tol: float | None = None,
-    return_certificate: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
-
-
-def fidelity(
-    p: GaussianMixture,
-    q: GaussianMixture,
-    drop: float | None = None,
-    *,
-    tol: float | None = None,
-    return_certificate: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+    p: GaussianMixture, q: GaussianMixture, drop: float | None = None, *, tol: float | None = None
+) -> Tensor:
     r"""Return the nuclear norm of the weighted cross Gram matrix, in [0, 1], to be maximised.
 
     .. math:: F = \big\| \operatorname{diag}(\sqrt a)\, k \operatorname{diag}(\sqrt b) \big\|_*
@@ -132,44 +110,68 @@ def fidelity(
     :math:`\rho = \sum_i a_i \varphi_i \varphi_i^\top` and
     :math:`\sigma = \sum_j b_j \psi_j \psi_j^\top`. It is 1 exactly when both mixtures have the same
     components and weights in any order; no pairing is needed. The factor :math:`1/\sqrt{NM}` of
-    equal weights is included. :func:`hilbound.functional.fidelity_plan` says how it is computed.
+    equal weights is included. :func:`fidelity_plan` says how it is computed.
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
         drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
-        tol: The absolute error that is accepted. Smooth kernels then need neither an N x M matrix
-            nor its decomposition, but the gradient loses the directions whose singular values are
-            below what the certificate leaves open. The default accepts what rounding does.
-        return_certificate: Whether to return a bound of the error of the decomposition too.
+        tol: The absolute error that is accepted; see :func:`certified_fidelity`. The default
+            accepts what rounding does.
 
     Returns:
-        Fidelities with shape ``(*)``; with ``return_certificate`` the bounds too, in float64.
+        Fidelities with shape ``(*)``.
 
     >>> import torch
     >>> x = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 5.0]])
     >>> p, q = GaussianMixture(x, 0.5), GaussianMixture(x.flip(0), 0.5)
     >>> fidelity(p, q).round(decimals=4)
     tensor(1.)
-    >>> bool(fidelity(p, q, return_certificate=True)[1] < 1e-6)
-    True
     """
-    if tol is None and not return_certificate:
-        return log_fidelity(p, q, drop).exp()
     require_one_space(p.dim, q.dim)
-    factored = factored_fidelity(p, q, drop, tol)
-    if factored is None:
-        matrix = p.log_overlaps(q).exp()
-        factored = nuclear_norm(matrix, drop, tol=tol, return_certificate=True)
-    return factored if return_certificate else factored[0].to(p.means.dtype)
+    if tol is not None:
+        return certified_fidelity(p, q, drop, tol=tol).value.to(p.means.dtype)
+    factored = _factored_fidelity(p, q, drop, tol)
+    return schatten_overlap(p, q, 1.0, drop) if factored is None else factored.value
 
 
-def negative_log_likelihood(x: Tensor, q: GaussianMixture) -> Tensor:
-    r"""Return :math:`-\frac1N \sum_i \log q(x_i)` in nats, to be minimised.
+def certified_fidelity(
+    p: GaussianMixture, q: GaussianMixture, drop: float | None = None, *, tol: float | None = None
+) -> Certified:
+    """Return the fidelity with a bound of the error of its decomposition.
+
+    Smooth kernels then need neither an N x M matrix nor its decomposition. The gradient loses the
+    directions whose singular values are below what the bound leaves open.
 
     Args:
-        x: Points with shape ``(N, d)``.
+        p: The data's mixture with batch shape ``(*)`` and N components.
+        q: The model's mixture with the same batch shape and M components.
+        drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
+        tol: The absolute error that is accepted. The default accepts what rounding does.
+
+    Returns:
+        Fidelities and bounds, each with shape ``(*)``.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 5.0]]), 0.5)
+    >>> bool(certified_fidelity(p, p).error < 1e-6)
+    True
+    """
+    require_one_space(p.dim, q.dim)
+    factored = _factored_fidelity(p, q, drop, tol)
+    if factored is not None:
+        return factored
+    return certified_nuclear_norm(p.log_overlaps(q).exp(), drop, tol=tol)
+
+
+def negative_log_likelihood(x: Tensor, q: GaussianMixture, weights: Tensor | None = None) -> Tensor:
+    r"""Return :math:`-\sum_i a_i \log q(x_i)` in nats, to be minimised.
+
+    Args:
+        x: Points with shape ``(N, d)``, or ``(*, N, d)`` where every mixture has its own.
         q: A mixture with batch shape ``(*)``.
+        weights: The weights :math:`a_i` with shape ``(*, N)``, which sum to one. The default is
+            :math:`1/N`, whose gradient is formed on the way.
 
     Returns:
         Means over the points, with shape ``(*)``.
@@ -179,7 +181,9 @@ def negative_log_likelihood(x: Tensor, q: GaussianMixture) -> Tensor:
     >>> negative_log_likelihood(torch.zeros(3, 2), q).abs().round(decimals=4)
     tensor(0.)
     """
-    return -q.mean_log_prob(x)
+    if weights is None:
+        return -q.mean_log_prob(x)
+    return -(weights.movedim(-1, 0) * q.log_prob(x.movedim(-2, 0))).sum(0)
 
 
 def schatten_overlap(
@@ -205,7 +209,8 @@ def schatten_overlap(
     >>> schatten_overlap(p, p, power=0.5).round(decimals=4)
     tensor(1.4142)
     """
-    return log_schatten_overlap(p, q, power, drop).exp()
+    log_scale, total = _scaled_schatten(p, q, power, drop)
+    return log_scale.exp() * total
 
 
 def log_schatten_overlap(
@@ -222,10 +227,18 @@ def log_schatten_overlap(
         power: The power in (0, 1].
         drop: See :func:`hilbound.engine.spectrum.norms.schatten_power`.
     """
+    log_scale, total = _scaled_schatten(p, q, power, drop)
+    return log_scale + total.log()
+
+
+def _scaled_schatten(
+    p: GaussianMixture, q: GaussianMixture, power: float, drop: float | None
+) -> tuple[Tensor, Tensor]:
+    """Return the logarithm of a scale without gradient, and the sum of powers in that scale."""
     log_overlaps = p.log_overlaps(q)
     largest = log_overlaps.detach().amax((-2, -1))
     scaled = (log_overlaps - largest[..., None, None]).exp()
-    return power * largest + schatten_power(scaled, power, drop).log()
+    return power * largest, schatten_power(scaled, power, drop)
 
 
 def debiased_fidelity(
@@ -557,7 +570,7 @@ _LEAST_FIDELITY = 0.25
 
 
 def fidelity_plan(p: GaussianMixture, q: GaussianMixture, tol: float | None = None) -> NormPlan:
-    """Return how :func:`hilbound.functional.fidelity` of these mixtures would be computed.
+    """Return how :func:`fidelity` of these mixtures would be computed.
 
     >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
     >>> fidelity_plan(GaussianMixture(x, 0.5), GaussianMixture(x, 0.5)).method
@@ -581,9 +594,9 @@ def _is_differentiable(*mixtures: GaussianMixture) -> bool:
     return any(part.requires_grad for three in parts for part in three)
 
 
-def factored_fidelity(
+def _factored_fidelity(
     p: GaussianMixture, q: GaussianMixture, drop: float | None = None, tol: float | None = None
-) -> tuple[Tensor, Tensor] | None:
+) -> Certified | None:
     """Return the fidelity and its certificate, or ``None`` where the plan or the rank says so.
 
     Args:
@@ -610,7 +623,7 @@ def factored_fidelity(
         return None
     rounded = value.to(p.means.dtype)
     rounding = torch.finfo(rounded.dtype).eps * rounded.detach().double()
-    return rounded, certificate + rounding
+    return Certified(rounded, certificate + rounding)
 
 
 def _dtype_of_sums(dtype: torch.dtype) -> torch.dtype:

@@ -94,6 +94,8 @@ class GaussianMixture(Mixture):
             ``(*batch, K, d)``. It is a variance, not a standard deviation.
         weights: Weights of the components, with shape ``(*batch, K)``, not negative; they are
             divided by their sum. The default is equal weights.
+        log_weights: Logarithms of the weights, in place of ``weights``, for those that would
+            underflow. They may miss a constant: their exponentials are divided by the sum.
         validate_args: Whether to check the arguments; torch's own switch decides by default.
 
     Raises:
@@ -117,6 +119,7 @@ class GaussianMixture(Mixture):
         variance: float | Tensor,
         weights: Tensor | None = None,
         *,
+        log_weights: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
         if means.ndim < 2 or 0 in means.shape[-2:] or not means.is_floating_point():
@@ -126,7 +129,9 @@ class GaussianMixture(Mixture):
             )
         self.means = means = at_least_float32(means, variance)
         self.component_variance = as_component_variance(variance, means)
-        self.log_weights = as_log_weights(weights, means)
+        self.log_weights = as_log_weights(weights, log_weights, means)
+        #: Whether all weights are equal because none were given.
+        self.equal_weights = weights is None and log_weights is None
         # torch's own switch is read from the class, or from the argument where it is given.
         if self._validate_args if validate_args is None else validate_args:
             self._check_values(weights)
@@ -146,6 +151,10 @@ class GaussianMixture(Mixture):
             raise InputError("weights must be finite and not negative")
         if weights is not None and not (weights.sum(-1) > 0).all():
             raise InputError("weights must not all be zero")
+        if weights is None and self.log_weights.isnan().any():
+            raise InputError(
+                "log_weights must be finite or -inf, and of each mixture one must be finite"
+            )
 
     @property
     def variance(self) -> Tensor:
@@ -171,7 +180,8 @@ class GaussianMixture(Mixture):
         The mean of :meth:`log_prob`, whose gradient is formed on the way.
 
         Args:
-            x: Points with shape ``(n, d)``, the same ones for every mixture of a batch.
+            x: Points with shape ``(n, d)``, or ``(*batch, n, d)`` where every mixture of a batch
+                has its own.
 
         Raises:
             InputError: If the points have another number of coordinates.
@@ -182,7 +192,7 @@ class GaussianMixture(Mixture):
         """
         if self._validate_args:
             self._check_dim("x", x.shape[-1])
-        points = x.expand((*self.batch_shape, *x.shape))
+        points = x.expand((*self.batch_shape, *x.shape[-2:]))
         if points.numel() == 0:
             return self.log_prob(points.movedim(-2, 0)).mean(0)
         return sums.mean_log_row_sum(points, points.new_zeros(1, 1), self._side)
@@ -285,19 +295,26 @@ class GaussianMixture(Mixture):
         Args:
             components: A slice, or indices with shape ``(m,)``.
 
+        Raises:
+            InputError: If all of them have weight zero.
+
         >>> q = GaussianMixture(torch.tensor([[0.0], [1.0], [2.0]]), 0.5)
         >>> q.select(slice(0, 2)).means.squeeze(-1)
         tensor([0., 1.])
         """
         v = self.component_variance
-        chosen = GaussianMixture(
+        log_weights = self.log_weights[..., components]
+        if not (log_weights > -math.inf).any(-1).all():
+            raise InputError(
+                "components that are selected must not all have weight zero: select at least one "
+                "that the mixture holds"
+            )
+        return GaussianMixture(
             self.means[..., components, :],
             v[..., components, :] if v.shape[-2] > 1 else v,
+            log_weights=log_weights,
             validate_args=False,
         )
-        log_weights = self.log_weights[..., components]
-        chosen.log_weights = log_weights - torch.logsumexp(log_weights, -1, keepdim=True)
-        return chosen
 
     def marginal(self, dims: Sequence[int]) -> "GaussianMixture":
         """Return the distribution of some of the coordinates, in the order given.
@@ -314,7 +331,9 @@ class GaussianMixture(Mixture):
         coordinates = as_coordinates(dims, self.dim)
         v = self.component_variance
         return self._with(
-            self.means[..., coordinates], v[..., coordinates] if v.shape[-1] > 1 else v
+            self.means[..., coordinates],
+            v[..., coordinates] if v.shape[-1] > 1 else v,
+            self.log_weights,
         )
 
     def condition(self, dims: Sequence[int], values: Tensor) -> "GaussianMixture":
@@ -353,14 +372,14 @@ class GaussianMixture(Mixture):
             points, points.new_zeros(1, 1), known.means, v, unit
         )
         conditional = rest.expand((*sample_shape, *self.batch_shape))
-        conditional.log_weights = self._as_samples(as_posterior(log_joint), sample_shape)
-        return conditional
+        log_weights = self._as_samples(as_posterior(log_joint), sample_shape)
+        return self._with(conditional.means, conditional.component_variance, log_weights)
 
-    def _with(self, means: Tensor, variance: Tensor) -> "GaussianMixture":
-        """Return a mixture of other components with the same weights."""
-        other = GaussianMixture(means, variance, validate_args=False)
-        other.log_weights = self.log_weights
+    def _with(self, means: Tensor, variance: Tensor, log_weights: Tensor) -> "GaussianMixture":
+        """Return a mixture of other components that validates arguments as this one does."""
+        other = GaussianMixture(means, variance, log_weights=log_weights, validate_args=False)
         other._validate_args = self._validate_args
+        other.equal_weights = self.equal_weights and log_weights is self.log_weights
         return other
 
     def expand(
@@ -371,11 +390,11 @@ class GaussianMixture(Mixture):
         """Return the mixture with its batch shape broadcast to ``batch_shape``."""
         lead = tuple(batch_shape)
         v = self.component_variance
-        other = self._with(
-            self.means.expand((*lead, *self.means.shape[-2:])), v.expand((*lead, *v.shape[-2:]))
+        return self._with(
+            self.means.expand((*lead, *self.means.shape[-2:])),
+            v.expand((*lead, *v.shape[-2:])),
+            self.log_weights.expand((*lead, self.components)),
         )
-        other.log_weights = self.log_weights.expand((*lead, self.components))
-        return other
 
     def __repr__(self) -> str:
         v = self.component_variance.detach()
@@ -422,6 +441,9 @@ class FullGaussianMixture(Mixture):
         covariance: Symmetric positive definite matrices that broadcast to ``(*batch, K, d, d)``.
         weights: Weights of the components, with shape ``(*batch, K)``, not negative; they are
             divided by their sum. The default is equal weights.
+        log_weights: Logarithms of the weights, in place of ``weights``; see
+            :class:`GaussianMixture`.
+        validate_args: Whether to check the arguments; torch's own switch decides by default.
 
     Raises:
         InputError: If the shapes do not fit, a covariance is not symmetric positive definite, or
@@ -439,10 +461,13 @@ class FullGaussianMixture(Mixture):
         covariance: Tensor,
         weights: Tensor | None = None,
         *,
+        log_weights: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
         # The diagonal mixture reads means and weights, and refuses what it would refuse anyway.
-        read = GaussianMixture(means, 1.0, weights, validate_args=validate_args)
+        read = GaussianMixture(
+            means, 1.0, weights, log_weights=log_weights, validate_args=validate_args
+        )
         self.means, self.log_weights = read.means, read.log_weights
         self.component_covariance = _as_covariance(covariance, self.means)
         self._factor = _cholesky(self.component_covariance)
@@ -452,12 +477,7 @@ class FullGaussianMixture(Mixture):
     def from_diagonal(cls, q: GaussianMixture) -> "FullGaussianMixture":
         """Return the same mixture with its variances on the diagonals of covariances."""
         covariance = torch.diag_embed(q.component_variance.expand(q.means.shape))
-        return cls(q.means, covariance)._weighted(q.log_weights)
-
-    def _weighted(self, log_weights: Tensor) -> "FullGaussianMixture":
-        """Take weights as logarithms, in which none is lost; for mixtures just made."""
-        self.log_weights = log_weights
-        return self
+        return cls(q.means, covariance, log_weights=q.log_weights)
 
     @property
     def covariance(self) -> Tensor:
@@ -526,7 +546,7 @@ class FullGaussianMixture(Mixture):
         """
         kept = as_coordinates(dims, self.dim)
         covariance = self.component_covariance[..., kept, :][..., kept]
-        return FullGaussianMixture(self.means[..., kept], covariance)._weighted(self.log_weights)
+        return FullGaussianMixture(self.means[..., kept], covariance, log_weights=self.log_weights)
 
     def condition(self, dims: Sequence[int], values: Tensor) -> "FullGaussianMixture":
         r"""Return the distribution of the coordinates R where the others, D or ``dims``, are given.
@@ -562,7 +582,7 @@ class FullGaussianMixture(Mixture):
         )
         means = known.means[..., cut:] + (below @ scaled).squeeze(-1)
         last = factor[..., cut:, cut:]
-        return FullGaussianMixture(means, last @ last.mT)._weighted(log_weights)
+        return FullGaussianMixture(means, last @ last.mT, log_weights=log_weights)
 
     def __repr__(self) -> str:
         return (

@@ -248,7 +248,7 @@ class VectorCost(Objective):
 
     def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the norm of p, in the precision of the cost."""
-        return marginal_bound(p, q).log_limit
+        return precise_log_inner(p, p)
 
 
 @OBJECTIVES.register("schur", "share of the data's components in the span of the centres, limit 1")
@@ -328,8 +328,7 @@ class Likelihood(Objective):
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``(*)``."""
-        points = p.means.movedim(-2, 0)
-        return -(p.weights.movedim(-1, 0) * q.log_prob(points)).sum(0)
+        return F.negative_log_likelihood(p.means, q, None if p.equal_weights else p.weights)
 
     def bound(
         self, p: GaussianMixture, q: GaussianMixture, generator: torch.Generator | None = None

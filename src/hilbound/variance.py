@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hilbound.arguments import require_rows
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.spectrum.svd import effective_rank
 from hilbound.errors import InputError
@@ -62,7 +63,7 @@ def median_variance(
     >>> median_variance(torch.tensor([[0.0], [1.0], [3.0]]))
     2.0
     """
-    x = _subset(_check_points(x), "samples", samples, generator)
+    x = _subset(x, "samples", samples, generator)
     i, j = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
     variance = 0.5 * float(squared_distances(x, x)[i, j].median())
     if variance == 0:
@@ -93,7 +94,8 @@ def silverman_variance(x: Tensor) -> float:
     >>> round(silverman_variance(torch.tensor([[0.0], [1.0], [3.0]])), 4)
     3.3739
     """
-    n, d = _check_points(x).shape
+    require_rows("x", x, least=2)
+    n, d = x.shape
     spread = float(x.double().var(0).mean())
     if spread == 0:
         raise InputError("x has no spread: all points coincide; give the variance as a number")
@@ -126,7 +128,7 @@ def rank_variance(
     >>> round(rank_variance(x, 3.0), 1)
     1.5
     """
-    x = _subset(_check_points(x), "rows", rows, generator)
+    x = _subset(x, "rows", rows, generator)
     return _variance_of_rank(x, rank, "rank")
 
 
@@ -144,7 +146,7 @@ def half_rank_variance(
     >>> half_rank_variance(x) == rank_variance(x, 2.0)
     True
     """
-    x = _subset(_check_points(x), "rows", rows, generator)
+    x = _subset(x, "rows", rows, generator)
     return _variance_of_rank(x, len(x) / 2, "half of the number of rows")
 
 
@@ -184,28 +186,12 @@ def _where_it_falls_to(target: float, function: Callable[[float], float], start:
 
 def _subset(x: Tensor, name: str, size: int, generator: torch.Generator | None) -> Tensor:
     """Return a random subset of ``size`` rows, an argument called ``name``."""
+    require_rows("x", x, least=2)
     if size < 2:
         raise InputError(f"{name} must be at least 2, to measure a distance, got {size}")
     if len(x) <= size:
         return x
     return x[torch.randperm(len(x), generator=generator, device=x.device)[:size]]
-
-
-def _check_points(x: Tensor) -> Tensor:
-    """Return ``x``, or refuse what is no matrix of two finite points at least."""
-    if x.ndim != 2 or x.shape[1] == 0:
-        raise InputError(
-            f"x must have shape (n, d), one point in a row, got {tuple(x.shape)}: flatten images "
-            "to rows, and give numbers as one column"
-        )
-    if not x.is_floating_point():
-        raise InputError(f"x must hold floating-point numbers, got {x.dtype}: give x.float()")
-    if len(x) < 2:
-        raise InputError(f"x must hold at least two points to measure a distance, got {len(x)}")
-    # A nan is both the least and the largest; a mask would take memory for every entry.
-    if not all(bool(end.isfinite()) for end in x.aminmax()):
-        raise InputError("x must be finite, but holds nan or infinite values: remove those rows")
-    return x
 
 
 # ------------------------------------------------------------------ what users write

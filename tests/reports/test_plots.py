@@ -294,8 +294,10 @@ REFUSED = {
     "neighbours has shape (2, 1, 4, 4)": lambda ax: plot_neighbours(ax, IMAGES, IMAGES),
     "neighbours has shape (1, 2, 1, 4, 4)": lambda ax: plot_neighbours(ax, IMAGES, IMAGES[None]),
     "data has shape (3, 1)": lambda ax: plot_points(ax, POINTS[:, :1], POINTS),
-    "samples has shape (3,)": lambda ax: plot_points(ax, POINTS, POINTS[:, 0]),
-    "samples holds 6 of 6": lambda ax: plot_points(ax, POINTS, NAN),
+    "samples must have shape (n, d), one point in a row, got (3,)": lambda ax: plot_points(
+        ax, POINTS, POINTS[:, 0]
+    ),
+    "samples must be finite, but 3 of 3 rows": lambda ax: plot_points(ax, POINTS, NAN),
     "columns must hold 2": lambda ax: plot_points(ax, POINTS, POINTS, columns=["x"]),
     "log_density returned shape (1500, 2)": lambda ax: plot_points(ax, POINTS, POINTS, lambda x: x),
     "log_density is NaN": lambda ax: plot_points(ax, POINTS, POINTS, lambda x: x[:, 0] / 0),

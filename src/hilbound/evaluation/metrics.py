@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hilbound.arguments import require_rows
 from hilbound.engine.gram import squared_distances
 from hilbound.errors import InputError
 
@@ -63,31 +64,19 @@ class ClassCoverage:
     entropy: float
 
 
-def _check_rows(name: str, x: Tensor, minimum: int) -> Tensor:
-    """Return ``x`` without its graph, or refuse what is not a matrix of finite rows."""
-    if x.ndim != 2 or x.shape[1] == 0:
-        raise InputError(f"{name} has shape {tuple(x.shape)}: it must be (n, d), one point per row")
-    if not x.is_floating_point():
-        raise InputError(f"{name} holds {x.dtype}: give floating-point rows, as in {name}.float()")
-    if len(x) < minimum:
-        raise InputError(f"{name} has {len(x)} rows: at least {minimum} are needed")
-    if not bool(x.isfinite().all()):
-        raise InputError(f"{name} holds nan or infinite values: remove those rows first")
-    return x.detach()
-
-
 def _check_pair(
     names: tuple[str, str], x: Tensor, y: Tensor, minimum: int
 ) -> tuple[Tensor, Tensor]:
     """Return two sets of rows of equal width and of their common dtype."""
-    x, y = (_check_rows(name, rows, minimum) for name, rows in zip(names, (x, y), strict=True))
+    for name, rows in zip(names, (x, y), strict=True):
+        require_rows(name, rows, minimum)
     if x.shape[1] != y.shape[1]:
         raise InputError(
             f"{names[1]} has {y.shape[1]} columns but {names[0]} has {x.shape[1]}: "
             "both must live in the same space"
         )
     dtype = torch.promote_types(x.dtype, y.dtype)
-    return x.to(dtype), y.to(dtype)
+    return x.detach().to(dtype), y.detach().to(dtype)
 
 
 def _distance_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -260,7 +249,8 @@ def vendi_score(x: Tensor, kernel: Callable[[Tensor, Tensor], Tensor] | None = N
     >>> round(vendi_score(torch.eye(3).repeat(5, 1)), 6)
     3.0
     """
-    x = _check_rows("x", x, 2).double()
+    require_rows("x", x, least=2)
+    x = x.detach().double()
     spectrum = _cosine_spectrum(x) if kernel is None else _kernel_spectrum(x, kernel)
     return float(torch.special.entr(spectrum.clamp(min=0)).sum().exp())
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hilbound.arguments import require_rows
 from hilbound.engine.gram import squared_distances
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
@@ -113,19 +114,9 @@ def parzen_log_likelihood(samples: Tensor, test: Tensor, validation: Tensor) -> 
 
 def _require_points(name: str, points: Tensor, samples: Tensor) -> None:
     """Raise an InputError unless points can be compared with samples, or are such samples."""
-    if points.ndim != 2 or 0 in points.shape or not points.is_floating_point():
-        raise InputError(
-            f"{name} must be floats with shape (n, d), a row and a column at least; got "
-            f"{points.dtype} with shape {tuple(points.shape)}"
-        )
+    require_rows(name, points)
     if points.shape[1] != samples.shape[1]:
         raise InputError(
             f"{name} must have as many columns as samples, {samples.shape[1]}; got "
             f"{points.shape[1]}: all are points of one space"
-        )
-    bad = int((~points.isfinite()).any(1).sum())
-    if bad:
-        raise InputError(
-            f"{name} must be finite, but {bad} of {len(points)} rows hold NaN or infinite values: "
-            "leave them out"
         )

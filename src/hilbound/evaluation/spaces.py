@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
+from hilbound.arguments import require_rows
 from hilbound.datasets.base import Dataset
 from hilbound.engine.seeding import seeded_globally
 from hilbound.errors import InputError
@@ -96,9 +97,7 @@ class WhitenedPCA:
         """
         from sklearn.decomposition import PCA
 
-        if train.ndim != 2 or len(train) < 2 or not bool(train.isfinite().all()):
-            shape = tuple(train.shape)
-            raise InputError(f"train has shape {shape}: it must be finite, with two rows or more")
+        require_rows("train", train, least=2)
         # Wide rows go to a randomised solver, to which float32 is exact enough and half the memory.
         rows = train.double() if train.shape[1] <= 1000 else train
         mean = rows.mean(dim=0)

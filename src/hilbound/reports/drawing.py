@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 from torch import Tensor, float64
 
+from hilbound.arguments import require_rows
 from hilbound.errors import InputError
 
 Array: TypeAlias = NDArray[np.float64]
@@ -143,10 +144,9 @@ def check_images(name: str, images: Tensor, layout: str) -> None:
 
 def check_points(name: str, points: Tensor, dim: int | None = None) -> None:
     """Raise an :class:`InputError` unless ``points`` are finite rows, with ``dim`` columns."""
-    wanted = "(n, d)" if dim is None else f"(n, {dim})"
-    if points.ndim != 2 or points.numel() == 0 or points.shape[1] != (dim or points.shape[1]):
-        raise InputError(f"{name} has shape {tuple(points.shape)}: expected {wanted} with n > 0")
-    check_finite(name, points)
+    require_rows(name, points)
+    if points.shape[1] != (dim or points.shape[1]):
+        raise InputError(f"{name} has shape {tuple(points.shape)}: expected (n, {dim})")
 
 
 def check_finite(name: str, values: Tensor) -> None:

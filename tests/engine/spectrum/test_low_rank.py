@@ -8,7 +8,7 @@ import torch
 from hilbound import functional as F
 from hilbound.engine.spectrum import low_rank
 from hilbound.engine.spectrum.low_rank import Points, low_rank_fidelity
-from hilbound.functional import factored_fidelity, fidelity_plan
+from hilbound.functional import _factored_fidelity, fidelity_plan
 from hilbound.mixture import GaussianMixture
 from support.oracles import as_dense, random_mixture
 from support.oracles import fidelity as dense_fidelity
@@ -59,7 +59,7 @@ CASES = {
 def test_value_certificate_and_gradients(name):
     p, q, leaves = mixtures(**CASES[name])
     *copies, others = mixtures(**CASES[name])
-    value, certificate = factored_fidelity(p, q, EPS, 1e-6)
+    value, certificate = _factored_fidelity(p, q, EPS, 1e-6)
     expected, exact = dense_gradients(*copies, others)
     assert abs(float(value.detach() - expected)) <= float(certificate) <= 1e-6
     gradients = torch.autograd.grad(value, leaves)
@@ -71,7 +71,7 @@ def test_value_certificate_and_gradients(name):
 @pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
 def test_the_gradient_follows_the_tolerance(tol):
     p, q, leaves = mixtures(n=400, m=400, weighted=False)
-    value, certificate = F.fidelity(p, q, tol=tol, return_certificate=True)
+    value, certificate = F.certified_fidelity(p, q, tol=tol)
     expected, exact = dense_gradients(p, q, leaves)
     assert abs(float(value.detach() - expected)) <= float(certificate) <= tol
     gradient = torch.autograd.grad(value, leaves[1])[0]
@@ -128,8 +128,8 @@ def test_what_has_no_low_rank_goes_the_dense_way():
     p, q, leaves = mixtures(n=200, m=200, variances=(1e-4, 1e-4))
     *copies, others = mixtures(n=200, m=200, variances=(1e-4, 1e-4))
     assert fidelity_plan(p, q, 1e-6).method == "low rank"
-    assert factored_fidelity(p, q, None, 1e-6) is None
-    value, certificate = F.fidelity(p, q, tol=1e-6, return_certificate=True)
+    assert _factored_fidelity(p, q, None, 1e-6) is None
+    value, certificate = F.certified_fidelity(p, q, tol=1e-6)
     expected, exact = dense_gradients(*copies, others)
     assert abs(float(value.detach() - expected)) <= float(certificate) <= 1e-6
     for gradient, other in zip(torch.autograd.grad(value, leaves), exact, strict=True):
@@ -149,7 +149,7 @@ def test_batches_and_variances_of_their_own_go_the_dense_way():
 @pytest.mark.parametrize("weighted", [True, False])
 def test_a_mixture_with_itself_has_fidelity_one(weighted):
     p, _, leaves = mixtures(weighted=weighted)
-    value, certificate = F.fidelity(p, p, tol=1e-6, return_certificate=True)
+    value, certificate = F.certified_fidelity(p, p, tol=1e-6)
     assert float(value.detach()) == pytest.approx(1, abs=float(certificate) + 1e-12)
     gradient = torch.autograd.grad(value, leaves[0])[0]
     assert float(gradient.abs().max()) < 1e-5
@@ -170,7 +170,7 @@ def test_points_that_coincide_and_weights_of_zero():
     weights = torch.ones(320, dtype=torch.float64)
     weights[::2] = 0
     p, q = GaussianMixture(x, 0.5, weights), GaussianMixture(x.flip(0), 0.5)
-    value, certificate = F.fidelity(p, q, tol=1e-6, return_certificate=True)
+    value, certificate = F.certified_fidelity(p, q, tol=1e-6)
     assert float(value) == pytest.approx(dense_fidelity(as_dense(p), as_dense(q)), abs=1e-6)
     assert float(certificate) <= 1e-6
 
@@ -186,7 +186,7 @@ def test_sets_that_never_meet_have_fidelity_zero():
 def test_small_mixtures_of_any_kind_against_the_oracle():
     for seed in range(5):
         p, q = random_mixture(seed, 40, 2), random_mixture(seed + 50, 30, 2, variance=0.8)
-        value, certificate = F.fidelity(p, q, tol=1e-5, return_certificate=True)
+        value, certificate = F.certified_fidelity(p, q, tol=1e-5)
         assert abs(float(value) - dense_fidelity(as_dense(p), as_dense(q))) <= float(certificate)
 
 

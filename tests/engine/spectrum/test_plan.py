@@ -8,7 +8,7 @@ import torch
 from hilbound import functional as F
 from hilbound.engine.spectrum import norms
 from hilbound.engine.spectrum import plan as plan_module
-from hilbound.engine.spectrum.norms import nuclear_norm, schatten_power
+from hilbound.engine.spectrum.norms import certified_nuclear_norm, nuclear_norm, schatten_power
 from hilbound.engine.spectrum.plan import NormPlan, plan_norm
 from hilbound.mixture import GaussianMixture
 
@@ -162,7 +162,7 @@ def test_there_is_no_second_derivative():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_certificates_of_matrices(shape, dtype):
     a = kernel(*shape, dtype=dtype).requires_grad_()
-    norm, certificate = nuclear_norm(a, return_certificate=True)
+    norm, certificate = certified_nuclear_norm(a)
     expected = float(torch.linalg.svdvals(a.detach().double()).sum())
     assert norm.dtype == dtype
     assert abs(float(norm.detach()) - expected) <= float(certificate)
@@ -173,7 +173,7 @@ def test_certificates_of_matrices(shape, dtype):
 
 def test_a_tolerance_that_float32_misses_is_met_in_float64():
     a = kernel(50, 50).requires_grad_()
-    norm, certificate = nuclear_norm(a, tol=1e-8, return_certificate=True)
+    norm, certificate = certified_nuclear_norm(a, tol=1e-8)
     assert norm.dtype == torch.float64
     assert float(certificate) <= 1e-8
     assert nuclear_norm(a, tol=1e-8).dtype == torch.float32
@@ -197,7 +197,7 @@ def test_compilers_meet_no_break():
 def test_the_fidelity_of_mixtures_says_its_plan_and_keeps_to_it():
     x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
     p, q = GaussianMixture(x, 0.5), GaussianMixture(x.flip(0), 0.5)
-    value, certificate = F.fidelity(p, q, tol=1e-4, return_certificate=True)
+    value, certificate = F.certified_fidelity(p, q, tol=1e-4)
     assert float(value) == pytest.approx(1, abs=float(certificate) + 1e-6)
     assert isinstance(F.fidelity(p, q), torch.Tensor)
     assert plan_norm(400, 400, dim=2, tol=1e-4) == NormPlan(

@@ -15,8 +15,22 @@ References:
     factor orthonormal: the same, section 8.3.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Certified(NamedTuple):
+    """A value and a bound of its error.
+
+    Args:
+        value: The values, with shape ``(*)``.
+        error: How far off each can be at most, with shape ``(*)``, in float64.
+    """
+
+    value: Tensor
+    error: Tensor
 
 
 def norm_bounds(matrix: Tensor, polar: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,14 +12,14 @@ largest singular value, which hold rounding noise, are left out.
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, but not declared so
 
-from hilbound.engine.spectrum.certificate import norm_bounds
+from hilbound.engine.spectrum.certificate import Certified, norm_bounds
 from hilbound.engine.spectrum.eigen import eigen_slope
 from hilbound.engine.spectrum.plan import plan_norm
 from hilbound.engine.spectrum.polynomial import polynomial_slope
@@ -188,45 +188,17 @@ def default_drop(drop: float | None, dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps if drop is None else drop
 
 
-@overload
-def nuclear_norm(
-    matrix: Tensor,
-    drop: float | None = None,
-    *,
-    tol: float | None = None,
-    return_certificate: Literal[False] = False,
-) -> Tensor: ...
-
-
-@overload
-def nuclear_norm(
-    matrix: Tensor,
-    drop: float | None = None,
-    *,
-    tol: float | None = None,
-    return_certificate: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
-
-
-def nuclear_norm(
-    matrix: Tensor,
-    drop: float | None = None,
-    *,
-    tol: float | None = None,
-    return_certificate: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+def nuclear_norm(matrix: Tensor, drop: float | None = None, *, tol: float | None = None) -> Tensor:
     r"""Return :math:`\|A\|_* = \sum_i s_i(A)`, differentiable by the polar factor.
 
     Args:
         matrix: Real matrices with shape ``(*, N, M)``.
         drop: See :func:`schatten_power`.
-        tol: The absolute error that a certificate has to stay below. Where it does not, the norm
-            and its gradient come from a float64 decomposition. The default asks for none.
-        return_certificate: Whether to return a bound of the error too. It costs a few products in
-            float64 (:mod:`hilbound.engine.spectrum.certificate`).
+        tol: The absolute error that is accepted; see :func:`certified_nuclear_norm`. The default
+            accepts what rounding does.
 
     Returns:
-        The norms, with shape ``(*)``; with ``return_certificate`` the bounds too, in float64.
+        The norms, with shape ``(*)``.
 
     Raises:
         InputError: If the matrix holds NaN or infinite values.
@@ -236,20 +208,45 @@ def nuclear_norm(
     >>> norm.backward()
     >>> float(norm.detach()), a.grad.tolist()
     (7.0, [[1.0, 0.0], [0.0, -1.0]])
-    >>> bool(nuclear_norm(a, return_certificate=True)[1] < 1e-6)
-    True
     """
-    if tol is None and not return_certificate:
+    if tol is None:
         return schatten_power(matrix, 1.0, drop)
+    return certified_nuclear_norm(matrix, drop, tol=tol).value.to(matrix.dtype)
+
+
+def certified_nuclear_norm(
+    matrix: Tensor, drop: float | None = None, *, tol: float | None = None
+) -> Certified:
+    r"""Return the nuclear norm with a bound of its error.
+
+    The bound costs a few products in float64 (:mod:`hilbound.engine.spectrum.certificate`).
+
+    Args:
+        matrix: Real matrices with shape ``(*, N, M)``.
+        drop: See :func:`schatten_power`.
+        tol: The absolute error that the bound has to stay below. Where it does not, the norm and
+            its gradient come from a float64 decomposition. The default asks for none.
+
+    Returns:
+        The norms and the bounds, each with shape ``(*)``.
+
+    Raises:
+        InputError: If the matrix holds NaN or infinite values.
+
+    >>> norm = certified_nuclear_norm(torch.tensor([[3.0, 0.0], [0.0, -4.0]]))
+    >>> float(norm.value), bool(norm.error < 1e-6)
+    (7.0, True)
+    """
     check_drop(drop)
-    norm, certificate = _certified(matrix, default_drop(drop, matrix.dtype))
-    if tol is not None and not bool((certificate <= tol).all()):
-        norm, certificate = _certified(matrix.double(), default_drop(drop, matrix.dtype))
-    return (norm, certificate) if return_certificate else norm.to(matrix.dtype)
+    least = default_drop(drop, matrix.dtype)
+    norm = _certified(matrix, least)
+    if tol is not None and not bool((norm.error <= tol).all()):
+        norm = _certified(matrix.double(), least)
+    return norm
 
 
-def _certified(matrix: Tensor, drop: float) -> tuple[Tensor, Tensor]:
+def _certified(matrix: Tensor, drop: float) -> Certified:
     norm, slope = _value_and_slope(matrix, 1.0, drop)
     lower, upper = norm_bounds(matrix.detach(), slope.detach())
     value = norm.detach().double()
-    return norm, torch.maximum(value - lower, upper - value).clamp_min(0)
+    return Certified(norm, torch.maximum(value - lower, upper - value).clamp_min(0))
