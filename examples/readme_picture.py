@@ -33,7 +33,7 @@ def draw(folder: Path) -> Figure:
         for row, data in enumerate(("moons", "digits")):
             run, ax = Run.open(folder / f"{data}-{objective}"), axes[row, column]
             dataset = load_dataset(run.config)
-            samples = run.load_model().sample(700, stream(1, "picture"))
+            samples = run.model.sample(700, stream(1, "picture"))
             if dataset.image_shape is None:
                 ax.scatter(*dataset.test[:1500].T.numpy(), s=4, color="0.8", linewidths=0)
                 ax.scatter(*samples.T.numpy(), s=5, color=plots.PALETTE[0], linewidths=0)

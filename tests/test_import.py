@@ -1,5 +1,6 @@
 """What an import pays for: each in a process of its own, for this one has paid for everything."""
 
+import importlib
 import subprocess
 import sys
 
@@ -7,7 +8,11 @@ import pytest
 
 import hilbound
 
-HEAVY = ("torch", "lightning", "pandas", "sklearn", "matplotlib", "torchmetrics", "scipy")
+HEAVY = (
+    *("torch", "lightning", "pandas", "sklearn", "matplotlib", "torchmetrics", "scipy"),
+    *("pydantic", "yaml"),
+)
+LIGHT = {"pydantic", "yaml"}
 
 
 def imported(code):
@@ -25,12 +30,19 @@ def imported(code):
     [
         ("import hilbound", set()),
         ("import hilbound; hilbound.__version__; dir(hilbound)", set()),
-        ("import hilbound.cli", set()),
-        ("from hilbound import RunConfig, InputError", set()),
+        ("import hilbound.cli", LIGHT),
+        ("from hilbound import RunConfig, InputError", LIGHT),
+        ("import hilbound.models.networks", {"torch"}),
+        ("import hilbound.models", {"torch"}),
+        ("from hilbound import functional, bounds, objectives", {"torch"}),
+        (
+            "import hilbound.evaluation.evaluate",
+            {"torch"} | LIGHT,
+        ),
         ("import hilbound; hilbound.GaussianMixture", {"torch"}),
-        ("from hilbound import functional, bounds, objectives, Run, fit", {"torch"}),
-        ("import hilbound.models, hilbound.training.plan, hilbound.objectives", {"torch"}),
-        ("import hilbound.config; hilbound.config.RunConfig(data='moons', model='vae')", set()),
+        ("from hilbound import Run, fit", {"torch"} | LIGHT),
+        ("import hilbound.models, hilbound.training.plan, hilbound.objectives", {"torch"} | LIGHT),
+        ("import hilbound.config; hilbound.config.RunConfig(data='moons', model='vae')", LIGHT),
     ],
 )
 def test_an_import_pays_for_what_it_needs(code, expected):
@@ -44,7 +56,7 @@ def test_help_pays_for_nothing():
         "    try:\n        app(words)\n"
         "    except SystemExit as done:\n        assert done.code == 0"
     )
-    assert imported(code) == set()
+    assert imported(code) == LIGHT
 
 
 def test_every_public_name_is_there():
@@ -64,3 +76,22 @@ def test_importing_draws_no_random_numbers_and_changes_no_defaults():
         "assert state[1:] == (torch.get_default_dtype(), random.getstate())\n"
     )
     assert "torch" in imported(code)
+
+
+FORMER = {
+    "spectrum": ("nuclear_norm", "engine.spectrum.norms"),
+    "plots": ("plot_points", "reports.plots"),
+    "metrics": ("frechet_distance", "evaluation.metrics"),
+    "diagnostics": ("collapse", "training.failures"),
+    "parzen": ("fit_window", "evaluation.parzen"),
+    "networks": ("MLP", "models.networks"),
+}
+
+
+@pytest.mark.parametrize("module", FORMER)
+def test_former_names_answer_and_warn(module):
+    name, home = FORMER[module]
+    with pytest.warns(DeprecationWarning, match=rf"hilbound\.{module} is now hilbound\."):
+        found = getattr(importlib.import_module(f"hilbound.{module}"), name)
+    assert found is getattr(importlib.import_module(f"hilbound.{home}"), name)
+    sys.modules.pop(f"hilbound.{module}")

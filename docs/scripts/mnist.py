@@ -278,7 +278,7 @@ def _sweep_table(tried: Results) -> list[str]:
 def picture(root: Path, done: Results) -> None:
     """Draw samples of every objective into one picture."""
     for objective in done:
-        model = Run.open(root / f"full-{objective}-0").load_model()
+        model = Run.open(root / f"full-{objective}-0").model
         rows = model.sample(64, stream(0, "picture"))
         figure, ax = canvas(3.2, 3.2)
         plots.plot_images(ax, rows.reshape(-1, 1, 28, 28), columns=8)

@@ -185,7 +185,7 @@ def inner_products(
             model = _decoded(q, feature_points, chosen, d, dtype)
             log_pq.append(_log_cross(x, block.active, part, variance_p, model))
             log_qq.append(precise_log_inner(model, model))
-    log_component = -0.5 * d * math.log(4 * math.pi * variance_p)
+    log_component = log_component_norm(variance_p, d)
     log_pp = torch.cat(pp).mean().log() + log_component
     return Products(_log_mean(log_pq), _log_mean(log_qq), log_pp, log_tail, log_component)
 
@@ -198,6 +198,23 @@ def _first(q: GaussianMixture | Decoder, points: Tensor, dim: int) -> GaussianMi
     first = q(points[:1])
     check_decoded(first, 1, points.shape[-1], dim)
     return first
+
+
+def log_component_norm(variance: float, dim: int) -> float:
+    r"""Return :math:`\log (4 \pi v)^{-d/2}`, the squared norm of one Gaussian component.
+
+    No conditional cost and no limit of one is larger. It is reached where every feature belongs to
+    one row. A limit relative to it is the inverse of an effective number of rows that share a
+    feature.
+
+    Args:
+        variance: Variance v of the component.
+        dim: Number d of coordinates.
+
+    >>> round(log_component_norm(1.0, 2), 4)
+    -2.531
+    """
+    return -0.5 * dim * math.log(4 * math.pi * variance)
 
 
 def _log_mean(logs: list[Tensor]) -> Tensor:

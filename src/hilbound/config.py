@@ -20,6 +20,9 @@ def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"panel": panel}, **limits)
 
 
+#: Share of the rows of a file or folder that is held out for validation, and again for testing.
+HELD_OUT = 0.1
+
 _DATA, _IMAGES, _MODEL = "Data", "Images", "Model"
 _OBJECTIVE, _TRAINING = "Objective", "Training"
 
@@ -82,10 +85,10 @@ class RunConfig(BaseModel):
     )
     samples: int | None = _option(None, "Use at most this many training rows.", _DATA, ge=2)
     validation_fraction: float = _option(
-        0.1, "Share of a table's or folder's rows kept for validation.", _DATA, gt=0, lt=1
+        HELD_OUT, "Share of a table's or folder's rows kept for validation.", _DATA, gt=0, lt=1
     )
     test_fraction: float = _option(
-        0.1, "Share of a table's or folder's rows kept for testing.", _DATA, gt=0, lt=1
+        HELD_OUT, "Share of a table's or folder's rows kept for testing.", _DATA, gt=0, lt=1
     )
     scale: Literal["standardize", "none"] = _option(
         "standardize", "Whether a table's columns are standardised.", _DATA

@@ -131,8 +131,8 @@ def fidelity(
     require_one_space(p.dim, q.dim)
     if tol is not None:
         return certified_fidelity(p, q, drop, tol=tol).value.to(p.means.dtype)
-    factored = _factored_fidelity(p, q, drop, tol)
-    return schatten_overlap(p, q, 1.0, drop) if factored is None else factored.value
+    # The logarithm cannot underflow on the way.
+    return log_fidelity(p, q, drop).exp()
 
 
 def certified_fidelity(
@@ -209,8 +209,7 @@ def schatten_overlap(
     >>> schatten_overlap(p, p, power=0.5).round(decimals=4)
     tensor(1.4142)
     """
-    log_scale, total = _scaled_schatten(p, q, power, drop)
-    return log_scale.exp() * total
+    return log_schatten_overlap(p, q, power, drop).exp()
 
 
 def log_schatten_overlap(
@@ -227,18 +226,10 @@ def log_schatten_overlap(
         power: The power in (0, 1].
         drop: See :func:`hilbound.engine.spectrum.norms.schatten_power`.
     """
-    log_scale, total = _scaled_schatten(p, q, power, drop)
-    return log_scale + total.log()
-
-
-def _scaled_schatten(
-    p: GaussianMixture, q: GaussianMixture, power: float, drop: float | None
-) -> tuple[Tensor, Tensor]:
-    """Return the logarithm of a scale without gradient, and the sum of powers in that scale."""
     log_overlaps = p.log_overlaps(q)
     largest = log_overlaps.detach().amax((-2, -1))
     scaled = (log_overlaps - largest[..., None, None]).exp()
-    return power * largest, schatten_power(scaled, power, drop)
+    return power * largest + schatten_power(scaled, power, drop).log()
 
 
 def debiased_fidelity(

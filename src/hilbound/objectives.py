@@ -18,6 +18,7 @@ from hilbound.engine.spectrum.norms import check_drop
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture, precise_log_inner
 from hilbound.registry import Registry, suggest
+from hilbound.variance import of_component
 
 
 class Objective(nn.Module):
@@ -46,7 +47,7 @@ class Objective(nn.Module):
 
     def component_variance(self, variance: float) -> float:
         """Return the variance of a component, for a kernel between point and centre of this one."""
-        return variance / self.smoothed
+        return of_component(variance, self.smoothed)
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``(*)``, to be minimised."""

@@ -16,7 +16,7 @@ repository.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ from hilbound.arguments import require_rows
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.spectrum.svd import effective_rank
 from hilbound.errors import InputError
-from hilbound.registry import Registry
+from hilbound.registry import Registry, suggest
 
 #: The effective rank that :func:`rank_variance` asks for. It was chosen on trial trainings with the
 #: nuclear norm on toys, digits and MNIST; ``docs/experiments/variance-sweep`` measures, with other
@@ -282,6 +282,77 @@ class VarianceSchedule:
         return f"{self.start:.4g}" if self.constant else f"{self.start:.4g} to {self.end:.4g}"
 
 
+@dataclass(frozen=True)
+class Specification:
+    """What a user wrote for a variance, read before there are data.
+
+    Args:
+        text: What was written.
+        terms: Its one or two terms: a number with no rule, or a factor, a rule, and whether the
+            share of one coordinate is meant.
+
+    >>> Specification.parse("0.5*median").read(torch.tensor([[0.0], [1.0], [3.0]])).start
+    1.0
+    """
+
+    text: str
+    terms: tuple[tuple[float, str | None, bool], ...]
+
+    @classmethod
+    def parse(cls, specification: float | str) -> "Specification":
+        """Read a number, a rule, a multiple of one, or two of those with a colon.
+
+        Raises:
+            InputError: If the text is none of these, or a number is not positive and finite.
+        """
+        text = str(specification)
+        words = [word.strip() for word in text.split(":")]
+        matches = [match for match in map(_TERM.match, words) if match]
+        if len(words) > 2 or len(matches) < len(words):
+            wrong = [name for name in re.findall(r"[a-z][a-z-]{3,}", text) if name not in METHODS]
+            hint = suggest(wrong[0], METHODS) if wrong else ""
+            raise InputError(
+                f"{hint}variance must be a positive number, 'median', a multiple such as "
+                f"'0.5*median', 'median/dim', another of {', '.join(METHODS)}, or START:END for a "
+                f"schedule, got {specification!r}"
+            )
+        terms = tuple(
+            (float(m["number"] or m["factor"] or 1), m["method"], bool(m["each"])) for m in matches
+        )
+        if not all(0 < factor < math.inf for factor, _, _ in terms):
+            raise InputError(_not_positive(text))
+        return cls(text, terms)
+
+    def read(self, x: Tensor, generator: torch.Generator | None = None) -> VarianceSchedule:
+        """Return the schedule for training points with shape ``(n, d)``.
+
+        Args:
+            x: The points, measured where a rule is asked for.
+            generator: Draws the subset for a rule.
+
+        Raises:
+            InputError: If a rule cannot measure the points, or the variance is not positive and
+                finite.
+        """
+        # Each rule once: both ends of a schedule are multiples of the same number.
+        names = dict.fromkeys(name for _, name, _ in self.terms if name)
+        scales = {name: choose(x, name, generator) for name in names}
+        values = [
+            factor * (scales[name] if name else 1) / (x.shape[-1] if each else 1)
+            for factor, name, each in self.terms
+        ]
+        if not all(0 < value < math.inf for value in values):
+            raise InputError(_not_positive(self.text))
+        return VarianceSchedule(values[0], values[-1])
+
+
+def _not_positive(text: str) -> str:
+    return (
+        f"variance must be positive and finite, got {text!r}; it is a variance in squared units of "
+        "the data, for example 'median'"
+    )
+
+
 def parse_variance(
     specification: float | str, x: Tensor, generator: torch.Generator | None = None
 ) -> VarianceSchedule:
@@ -302,27 +373,19 @@ def parse_variance(
     >>> print(parse_variance("2*median:0.5", x))
     4 to 0.5
     """
-    terms = [term.strip() for term in str(specification).split(":")]
-    matches = [match for match in map(_TERM.match, terms) if match]
-    if len(terms) > 2 or len(matches) < len(terms):
-        raise InputError(
-            f"variance must be a positive number, 'median', a multiple such as '0.5*median', "
-            f"'median/dim', another of {', '.join(METHODS)}, or START:END for a schedule, "
-            f"got {specification!r}"
-        )
-    # Each rule once: both ends of a schedule are multiples of the same number.
-    methods = dict.fromkeys(match["method"] for match in matches if match["method"])
-    scales = {name: choose(x, name, generator) for name in methods}
-    values = [_value(match, scales, x.shape[-1]) for match in matches]
-    if not all(0 < value < math.inf for value in values):
-        raise InputError(
-            f"variance must be positive and finite, got {specification!r}; it is a variance in "
-            "squared units of the data, for example 'median'"
-        )
-    return VarianceSchedule(values[0], values[-1])
+    return Specification.parse(specification).read(x, generator)
 
 
-def _value(term: re.Match[str], scales: Mapping[str, float], dim: int) -> float:
-    if term["number"]:
-        return float(term["number"])
-    return float(term["factor"] or 1) * scales[term["method"]] / (dim if term["each"] else 1)
+def of_component(kernel: float, mixtures: int = 2) -> float:
+    """Return the variance of a component, where that of the kernel between two is given.
+
+    Variances add in an inner product: where both mixtures are smoothed alike, each gets half.
+
+    Args:
+        kernel: Variance of the kernel between a point and a centre.
+        mixtures: How many of the two mixtures are smoothed, one or two.
+
+    >>> of_component(1.0)
+    0.5
+    """
+    return kernel / mixtures

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import pkgutil
 import re
 import signal
 import subprocess
@@ -222,14 +223,22 @@ def test_fit_and_evaluate_print_what_reconstructions_are_worth(tmp_path):
         assert line in re.sub(r"\s+", " ", shown)
 
 
-def test_fit_loads_the_data_once_for_evaluation_and_report(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("what", "most"),
+    [
+        ("hilbound.datasets.load", 1),
+        ("hilbound.evaluation.spaces.WhitenedPCA.fit", 1),
+        # What is trained, and what was written: a report shows the weights of the file.
+        ("hilbound.training.runs.build_model", 1),
+        ("hilbound.training.plan.build_model", 1),
+    ],
+)
+def test_fit_loads_once_for_training_evaluation_and_report(tmp_path, monkeypatch, what, most):
     points, calls = write_points(tmp_path / "points.npy"), []
-    original = hilbound.datasets.load
-    monkeypatch.setattr(
-        "hilbound.datasets.load", lambda *a, **k: calls.append(a) or original(*a, **k)
-    )
+    original = pkgutil.resolve_name(what)
+    monkeypatch.setattr(what, lambda *a, **k: calls.append(a) or original(*a, **k))
     assert ask("fit", points, *flags(), "-o", tmp_path / "run", "-q").exit_code == 0
-    assert len(calls) == 2
+    assert len(calls) == most
 
 
 def test_evaluate_and_report(trained):

@@ -20,13 +20,14 @@ from hilbound.evaluation.quality import (
     measure,
     reference_rows,
 )
-from hilbound.evaluation.spaces import FeatureSpace, fit_features
+from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.autoencoders import EncoderMixtureDecoder
+from hilbound.training.runs import Run
 from support.tiny_runs import train, weights, write_points, write_table
 
 pytest_plugins = ["support.fixtures_runs"]
 
-PLAIN = FeatureSpace(lambda x: x.double(), "the coordinates themselves")
+PLAIN = MetricSpace(lambda x: x.double(), "the coordinates themselves")
 
 
 def normal(n, d=3, seed=0, shift=0.0):
@@ -72,7 +73,7 @@ def test_metrics_know_a_good_sample_from_a_bad_one():
 
 
 def test_classes_are_counted_where_there_are_any():
-    space = FeatureSpace(lambda x: x.double(), "coordinates", lambda x: (x[:, 0] > 0).long())
+    space = MetricSpace(lambda x: x.double(), "coordinates", lambda x: (x[:, 0] > 0).long())
     values = measure(normal(50), normal(50, seed=1).abs(), space, classes=2)
     assert values["classes_hit"] == 1
     assert values["class_entropy"] == pytest.approx(0)
@@ -90,7 +91,7 @@ def test_a_run_is_measured_beside_real_data(trained):
     test, real = reference_rows(dataset.test, dataset.train, 20, trained.config.seed)
     assert {tuple(row) for row in test.tolist()} <= {tuple(row) for row in dataset.test.tolist()}
     assert {tuple(row) for row in real.tolist()} <= {tuple(row) for row in dataset.train.tolist()}
-    space = fit_features(dataset, seed=trained.config.seed)
+    space = fit_space(dataset, seed=trained.config.seed)
     floor = measure(test, real, space, None, trained.config.seed)
     assert {n: entry["real"] for n, entry in measured["metrics"].items()} == floor
     # A model of eight steps is worse than the data themselves.
@@ -247,8 +248,10 @@ def test_a_density_network_has_neither_block(trained):
 
 def test_loaded_data_are_taken_as_they_are(trained, monkeypatch):
     expected, data = evaluate(trained)["metrics"], load(trained.config.data)
-    monkeypatch.setattr("hilbound.training.plan.load_run_dataset", None)
-    assert evaluate(trained, dataset=data)["metrics"] == expected
+    opened = Run.open(trained.path)
+    opened.keep(data)
+    monkeypatch.setattr("hilbound.training.runs.load_dataset", None)
+    assert evaluate(opened)["metrics"] == expected
 
 
 def test_a_collapsed_model_is_measured_too(trained):
@@ -278,10 +281,10 @@ def test_changed_data_are_told_and_data_of_another_shape_refused(trained, tmp_pa
     assert "have changed since" in caplog.text
     np.savetxt(table, np.random.default_rng(0).normal(size=(200, 4)), delimiter=",")
     with pytest.raises(InputError, match="now have 4 coordinates, and had 3 when it was trained"):
-        evaluate(trained)
+        evaluate(Run.open(trained.path))
     table.unlink()
     with pytest.raises(InputError, match="does not exist"):
-        evaluate(trained)
+        evaluate(Run.open(trained.path))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from hilbound.evaluation.reconstruction import (
 from hilbound.models.autoencoders import Autoencoder, EncoderMixtureDecoder, MixtureDecoder
 from hilbound.models.encoder import Encoder
 from hilbound.reports.reconstructions import draw_reconstructions, write_reconstructions
+from hilbound.training.runs import Run
 from support.tiny_runs import train, write_table
 
 pytest_plugins = ["support.fixtures_runs"]
@@ -100,9 +101,10 @@ def test_a_seed_names_inputs_and_reconstructions(table):
 
 
 def test_loaded_data_are_taken_as_they_are(table, monkeypatch):
-    expected, data = reconstruct(table), load(table.config.data)
-    monkeypatch.setattr("hilbound.training.plan.load_run_dataset", None)
-    result = reconstruct(table, dataset=data)
+    expected, opened = reconstruct(table), Run.open(table.path)
+    opened.keep(load(table.config.data))
+    monkeypatch.setattr("hilbound.training.runs.load_dataset", None)
+    result = reconstruct(opened)
     assert torch.equal(result.x, expected.x)
     assert torch.equal(result.reconstructions, expected.reconstructions)
 

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from hilbound.datasets.base import Dataset
 from hilbound.errors import InputError
 from hilbound.evaluation import spaces
-from hilbound.evaluation.spaces import ClassifierFeatures, WhitenedPCA, fit_classifier, fit_features
+from hilbound.evaluation.spaces import ClassifierSpace, WhitenedPCA, fit_classifier, fit_space
 
 
 def normal(n, d, seed=0):
@@ -109,7 +109,7 @@ def test_whitening_refuses_rows_without_variance():
 def test_digits_are_told_apart(digits, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    space = fit_features(digits, cache=tmp_path / "cache")
+    space = fit_space(digits, cache=tmp_path / "cache")
     assert torch.equal(state, torch.get_rng_state())
     assert threads == torch.get_num_threads()
     assert logging.getLogger("lightning.pytorch").level != logging.ERROR
@@ -137,7 +137,7 @@ def contrast(x, labels):
 
 
 def test_a_seed_gives_the_same_classifier(digits, trainings):
-    first, again, other = (ClassifierFeatures.fit(digits, seed) for seed in (3, 3, 4))
+    first, again, other = (ClassifierSpace.fit(digits, seed) for seed in (3, 3, 4))
     assert len(trainings) == 3
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
@@ -153,7 +153,7 @@ def test_a_seed_gives_the_same_classifier(digits, trainings):
 def test_images_of_any_size_fit(shape, trainings, tmp_path):
     x = normal(12, int(np.prod(shape))).float()
     data = Dataset("images", x, x[:0], x[:0], torch.arange(12) % 4, image_shape=shape)
-    space = fit_features(data, cache=tmp_path)
+    space = fit_space(data, cache=tmp_path)
     assert len(trainings) == 1
     assert space.transform(x).shape == (12, 84)
     assert space.predict(x).max() < 4
@@ -162,7 +162,7 @@ def test_images_of_any_size_fit(shape, trainings, tmp_path):
 
 
 def test_labelled_points_in_the_plane_keep_their_coordinates(blobs, tmp_path):
-    space = fit_features(blobs, cache=tmp_path)
+    space = fit_space(blobs, cache=tmp_path)
     assert "2 whitened" in space.description
     torch.testing.assert_close(torch.cov(space.transform(blobs.train).T), torch.eye(2))
     assert space.accuracy == 1.0
@@ -173,7 +173,7 @@ def test_labelled_vectors_get_a_perceptron(tmp_path, trainings):
     x = normal(40, 9).float()
     x[:, 3] = 7  # a constant column must not divide by zero
     data = Dataset("table", x, x, x, (x[:, 0] > 0).long(), (x[:, 0] > 0).long())
-    space = fit_features(data, cache=tmp_path)
+    space = fit_space(data, cache=tmp_path)
     assert len(trainings) == 1
     assert "MLP" in space.description
     assert space.transform(x).isfinite().all()
@@ -183,7 +183,7 @@ def test_labelled_vectors_get_a_perceptron(tmp_path, trainings):
 def test_without_two_classes_there_is_no_classifier(blobs, trainings, tmp_path):
     for labels in (None, torch.zeros(60, dtype=torch.int64)):
         unlabelled = replace(blobs, train_labels=labels)
-        space = fit_features(unlabelled, cache=tmp_path)
+        space = fit_space(unlabelled, cache=tmp_path)
         assert space.predict is None
         assert space.accuracy is None
         with pytest.raises(InputError, match="'blobs' has no labels"):
@@ -239,7 +239,7 @@ def test_a_damaged_cache_file_is_rebuilt(blobs, trainings, tmp_path, caplog, dam
 def test_an_unwritable_cache_does_not_stop_the_run(blobs, trainings, tmp_path, caplog):
     occupied = tmp_path / "file"
     occupied.write_text("not a folder")
-    space = fit_features(blobs, cache=occupied / "cache")
+    space = fit_space(blobs, cache=occupied / "cache")
     assert len(trainings) == 1
     assert space.predict is not None
     assert "cannot cache the classifier" in caplog.text

@@ -6,7 +6,7 @@ from torch import nn
 
 from hilbound import datasets
 from hilbound.evaluation.image_metrics import UnavailableError
-from hilbound.evaluation.spaces import ClassifierFeatures
+from hilbound.evaluation.spaces import ClassifierSpace
 from hilbound.experiments.class_conditional import measures, training
 from hilbound.experiments.class_conditional.experiment import (
     COMPARED,
@@ -41,7 +41,7 @@ def classifier(dataset):
     """One with the weights of its start: what is measured does not depend on how good it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return ClassifierFeatures(dataset).eval()
+        return ClassifierSpace(dataset).eval()
 
 
 def test_maps_are_those_behind_the_two_convolutions(dataset, classifier):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hilbound.errors import InputError
-from hilbound.models.encoder import Encoder, Standardization
+from hilbound.models.encoder import Encoder, FeatureStandardization
 from hilbound.models.networks import MLP
 from support.autoencoders import model_of
 from support.models import randomised, seeded
@@ -35,7 +35,10 @@ def test_standardized_features_have_mean_zero_and_variance_one():
 
 
 def test_averages_are_plain_at_first_and_running_later():
-    layer, batches = Standardization(2, momentum=0.3), [3 * normal(i, 40, 2) + i for i in range(6)]
+    layer, batches = (
+        FeatureStandardization(2, momentum=0.3),
+        [3 * normal(i, 40, 2) + i for i in range(6)],
+    )
     layer.double()
     mean = variance = torch.zeros(2).double()
     for h, share in zip(batches, (1, 1 / 2, 1 / 3, 0.3, 0.3, 0.3), strict=True):
@@ -50,7 +53,7 @@ def test_averages_are_plain_at_first_and_running_later():
 
 
 def test_gradients_are_those_of_batch_normalisation_up_to_the_scale():
-    layer, h = Standardization(2).double(), normal(0, 40, 2)
+    layer, h = FeatureStandardization(2).double(), normal(0, 40, 2)
     layer(3 * normal(1, 40, 2) + 1)
     wish, a, b = normal(2, 40, 2), h.clone().requires_grad_(), h.clone().requires_grad_()
     (layer(a) * wish).sum().backward()
@@ -63,13 +66,13 @@ def test_gradients_are_those_of_batch_normalisation_up_to_the_scale():
 
 
 def test_a_feature_that_never_varies_stays_finite():
-    layer = Standardization(1)
+    layer = FeatureStandardization(1)
     assert torch.equal(layer(torch.full((9, 1), 7.0)), torch.zeros(9, 1))
 
 
 def test_a_frozen_encoder_stays_as_it_is():
     model, x = model_of(), normal(0, 50, 3)
-    model.encoder.standardization = Standardization(2).double()
+    model.encoder.standardization = FeatureStandardization(2).double()
     model(x)
     model.freeze_encoder()
     before = {k: v.clone() for k, v in model.encoder.state_dict().items()}
@@ -98,7 +101,7 @@ class Averaged(nn.Module):
 @pytest.mark.parametrize("mode", [True, False])
 def test_measuring_neither_moves_the_averages_nor_the_mode(mode):
     model, x = model_of(), normal(0, 50, 3)
-    model.encoder.standardization = Standardization(2).double()
+    model.encoder.standardization = FeatureStandardization(2).double()
     # A decoder with averages and dice of its own, as a user may bring one.
     model.decoder.network = nn.Sequential(nn.Dropout(0.5), Averaged(4, 3)).double()
     model(x)

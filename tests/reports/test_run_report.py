@@ -10,7 +10,7 @@ import torch
 from hilbound.config import RunConfig
 from hilbound.evaluation.evaluate import evaluate
 from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, format_metric
-from hilbound.evaluation.spaces import FeatureSpace
+from hilbound.evaluation.spaces import MetricSpace
 from hilbound.reports.feature_report import percent, tracked_section
 from hilbound.reports.run_report import nearest_rows, write_report
 from hilbound.training.fit import fit
@@ -266,7 +266,7 @@ def test_what_an_older_version_left_out_is_measured(tmp_path):
 
 def test_the_nearest_rows_are_the_nearest():
     train_rows = torch.tensor([[0.0], [10.0], [3.0], [4.0]])
-    space = FeatureSpace(lambda x: x.double(), "coordinates")
+    space = MetricSpace(lambda x: x.double(), "coordinates")
     nearest = nearest_rows(space, torch.tensor([[3.4], [9.0]]), train_rows, 2)
     assert nearest.squeeze(-1).tolist() == [[3.0, 4.0], [10.0, 4.0]]
 

@@ -231,3 +231,24 @@ def test_a_wrong_encoder_is_told_before_anything_is_written(tmp_path):
     assert (result.exit_code, result.stdout) == (2, "")
     assert "does not exist" in " ".join(result.stderr.split())
     assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------ words before data
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"variance": "0.5*medain"}, "did you mean 'median'"),
+        ({"variance": "-1"}, "variance must be a positive number"),
+        ({"variance": "0"}, "variance must be positive and finite, got '0'"),
+        ({"variance": "median:1e999"}, "variance must be positive and finite"),
+        ({"model": "mixture-density-netwrok"}, "unknown model.*did you mean"),
+        ({"network": "mpl"}, "unknown.*'mpl'.*did you mean 'mlp'"),
+        ({"objective": "nucler"}, "unknown objective.*did you mean 'nuclear'"),
+    ],
+)
+def test_words_are_refused_before_data_are_read(monkeypatch, options, words):
+    monkeypatch.setattr("hilbound.datasets.load", None)
+    with pytest.raises(InputError, match=words):
+        plan_training(RunConfig(data="moons", **options))

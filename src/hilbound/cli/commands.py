@@ -157,14 +157,12 @@ def _refuse_beside_resume(
 def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
     from hilbound.evaluation.evaluate import evaluate as measure
     from hilbound.reports.run_report import write_report
-    from hilbound.training.plan import load_run_dataset
 
     status = err.status("evaluating and writing the report") if not quiet else nullcontext()
     # What is to be said about the data was said before the training.
     with status, _notices(quiet=True):
-        dataset = load_run_dataset(run)
-        measured = measure(run, dataset=dataset)
-        path = write_report(run, dataset=dataset)
+        measured = measure(run)
+        path = write_report(run)
     if not quiet:
         _print_metrics(measured)
         out.print(f"report: {path}", soft_wrap=True)

@@ -24,7 +24,6 @@ from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri
 from hilbound.reports.run_report import variance_text
 from hilbound.training.fit import fit
 from hilbound.training.machine import versions
-from hilbound.training.plan import load_dataset
 from hilbound.training.quiet import one_thread
 from hilbound.training.runs import Run
 
@@ -181,7 +180,7 @@ def _page(results: list[Result]) -> Page:
 
 
 def _section(data: str, results: list[Result]) -> Section:
-    dataset = load_dataset(results[0].run.config)
+    dataset = results[0].run.dataset
     figures = [_samples_figure(dataset, result) for result in results]
     figure, ax = canvas()
     curves = {}
@@ -206,7 +205,7 @@ def _section(data: str, results: list[Result]) -> Section:
 
 def _samples_figure(dataset: Dataset, result: Result) -> Figure:
     objective = result.run.config.objective
-    model = result.run.load_model()
+    model = result.run.model
     fake = model.sample(500, stream(0, "demo")).to(dataset.test)
     figure, ax = canvas(4.4, 4.2)
     if dataset.image_shape is None:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hilbound.datasets.base import Table
+from hilbound.datasets.base import RawTable
 from hilbound.datasets.checks import encode_labels
 from hilbound.errors import DataError, InputError
 from hilbound.registry import suggest
@@ -22,7 +22,7 @@ POINT_KEYS = ("x", "features", "data", "images")
 LABEL_KEYS = ("y", "labels")
 
 
-def read_npy(path: Path, label_column: str | None = None) -> Table:
+def read_npy(path: Path, label_column: str | None = None) -> RawTable:
     """Read the points from a ``.npy`` file.
 
     Raises:
@@ -34,10 +34,10 @@ def read_npy(path: Path, label_column: str | None = None) -> Table:
             f"label_column={label_column!r}: a .npy file has no named columns; save the points as "
             "'x' and the labels as 'y' in a .npz file"
         )
-    return Table(_read_arrays(path, ".npy")[""])
+    return RawTable(_read_arrays(path, ".npy")[""])
 
 
-def read_npz(path: Path, label_column: str | None = None) -> Table:
+def read_npz(path: Path, label_column: str | None = None) -> RawTable:
     """Read points and labels from a ``.npz`` file.
 
     The points are the array called ``x``, ``features``, ``data`` or ``images``, or else the only
@@ -52,13 +52,13 @@ def read_npz(path: Path, label_column: str | None = None) -> Table:
     key = _label_key(path, arrays, label_column)
     points = _only_points(path, {name: array for name, array in arrays.items() if name != key})
     if key is None:
-        return Table(points)
+        return RawTable(points)
     if arrays[key].dtype.kind not in "iubU":
         raise DataError(
             f"{path}: labels {key!r} of type {arrays[key].dtype}, where integers or text are needed"
         )
     rows = len(points) if points.ndim else 0
-    return Table(points, encode_labels(arrays[key], rows, f"{path}, {key!r}"))
+    return RawTable(points, encode_labels(arrays[key], rows, f"{path}, {key!r}"))
 
 
 def _read_arrays(path: Path, suffix: str) -> Arrays:

@@ -45,7 +45,8 @@ class Standardization:
         return z * self.scale + self.offset
 
 
-@dataclass(frozen=True)
+# One set of rows is itself and no other: comparing tensors has no single answer.
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Training, validation and test rows with what a report wants to know about them.
 
@@ -114,7 +115,7 @@ class Dataset:
         return x if self.standardization is None else self.standardization.inverse(x)
 
 
-class Table(NamedTuple):
+class RawTable(NamedTuple):
     """What a file holds, before it is checked, split and scaled.
 
     Args:

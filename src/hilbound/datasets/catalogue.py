@@ -8,6 +8,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hilbound.config import HELD_OUT
 from hilbound.datasets.base import Dataset, Loader
 from hilbound.datasets.celeba import load_celeba
 from hilbound.datasets.cifar import load_cifar10
@@ -37,8 +38,8 @@ def load(
     root: str | Path | None = None,
     seed: int = 0,
     samples: int | None = None,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.1,
+    validation_fraction: float = HELD_OUT,
+    test_fraction: float = HELD_OUT,
     scale: Scale = "standardize",
     label_column: str | None = None,
     image_size: int | None = None,

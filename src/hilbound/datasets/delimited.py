@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hilbound.datasets.base import Table
+from hilbound.datasets.base import RawTable
 from hilbound.datasets.checks import column_names, encode_labels, enumerate_names
 from hilbound.errors import DataError, InputError
 from hilbound.registry import suggest
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none"}
 
 
-def read_csv(path: Path, label_column: str | None = None) -> Table:
+def read_csv(path: Path, label_column: str | None = None) -> RawTable:
     """Read the points and, where ``label_column`` names them, the labels.
 
     Raises:
@@ -40,7 +40,7 @@ def read_csv(path: Path, label_column: str | None = None) -> Table:
         raise DataError(f"{path}: no column is left beside the labels: there are no points")
     _check_numeric(path, frame)
     _check_index(path, frame)
-    return Table(frame.to_numpy(dtype=np.float64), labels, tuple(map(str, frame)))
+    return RawTable(frame.to_numpy(dtype=np.float64), labels, tuple(map(str, frame)))
 
 
 def _read_frame(path: Path) -> "pd.DataFrame":

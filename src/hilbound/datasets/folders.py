@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from hilbound.config import HELD_OUT
 from hilbound.datasets.base import Dataset
 from hilbound.datasets.gallery import Gallery
 from hilbound.datasets.options import PLAIN, ImageOptions
@@ -27,8 +28,8 @@ def load_folder(
     *,
     seed: int = 0,
     samples: int | None = None,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.1,
+    validation_fraction: float = HELD_OUT,
+    test_fraction: float = HELD_OUT,
     options: ImageOptions = PLAIN,
 ) -> Dataset:
     """Load the images of a folder and split them at random, evenly within every class.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hilbound.config import HELD_OUT
 from hilbound.datasets.base import Parts
 from hilbound.errors import DataError, InputError
 
@@ -43,8 +44,8 @@ def split_rows(
     n: int,
     *,
     generator: torch.Generator,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.1,
+    validation_fraction: float = HELD_OUT,
+    test_fraction: float = HELD_OUT,
     samples: int | None = None,
     labels: Tensor | None = None,
 ) -> Split:

@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hilbound.config import HELD_OUT
 from hilbound.datasets.arrays import read_npy, read_npz
-from hilbound.datasets.base import Dataset, Parts, Standardization, Table
+from hilbound.datasets.base import Dataset, Parts, RawTable, Standardization
 from hilbound.datasets.checks import check_finite, check_shape, check_unit_range, check_varying
 from hilbound.datasets.delimited import read_csv
 from hilbound.datasets.splits import Split, split_rows
@@ -26,7 +27,7 @@ from hilbound.errors import DataError, InputError
 
 Scale = Literal["standardize", "none"]
 
-READERS: dict[str, Callable[[Path, str | None], Table]] = {
+READERS: dict[str, Callable[[Path, str | None], RawTable]] = {
     ".npy": read_npy,
     ".npz": read_npz,
     ".csv": read_csv,
@@ -38,8 +39,8 @@ def load_table(
     *,
     seed: int = 0,
     samples: int | None = None,
-    validation_fraction: float = 0.1,
-    test_fraction: float = 0.1,
+    validation_fraction: float = HELD_OUT,
+    test_fraction: float = HELD_OUT,
     scale: Scale = "standardize",
     label_column: str | None = None,
 ) -> Dataset:
@@ -87,7 +88,7 @@ def load_table(
     )
 
 
-def _reader(path: Path) -> Callable[[Path, str | None], Table]:
+def _reader(path: Path) -> Callable[[Path, str | None], RawTable]:
     allowed = ", ".join(READERS)
     if not path.exists():
         raise DataError(f"{path} does not exist: {_neighbours(path)}")

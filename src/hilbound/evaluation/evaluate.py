@@ -20,10 +20,8 @@ from hilbound.evaluation.reconstruction import (
     reconstruction_errors,
     rows_with_features,
 )
-from hilbound.evaluation.spaces import FeatureSpace, fit_features
+from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.autoencoders import EncoderMixtureDecoder, FeatureModel
-from hilbound.objectives import create_objective
-from hilbound.training.plan import load_run_dataset
 from hilbound.training.runs import Run
 
 # Inputs that are reconstructed, each so many times.
@@ -32,15 +30,13 @@ _RECONSTRUCTED, _TIMES = 500, 10
 # Neighbourhoods and covariances of fewer rows say nothing.
 _FEWEST = 10
 
-Split = Literal["validation", "test"]
+HeldOut = Literal["validation", "test"]
 
 
 def evaluate(
     run: Run,
     samples: int | None = None,
-    split: Split = "test",
-    *,
-    dataset: Dataset | None = None,
+    split: HeldOut = "test",
 ) -> dict[str, Any]:
     """Measure a run, write its ``metrics.json`` and return what stands in it.
 
@@ -52,17 +48,15 @@ def evaluate(
         samples: How many samples and held-out rows to compare; by default as many as there are
             held-out rows, at most 10,000.
         split: The held-out rows: ``"validation"`` for choosing, ``"test"`` for final figures.
-        dataset: The run's data, if they are loaded already.
 
     Raises:
         InputError: If there are fewer rows than asked for, or the run is damaged.
     """
     began = time.perf_counter()
-    dataset = load_run_dataset(run) if dataset is None else dataset
-    model = run.load_model()
+    dataset, model = run.dataset, run.model
     held_out = getattr(dataset, split)
     n = _count(held_out, dataset, samples)
-    space = fit_features(dataset, seed=run.config.seed)
+    space = fit_space(dataset, seed=run.config.seed)
     fake = model.sample(n, stream(run.config.seed, "evaluation")).to(held_out)
     test, real = reference_rows(held_out, dataset.train, n, run.config.seed)
     model_values = measure(test, fake, space, dataset.classes, run.config.seed)
@@ -90,7 +84,7 @@ def evaluate(
 
 
 def measure_reconstructions(
-    model: FeatureModel, x: Tensor, train: Tensor, space: FeatureSpace, seed: int = 0
+    model: FeatureModel, x: Tensor, train: Tensor, space: MetricSpace, seed: int = 0
 ) -> dict[str, Any]:
     """Return how near, how different and how lifelike the reconstructions of inputs are.
 
@@ -131,7 +125,7 @@ def _inside(support: Tensor, points: Tensor) -> float:
 
 
 def conditional_bound_of(
-    run: Run, model: EncoderMixtureDecoder, held_out: Tensor, split: Split
+    run: Run, model: EncoderMixtureDecoder, held_out: Tensor, split: HeldOut
 ) -> dict[str, float]:
     """Return the conditional bound of a run on rows of a split, drawn at random.
 
@@ -143,10 +137,8 @@ def conditional_bound_of(
     """
     config = run.config
     rows = choose_rows(held_out, min(config.bound_rows, len(held_out)), split, config.seed)
-    kernel = run.read_json("run.json")["variance"]["end"]
-    variance = create_objective(config.objective).component_variance(kernel)
     generator = stream(config.seed, "evaluation-bound")
-    bound = model.bound(rows, variance, generator=generator)
+    bound = model.bound(rows, run.component_variance, generator=generator)
     return {
         "rows": len(rows),
         "log_value": float(bound.log_value),

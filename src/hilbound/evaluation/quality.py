@@ -15,10 +15,10 @@ from torch import Tensor
 from hilbound.bounds import marginal_bound
 from hilbound.engine.seeding import stream
 from hilbound.evaluation import metrics
-from hilbound.evaluation.spaces import FeatureSpace
+from hilbound.evaluation.spaces import MetricSpace
 from hilbound.functional import fidelity
 from hilbound.mixture import GaussianMixture
-from hilbound.variance import median_variance
+from hilbound.variance import median_variance, of_component
 
 # The fidelity needs singular values: rows beyond these are left out of it.
 _FIDELITY_ROWS = 1024
@@ -83,7 +83,7 @@ RECONSTRUCTION: Mapping[str, MetricInfo] = {
 }
 
 
-def measure_features(test: Tensor, fake: Tensor, space: FeatureSpace) -> dict[str, float]:
+def measure_in_space(test: Tensor, fake: Tensor, space: MetricSpace) -> dict[str, float]:
     """Return those metrics that look at features alone; arguments as in :func:`measure`."""
     real_features, fake_features = space.transform(test), space.transform(fake)
     prdc = metrics.precision_recall_density_coverage(real_features, fake_features)
@@ -98,7 +98,7 @@ def measure_features(test: Tensor, fake: Tensor, space: FeatureSpace) -> dict[st
 
 
 def measure(
-    test: Tensor, fake: Tensor, space: FeatureSpace, classes: int | None, seed: int = 0
+    test: Tensor, fake: Tensor, space: MetricSpace, classes: int | None, seed: int = 0
 ) -> dict[str, float]:
     """Return every metric of samples against held-out rows, by the names of :data:`METRICS`.
 
@@ -110,9 +110,10 @@ def measure(
         seed: Seed of the random directions.
     """
     variance = median_variance(test, generator=stream(seed, "metric-median"))
-    p, q = GaussianMixture(test, variance / 2), GaussianMixture(fake, variance / 2)
-    few_p, few_q = (GaussianMixture(x[:_FIDELITY_ROWS], variance / 2) for x in (test, fake))
-    values = measure_features(test, fake, space) | {
+    v = of_component(variance)
+    p, q = GaussianMixture(test, v), GaussianMixture(fake, v)
+    few_p, few_q = (GaussianMixture(x[:_FIDELITY_ROWS], v) for x in (test, fake))
+    values = measure_in_space(test, fake, space) | {
         "sliced_wasserstein": metrics.sliced_wasserstein(
             test, fake, generator=stream(seed, "directions")
         ),

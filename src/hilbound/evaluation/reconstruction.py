@@ -18,16 +18,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hilbound.datasets import Dataset
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.models.autoencoders import FeatureModel
-from hilbound.training.plan import load_run_dataset
 from hilbound.training.runs import Run
 
 SPLITS = ("test", "validation", "train")
 
-Split = Literal["test", "validation", "train"]
+SplitName = Literal["test", "validation", "train"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def feature_model(run: Run) -> FeatureModel:
     Raises:
         InputError: If the run's model has none, or the run is damaged.
     """
-    model = run.load_model()
+    model = run.model
     if not isinstance(model, FeatureModel):
         raise InputError(
             f"run {str(run.path)!r} is of a {run.config.model}, which has no encoder and cannot "
@@ -79,9 +77,8 @@ def reconstruct(
     n: int = 8,
     m: int = 10,
     *,
-    split: Split = "test",
+    split: SplitName = "test",
     seed: int = 0,
-    dataset: Dataset | None = None,
 ) -> Reconstructions:
     """Reconstruct some rows of a run's data, each several times.
 
@@ -91,7 +88,6 @@ def reconstruct(
         m: How many reconstructions of each.
         split: The rows that inputs are drawn from.
         seed: Seed of the draws; the same seed gives the same inputs and reconstructions.
-        dataset: The run's data, if they are loaded already.
 
     Raises:
         InputError: If the run's model has no encoder, a number is below 1, the split is unknown or
@@ -103,7 +99,7 @@ def reconstruct(
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     model = feature_model(run)
-    dataset = load_run_dataset(run) if dataset is None else dataset
+    dataset = run.dataset
     x = choose_rows(getattr(dataset, split), n, split, seed)
     rows = x.to(model.head.variance)
     with torch.no_grad():

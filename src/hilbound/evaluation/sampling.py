@@ -27,7 +27,7 @@ def draw(
     """
     if n < 1:
         raise InputError(f"n must be at least 1, got {n}")
-    model, generator = run.load_model(), stream(seed, "sample")
+    model, generator = run.model, stream(seed, "sample")
     if source == "centers":
         rows = model.sample(n, generator)
     elif source == "density":

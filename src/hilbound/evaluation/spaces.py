@@ -1,8 +1,8 @@
 r"""Where generated points are measured: in a space whose distances mean something.
 
-Pixels are a poor space for neighbours. A :class:`FeatureSpace` says where the metrics of
+Pixels are a poor space for neighbours. A :class:`MetricSpace` says where the metrics of
 :mod:`hilbound.evaluation.metrics` look instead, and which class a point belongs to where labels
-exist. :func:`fit_features` chooses:
+exist. :func:`fit_space` chooses:
 
 * images, and vectors of more than eight coordinates, *with* labels: the penultimate layer of a
   small classifier, trained here on the training labels, so nothing is downloaded;
@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ _DIRECT_DIM = 8  # up to here labelled vectors are measured in their own coordin
 
 
 @dataclass(frozen=True)
-class FeatureSpace:
+class MetricSpace:
     """Where points are compared, and which classes they fall into.
 
     Args:
@@ -156,7 +157,7 @@ def _mlp(dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, 128), nn.ReLU(), nn.Linear(128, 84), nn.ReLU())
 
 
-class ClassifierFeatures(nn.Module):
+class ClassifierSpace(nn.Module):
     """The penultimate layer of a small classifier: 84 features that tell the classes apart.
 
     Images get a LeNet-5 with ReLU and max pooling, vectors a perceptron. Points of any dtype and
@@ -293,7 +294,7 @@ def _cache_path(dataset: Dataset, seed: int, cache: Path | None) -> Path:
     return folder / f"classifier-{key[:32]}.safetensors"
 
 
-def _read(path: Path, dataset: Dataset) -> ClassifierFeatures | None:
+def _read(path: Path, dataset: Dataset) -> ClassifierSpace | None:
     """Return the classifier in a cache file, or ``None`` if there is none or it is damaged."""
     from safetensors import SafetensorError, safe_open
 
@@ -310,13 +311,13 @@ def _read(path: Path, dataset: Dataset) -> ClassifierFeatures | None:
         logger.warning("the classifier %s is damaged: training it anew", path)
         return None
     with seeded_globally(0):  # initial weights, overwritten at once
-        classifier = ClassifierFeatures(dataset)
+        classifier = ClassifierSpace(dataset)
     classifier.load_state_dict(tensors)
     classifier.accuracy = float(metadata["accuracy"]) if "accuracy" in metadata else None
     return classifier.eval()
 
 
-def _write(classifier: ClassifierFeatures, path: Path) -> None:
+def _write(classifier: ClassifierSpace, path: Path) -> None:
     """Keep a classifier in a cache file: the whole of it or, if that fails, nothing."""
     from safetensors.torch import save
 
@@ -333,10 +334,8 @@ def _write(classifier: ClassifierFeatures, path: Path) -> None:
         logger.warning("cannot cache the classifier in %s (%s): going on without", path, error)
 
 
-def fit_classifier(
-    dataset: Dataset, seed: int = 0, cache: Path | None = None
-) -> ClassifierFeatures:
-    """Return the classifier of a data set, trained or cached; arguments as in `fit_features`.
+def fit_classifier(dataset: Dataset, seed: int = 0, cache: Path | None = None) -> ClassifierSpace:
+    """Return the classifier of a data set, trained or cached; arguments as in `fit_space`.
 
     Raises:
         InputError: If the training rows have no labels or only one class.
@@ -344,12 +343,12 @@ def fit_classifier(
     path = _cache_path(dataset, seed, cache)
     classifier = _read(path, dataset) if _has_classes(dataset) else None
     if classifier is None:
-        classifier = ClassifierFeatures.fit(dataset, seed)
+        classifier = ClassifierSpace.fit(dataset, seed)
         _write(classifier, path)
     return classifier
 
 
-def fit_features(dataset: Dataset, seed: int = 0, cache: Path | None = None) -> FeatureSpace:
+def fit_space(dataset: Dataset, seed: int = 0, cache: Path | None = None) -> MetricSpace:
     """Choose and fit the space in which a data set and its models are compared (see above).
 
     Args:
@@ -362,16 +361,29 @@ def fit_features(dataset: Dataset, seed: int = 0, cache: Path | None = None) -> 
         InputError: If the training rows are all equal or not finite.
 
     >>> x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    >>> space = fit_features(Dataset("cloud", train=x, validation=x[:0], test=x[:0]))
+    >>> space = fit_space(Dataset("cloud", train=x, validation=x[:0], test=x[:0]))
     >>> space.description, space.transform(x).shape, space.predict
     ('2 whitened principal components', torch.Size([50, 2]), None)
     """
+    kept = _FITTED.setdefault(dataset, {})
+    if (seed, cache) not in kept:
+        kept[seed, cache] = _fit(dataset, seed, cache)
+    return kept[seed, cache]
+
+
+# Evaluation and report look at one data set in one space.
+_FITTED: WeakKeyDictionary[Dataset, dict[tuple[int, Path | None], MetricSpace]] = (
+    WeakKeyDictionary()
+)
+
+
+def _fit(dataset: Dataset, seed: int, cache: Path | None) -> MetricSpace:
     classifier = fit_classifier(dataset, seed, cache) if _has_classes(dataset) else None
     if classifier and (dataset.image_shape is not None or dataset.dim > _DIRECT_DIM):
-        return FeatureSpace(
+        return MetricSpace(
             classifier.transform, classifier.description, classifier.predict, classifier.accuracy
         )
     pca = WhitenedPCA.fit(dataset.train)
     if classifier is None:
-        return FeatureSpace(pca.transform, pca.description)
-    return FeatureSpace(pca.transform, pca.description, classifier.predict, classifier.accuracy)
+        return MetricSpace(pca.transform, pca.description)
+    return MetricSpace(pca.transform, pca.description, classifier.predict, classifier.accuracy)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hilbound.bounds import log_component_norm
 from hilbound.experiments.base import (
     Cell,
     Claim,
@@ -27,12 +28,10 @@ from hilbound.experiments.shared.conditional_runs import (
     QUICK,
     ConditionalSettings,
     bounds_at_end,
-    component_variance,
     curves,
     deviation,
     frozen_cell,
     joint_cell,
-    log_largest,
     seeds_with_encoder,
     train_conditional,
 )
@@ -95,7 +94,7 @@ to it for every K: all share one limit, and only the decoder can close the gap.
             seed=options["seed"],
         )
         dim = run.read_json("run.json")["data"]["dim"]
-        tracked = curves(run.read_bounds(), log_largest(component_variance(run), dim))
+        tracked = curves(run.read_bounds(), log_component_norm(run.component_variance, dim))
         return tracked | bounds_at_end(run, settings)
 
     def claims(self, settings: TrackingSettings, rows: Sequence[Row]) -> list[Claim]:

@@ -136,7 +136,7 @@ the kernel's variance.
             learning_rate=settings.learning_rate,
             **data,
         )
-        samples = run.load_model().sample(settings.samples, stream(0, "isolation"))
+        samples = run.model.sample(settings.samples, stream(0, "isolation"))
         bounds = [row["tightness"] for row in run.read_bounds() if row["split"] == "validation"]
         return where_samples_went(samples) | {"tightness": bounds[-1]}
 
@@ -372,9 +372,7 @@ def _samples(settings: IsolationSettings, rows: Sequence[Row], work: Path) -> Pi
             if not _values(rows, "modes", objective, training, variance):
                 ax.spines[:].set_visible(False)
                 continue
-            samples = (
-                Run.open(work / cell.name / "run").load_model().sample(300, stream(0, "shown"))
-            )
+            samples = Run.open(work / cell.name / "run").model.sample(300, stream(0, "shown"))
             ax.scatter(data[:, 0], data[:, 1], s=2, color=REAL, alpha=0.4, linewidths=0)
             ax.scatter(samples[:, 0], samples[:, 1], s=2, color=MODEL, linewidths=0)
     for ax, variance in zip(axes[0], shown, strict=True):

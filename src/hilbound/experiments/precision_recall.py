@@ -149,7 +149,7 @@ should be the default?
             width=settings.width,
             seed=options["seed"],
         )
-        samples = run.load_model().sample(settings.samples, stream(0, "map"))
+        samples = run.model.sample(settings.samples, stream(0, "map"))
         found = sample_quality(dataset, space, samples, held_out=held_out)
         return found | {"training_seconds": run.read_bounds()[-1]["seconds"]}
 
@@ -229,7 +229,7 @@ def _candidate(settings: MapSettings, options: Mapping[str, Any], folder: Path) 
         | settings.candidates[options["candidate"]],
     )
     held_out = dataset.validation[: settings.samples]
-    samples = run.load_model().sample(len(held_out), stream(options["seed"], "candidate"))
+    samples = run.model.sample(len(held_out), stream(options["seed"], "candidate"))
     return sample_quality(dataset, space, samples.to(held_out), held_out=held_out)
 
 

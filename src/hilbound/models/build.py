@@ -1,20 +1,9 @@
-r"""Models by name: what makes a mixture out of noise, and the table of all that can be trained.
-
-A mixture density network maps noise to centres, :math:`m_k = g(c_k)` with
-:math:`c_k \sim N(0, I)`, and is the mixture
-
-.. math:: q(x) = \sum_{k=1}^K b_k N(x - m_k; v_k).
-
-Every call draws a fresh mixture from one and the same distribution of centres; training compares it
-with a batch of data. Calling the model returns a :class:`~hilbound.GaussianMixture`, so that an
-objective is one line. Models with an encoder live in :mod:`hilbound.models.autoencoders`.
-"""
+"""Models by name: the table of all that can be trained, and how each is built from options."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hilbound.config import RunConfig
 from hilbound.engine.seeding import seeded_globally, stream
 from hilbound.errors import InputError
 from hilbound.models.autoencoders import VAE, Autoencoder, EncoderMixtureDecoder, MixtureDecoder
@@ -23,6 +12,9 @@ from hilbound.models.density import MixtureDensityNetwork
 from hilbound.models.encoder import Encoder
 from hilbound.models.networks import ENCODERS, NETWORKS, ImageShape
 from hilbound.registry import Registry
+
+if TYPE_CHECKING:
+    from hilbound.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,7 @@ class DataShape:
 
 
 #: Builds a model from (config, shape of the data, variance of a component).
-ModelBuilder = Callable[[RunConfig, DataShape, float], DensityModel]
+ModelBuilder = Callable[["RunConfig", DataShape, float], DensityModel]
 
 MODELS: Registry[ModelBuilder] = Registry("model")
 
@@ -49,7 +41,7 @@ MODELS: Registry[ModelBuilder] = Registry("model")
 REMEMBERED_ROWS = 10_000
 
 
-def _mixture_options(config: RunConfig, data: DataShape) -> dict[str, Any]:
+def _mixture_options(config: "RunConfig", data: DataShape) -> dict[str, Any]:
     return {
         "learn_weights": config.learn_weights,
         "learn_variance": config.learn_variance,
@@ -60,7 +52,7 @@ def _mixture_options(config: RunConfig, data: DataShape) -> dict[str, Any]:
 
 @MODELS.register("mixture-density-network", "noise -> network -> centres of a Gaussian mixture")
 def _mixture_density_network(
-    config: RunConfig, data: DataShape, variance: float
+    config: "RunConfig", data: DataShape, variance: float
 ) -> MixtureDensityNetwork:
     build = NETWORKS[config.network]
     network = build(config.noise_dim, data.dim, config.width, config.depth, data.image_shape)
@@ -68,7 +60,7 @@ def _mixture_density_network(
     return MixtureDensityNetwork(network, config.noise_dim, variance, **options)
 
 
-def _encoder(config: RunConfig, data: DataShape, *, outputs: int, standardized: bool) -> Encoder:
+def _encoder(config: "RunConfig", data: DataShape, *, outputs: int, standardized: bool) -> Encoder:
     if not 1 <= config.features <= data.dim:
         raise InputError(
             f"features must lie between 1 and the {data.dim} coordinates of the data, got "
@@ -81,7 +73,7 @@ def _encoder(config: RunConfig, data: DataShape, *, outputs: int, standardized: 
 
 
 def _decoder(
-    config: RunConfig, data: DataShape, variance: float, *, noise_dim: int
+    config: "RunConfig", data: DataShape, variance: float, *, noise_dim: int
 ) -> MixtureDecoder:
     build = NETWORKS[config.network]
     inputs = config.features + noise_dim
@@ -98,7 +90,7 @@ def _remembered(data: DataShape) -> int:
     "encoder-mixture-decoder", "input -> features -> noise -> mixture of centres for every input"
 )
 def _encoder_mixture_decoder(
-    config: RunConfig, data: DataShape, variance: float
+    config: "RunConfig", data: DataShape, variance: float
 ) -> EncoderMixtureDecoder:
     return EncoderMixtureDecoder(
         _encoder(config, data, outputs=config.features, standardized=True),
@@ -112,7 +104,7 @@ def _encoder_mixture_decoder(
 
 
 @MODELS.register("autoencoder", "input -> features -> one centre: the trace of the Gaussian Gram")
-def _autoencoder(config: RunConfig, data: DataShape, variance: float) -> Autoencoder:
+def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> Autoencoder:
     noisy = config.variance_y is not None
     return Autoencoder(
         _encoder(config, data, outputs=config.features, standardized=noisy),
@@ -123,14 +115,14 @@ def _autoencoder(config: RunConfig, data: DataShape, variance: float) -> Autoenc
 
 
 @MODELS.register("vae", "variational autoencoder, trained on the evidence lower bound: a baseline")
-def _vae(config: RunConfig, data: DataShape, variance: float) -> VAE:
+def _vae(config: "RunConfig", data: DataShape, variance: float) -> VAE:
     return VAE(
         _encoder(config, data, outputs=2 * config.features, standardized=False),
         _decoder(config, data, variance, noise_dim=0),
     )
 
 
-def build_model(config: RunConfig, data: DataShape, variance: float) -> DensityModel:
+def build_model(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
     """Build the model that a configuration names, its weights drawn from the configuration's seed.
 
     Args:
@@ -141,6 +133,7 @@ def build_model(config: RunConfig, data: DataShape, variance: float) -> DensityM
     Raises:
         InputError: If the model or the network is unknown, or does not fit the data.
 
+    >>> from hilbound.config import RunConfig
     >>> build_model(RunConfig(data="moons", width=8), DataShape(2), 0.5).noise_dim
     16
     """

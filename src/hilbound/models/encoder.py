@@ -15,7 +15,7 @@ from hilbound.errors import InputError
 _LEAST_VARIANCE = 1e-5
 
 
-class Standardization(nn.Module):
+class FeatureStandardization(nn.Module):
     r"""Features of mean 0 and variance 1, by running averages over the batches of training.
 
     Values are those of the running averages, in training as in evaluation, so that noise of a small
@@ -30,7 +30,7 @@ class Standardization(nn.Module):
         Batch Renormalization: Towards Reducing Minibatch Dependence in Batch-Normalized Models
         (Ioffe, 2017).
 
-    >>> layer = Standardization(1)
+    >>> layer = FeatureStandardization(1)
     >>> layer(torch.tensor([[1.0], [3.0]])).squeeze(-1).round(decimals=3)
     tensor([-1.,  1.])
     """
@@ -94,7 +94,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.network = network
         self.dim = dim
-        self.standardization = None if standardized is None else Standardization(standardized)
+        self.standardization = (
+            None if standardized is None else FeatureStandardization(standardized)
+        )
         self.pixels = pixels
 
     def forward(self, x: Tensor) -> Tensor:

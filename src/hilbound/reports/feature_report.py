@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hilbound.bounds import log_component_norm
 from hilbound.datasets import Dataset
 from hilbound.engine.seeding import stream
 from hilbound.evaluation.quality import format_metric
@@ -25,6 +26,7 @@ from hilbound.reports.page import Fact, Figure, Section, figure_uri
 from hilbound.reports.plots import plot_curve, plot_images, plot_tightness
 from hilbound.reports.reconstructions import draw_reconstructions
 from hilbound.training.runs import Run
+from hilbound.variance import of_component
 
 # Inputs shown, and reconstructions of each; and inputs where one reconstruction is all there is.
 _INPUTS, _TIMES, _PAIRS = 8, 10, 12
@@ -32,19 +34,6 @@ _SHOWN_FEATURES = 2000
 _BEHIND = 1500
 
 Rows = list[dict[str, Any]]
-
-
-def log_largest(dim: int, variance: float) -> float:
-    r"""Return :math:`\log C`, the largest logarithm of a conditional cost or its limit.
-
-    Args:
-        dim: Number of coordinates d.
-        variance: Variance of the kernel, :math:`2 v_p`.
-
-    >>> round(log_largest(2, 1.0), 4)
-    -1.8379
-    """
-    return -0.5 * dim * math.log(2 * math.pi * variance)
 
 
 # ------------------------------------------------------------------ training
@@ -82,7 +71,7 @@ def tracked_section(run: Run, rows: dict[str, Rows], dim: int) -> Section:
 
 
 def _plot_relative(ax: Any, rows: Rows, dim: int) -> None:
-    largest = [log_largest(dim, row["variance"]) for row in rows]
+    largest = [log_component_norm(of_component(row["variance"]), dim) for row in rows]
     cost, limit = (
         [row[name] - top for row, top in zip(rows, largest, strict=True)]
         for name in ("log_value", "log_limit")
@@ -187,7 +176,7 @@ def reconstructions_section(
         return Section("Reconstructions", text)
     n, m = (_INPUTS, _TIMES) if is_random(model) else (_PAIRS, 1)
     n = min(n, len(dataset.test))
-    few = reconstruct(run, n, m, seed=run.config.seed, dataset=dataset)
+    few = reconstruct(run, n, m, seed=run.config.seed)
     return Section("Reconstructions", text, (_reconstruction_figure(few, dataset),))
 
 

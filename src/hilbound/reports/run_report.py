@@ -23,7 +23,7 @@ from hilbound.evaluation.quality import (
     format_metric,
     reference_rows,
 )
-from hilbound.evaluation.spaces import FeatureSpace, fit_features
+from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import FeatureModel
 from hilbound.models.base import DensityModel
@@ -40,26 +40,24 @@ from hilbound.reports.feature_report import (
     tracked_section,
 )
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
-from hilbound.training.plan import load_run_dataset
 from hilbound.training.runs import Run
+from hilbound.variance import of_component
 
 _SPECTRUM_ROWS = 512
 _SHOWN_IMAGES = 64
 _SHOWN_POINTS = 1000
 
 
-def write_report(run: Run, *, dataset: Dataset | None = None) -> Path:
+def write_report(run: Run) -> Path:
     """Write ``report.html`` into the run folder and return its path.
 
     The run is evaluated first if it was not yet.
 
     Args:
         run: The run.
-        dataset: The run's data, if they are loaded already.
     """
-    dataset = load_run_dataset(run) if dataset is None else dataset
-    model = run.load_model()
-    measured = _measured(run, dataset, model)
+    dataset, model = run.dataset, run.model
+    measured = _measured(run, model)
     generator = stream(run.config.seed, "report")
     fake = model.sample(_SHOWN_POINTS, generator).to(dataset.test)
     sections = [
@@ -84,13 +82,13 @@ def write_report(run: Run, *, dataset: Dataset | None = None) -> Path:
     return run.write_text("report.html", render(page))
 
 
-def _measured(run: Run, dataset: Dataset, model: DensityModel) -> dict[str, Any]:
+def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
     """Return what was measured; what an older version left out is measured now."""
     if (run.path / "metrics.json").exists():
         measured = run.read_json("metrics.json")
         if "reconstruction" in measured or not isinstance(model, FeatureModel):
             return measured
-    return evaluate(run, dataset=dataset)
+    return evaluate(run)
 
 
 def _feature_sections(
@@ -237,7 +235,7 @@ def samples_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tenso
 
 
 def _image_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
-    space = fit_features(dataset, seed=run.config.seed)
+    space = fit_space(dataset, seed=run.config.seed)
     shape = dataset.image_shape or ()
     figures = []
     for title, rows in (("Samples", fake), ("Held-out images", dataset.test)):
@@ -256,7 +254,7 @@ def _image_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     return Section("Samples", "", (*figures, Figure(figure_uri(figure, "png"), alt, caption)))
 
 
-def nearest_rows(space: FeatureSpace, samples: Tensor, train: Tensor, k: int) -> Tensor:
+def nearest_rows(space: MetricSpace, samples: Tensor, train: Tensor, k: int) -> Tensor:
     """Return the ``k`` training rows nearest to every sample in feature space, ``(n, k, d)``."""
     distances = squared_distances(space.transform(samples), space.transform(train))
     return train[distances.topk(k, largest=False).indices]
@@ -290,10 +288,11 @@ def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     variance = run.read_json("run.json")["variance"]["end"]
     n = min(_SPECTRUM_ROWS, len(fake), len(dataset.test), len(dataset.train))
     test, real = reference_rows(dataset.test, dataset.train, n, run.config.seed)
-    p = GaussianMixture(test, variance / 2)
+    v = of_component(variance)
+    p = GaussianMixture(test, v)
     spectra = {
-        "model": singular_values(p.log_overlaps(GaussianMixture(fake[:n], variance / 2)).exp()),
-        "real data": singular_values(p.log_overlaps(GaussianMixture(real, variance / 2)).exp()),
+        "model": singular_values(p.log_overlaps(GaussianMixture(fake[:n], v)).exp()),
+        "real data": singular_values(p.log_overlaps(GaussianMixture(real, v)).exp()),
     }
     figure, ax = canvas()
     plots.plot_spectrum(ax, spectra)

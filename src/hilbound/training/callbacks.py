@@ -25,9 +25,9 @@ def _is_kept(row: dict[str, Any], step: int, *, tracked: bool) -> bool:
 
 
 def spoilt_weights(step: int) -> FloatingPointError:
-    """Return the error of a model whose own numbers are refused.
+    """Return the error for a model whose weights have become NaN or infinite.
 
-    Of these nothing is the user's to mend but the step that spoilt them.
+    The user cannot repair such weights. A smaller step would not have spoilt them.
     """
     return FloatingPointError(
         f"the weights are no longer finite at step {step}: lower --learning-rate, or raise "
@@ -36,34 +36,40 @@ def spoilt_weights(step: int) -> FloatingPointError:
 
 
 class BoundsRecord(L.Callback):
-    """Append cost, limit, gap and tightness to ``bounds.csv`` as they come.
+    """Keep cost, limit, gap and tightness as they come, and append them to ``bounds.csv``.
 
     Args:
-        path: The file; rows after the step that training starts from are dropped, so that a resumed
-            run leaves one curve.
+        path: The file, or ``None`` to keep the rows in memory alone. Rows after the step that
+            training starts from are dropped, so that a resumed run leaves one curve.
         tracked: Whether the rows of both splits are measured before their step.
+
+    Attributes:
+        rows: What was measured, one mapping from :data:`BOUND_COLUMNS` a row.
     """
 
-    def __init__(self, path: Path, *, tracked: bool = False) -> None:
+    def __init__(self, path: Path | None, *, tracked: bool = False) -> None:
         self.path = path
         self.tracked = tracked
+        self.rows: list[dict[str, Any]] = []
         self._began = time.perf_counter()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the rows before the step that training goes on from."""
         if not trainer.is_global_zero:
             return
-        step = trainer.global_step
-        rows = [row for row in read_bounds(self.path) if _is_kept(row, step, tracked=self.tracked)]
-        with self.path.open("w", newline="", encoding="utf-8") as lines:
-            writer = csv.DictWriter(lines, BOUND_COLUMNS)
-            writer.writeheader()
-            writer.writerows({**row, "step": int(row["step"])} for row in rows)
-        before = float(rows[-1]["seconds"]) if rows else 0.0
+        step, known = trainer.global_step, read_bounds(self.path) if self.path else []
+        kept = [row for row in known if _is_kept(row, step, tracked=self.tracked)]
+        self.rows = [{**row, "step": int(row["step"])} for row in kept]
+        if self.path is not None:
+            with self.path.open("w", newline="", encoding="utf-8") as lines:
+                writer = csv.DictWriter(lines, BOUND_COLUMNS)
+                writer.writeheader()
+                writer.writerows(self.rows)
+        before = float(self.rows[-1]["seconds"]) if self.rows else 0.0
         self._began = time.perf_counter() - before
 
     def append(self, step: int, split: str, loss: Tensor, bound: Bound, variance: float) -> None:
-        """Write one row."""
+        """Add one row."""
         row = (
             step,
             split,
@@ -75,36 +81,23 @@ class BoundsRecord(L.Callback):
             variance,
             time.perf_counter() - self._began,
         )
-        with self.path.open("a", newline="", encoding="utf-8") as lines:
-            csv.writer(lines).writerow(row)
+        self.rows.append(dict(zip(BOUND_COLUMNS, row, strict=True)))
+        if self.path is not None:
+            with self.path.open("a", newline="", encoding="utf-8") as lines:
+                csv.writer(lines).writerow(row)
 
 
-class SafetyNet(L.Callback):
-    """Leave a usable run folder whatever ends the training.
+class Interruption(L.Callback):
+    """Heed Ctrl-C between two steps, never within one.
 
-    The checkpoint for ``--resume`` and the weights are written at every validation, at the end, and
-    when an interruption comes. Ctrl-C is heeded between two steps, never within one: half an update
-    would make a resumed run another one than an uninterrupted one.
+    Half an update would make a resumed run another one than an uninterrupted one.
 
     Args:
-        run: The run folder.
         asked: Set when the user has asked to stop.
     """
 
-    def __init__(self, run: Run, asked: threading.Event | None = None) -> None:
-        self.run = run
+    def __init__(self, asked: threading.Event | None = None) -> None:
         self.asked = asked or threading.Event()
-
-    def _save(self, trainer: L.Trainer, module: Any, status: str) -> None:
-        module.remember()
-        beside = self.run.checkpoint.with_suffix(".partial")
-        # Every device takes part, the first one writes.
-        trainer.save_checkpoint(beside)
-        if not trainer.is_global_zero:
-            return
-        beside.replace(self.run.checkpoint)
-        self.run.save_model(module.model)
-        self.run.update(status=status, step=trainer.global_step)
 
     def on_train_batch_start(
         self,
@@ -119,6 +112,33 @@ class SafetyNet(L.Callback):
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
             raise KeyboardInterrupt
+
+
+class SafetyNet(Interruption):
+    """Leave a usable run folder whatever ends the training.
+
+    The checkpoint for ``--resume`` and the weights are written at every validation, at the end, and
+    when an interruption comes.
+
+    Args:
+        run: The run folder.
+        asked: Set when the user has asked to stop.
+    """
+
+    def __init__(self, run: Run, asked: threading.Event | None = None) -> None:
+        super().__init__(asked)
+        self.run = run
+
+    def _save(self, trainer: L.Trainer, module: Any, status: str) -> None:
+        module.remember()
+        beside = self.run.checkpoint.with_suffix(".partial")
+        # Every device takes part, the first one writes.
+        trainer.save_checkpoint(beside)
+        if not trainer.is_global_zero:
+            return
+        beside.replace(self.run.checkpoint)
+        self.run.save_model(module.model)
+        self.run.update(status=status, step=trainer.global_step)
 
     def on_save_checkpoint(
         self,

@@ -4,7 +4,6 @@ What they are and how they are known stands in :mod:`hilbound.training.failures`
 """
 
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
@@ -64,16 +63,12 @@ class Diagnosis(L.Callback):
 
     Args:
         plan: The training.
-        run: Where the findings are written.
-
-    Attributes:
-        seconds: Seconds that were spent on it.
+        run: Where the findings are written, or ``None`` to log them alone.
     """
 
-    def __init__(self, plan: TrainingPlan, run: Run) -> None:
+    def __init__(self, plan: TrainingPlan, run: Run | None) -> None:
         self.plan = plan
         self.run = run
-        self.seconds = 0.0
         self._told: list[dict[str, Any]] = []
         self._seen = -1
         self._rank: float | None = None
@@ -85,7 +80,7 @@ class Diagnosis(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take up what an interrupted run has told already."""
-        if trainer.is_global_zero:
+        if self.run is not None and trainer.is_global_zero:
             self._told = list(self.run.read_json("run.json").get("findings", []))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -101,13 +96,13 @@ class Diagnosis(L.Callback):
         step = trainer.global_step
         if not trainer.is_global_zero or step == self._seen:
             return
-        began, self._seen = time.perf_counter(), step
+        self._seen = step
         for finding in self._findings(module.model, step):
             if not self._is_told(finding.name):
                 log.warning("%s", finding.message)
                 self._told.append({"step": step, **asdict(finding)})
-                self.run.update(findings=self._told)
-        self.seconds += time.perf_counter() - began
+                if self.run is not None:
+                    self.run.update(findings=self._told)
 
     def _is_told(self, name: str) -> bool:
         return any(one["name"] == name for one in self._told)

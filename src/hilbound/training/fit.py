@@ -1,9 +1,7 @@
 """Training: from a configuration to a run folder.
 
 :func:`fit` checks everything first (the data, the names, the folder), and only then writes.
-Lightning does the loop. It takes seconds to import, so it is imported when training starts and
-never before. For further devices it starts this very program again, once for each; such a helper
-finds the run folder already there, takes part in the training, and ends with it.
+The loop itself is :mod:`hilbound.training.loop`.
 """
 
 import logging
@@ -61,13 +59,14 @@ def fit(
     if not is_helper():
         refuse_occupied(path, overwrite=overwrite)
     prepared = plan_training(config)
-    loop = Loop(Run(path, config), prepared, quiet=quiet)
+    run = Run(path, config)
+    loop = Loop(run, prepared, quiet=quiet)
     if not is_helper():
         Run.create(path, config, overwrite=overwrite)
-        component = prepared.objective.component_variance(prepared.schedule.start)
-        loop.run.describe(prepared.dataset, prepared.schedule, component)
+        run.describe(prepared.dataset, prepared.schedule, prepared.component_variance(0))
     loop.train()
-    return loop.run
+    run.keep(prepared.dataset)
+    return run
 
 
 def resume(path: Path | str, *, steps: int | None = None, quiet: bool = False) -> Run:
@@ -98,9 +97,10 @@ def resume(path: Path | str, *, steps: int | None = None, quiet: bool = False) -
             "restore them, or fit anew"
         )
     loop = Loop(run, prepared, quiet=quiet)
-    loop.check(checkpoint)
+    loop.check(checkpoint, run.checkpoint)
     if not is_helper():
         run.write_text("config.yaml", run.config.to_yaml())
         run.forget_results()
-    loop.train(checkpoint["global_step"])
+    loop.train(run.checkpoint, checkpoint["global_step"])
+    run.keep(prepared.dataset)
     return run

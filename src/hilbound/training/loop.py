@@ -1,18 +1,19 @@
-"""Training: from a configuration to a run folder.
+"""The loop: a plan in, trained weights out, in memory or in a run folder.
 
-:func:`fit` checks everything first (the data, the names, the folder), and only then writes.
 Lightning does the loop. It takes seconds to import, so it is imported when training starts and
-never before. For further devices it starts this very program again, once for each; such a helper
+never before. For further devices it starts this very program again, once for each. Such a helper
 finds the run folder already there, takes part in the training, and ends with it.
 """
 
 import os
 import pickle
 import signal
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import torch
 
 from hilbound.config import RunConfig
 from hilbound.errors import InputError
+from hilbound.models.base import DensityModel
 from hilbound.training.batches import Batches, BatchStream
 from hilbound.training.plan import TrainingPlan
 from hilbound.training.quiet import quiet_lightning
@@ -28,8 +30,6 @@ from hilbound.training.runs import Run
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
     from lightning.pytorch.loggers import Logger
-
-    from hilbound.training.callbacks import BoundsRecord
 
 
 def is_helper() -> bool:
@@ -73,35 +73,129 @@ def _damaged(path: Path) -> InputError:
     )
 
 
-class Loop:
-    """Lightning's loop around a plan; an unusable device is refused before anything is written."""
+@dataclass(frozen=True)
+class Trained:
+    """What a training in memory leaves.
 
-    def __init__(self, run: Run, prepared: TrainingPlan, *, quiet: bool) -> None:
+    Args:
+        model: The trained model, in evaluation mode.
+        plan: What it was trained by.
+        bounds: Cost, limit, gap and tightness while it trained, as in ``bounds.csv``.
+    """
+
+    model: DensityModel
+    plan: TrainingPlan
+    bounds: list[dict[str, Any]]
+
+
+def train(plan: TrainingPlan, *, diagnose: bool = False, quiet: bool = True) -> Trained:
+    """Train in memory: nothing is written but by whoever calls.
+
+    Args:
+        plan: What to train; :func:`hilbound.training.plan.plan_training` makes it, from data in
+            memory too.
+        diagnose: Whether to look for signs of failure, which are logged as warnings.
+        quiet: Whether to leave out the progress bar.
+
+    Returns:
+        The model and its bounds. The weights are those that :func:`hilbound.fit` would write.
+
+    Raises:
+        FloatingPointError: If the weights or the loss are no longer finite.
+        KeyboardInterrupt: If interrupted.
+
+    >>> from hilbound.config import RunConfig
+    >>> from hilbound.training.plan import plan_training
+    >>> config = RunConfig(data="moons", steps=2, batch_size=16, width=8)
+    >>> trained = train(plan_training(config))
+    >>> trained.model.sample(3).shape, trained.bounds[0]["step"]
+    (torch.Size([3, 2]), 0)
+    """
+    # Early stopping keeps its best weights in a file.
+    with tempfile.TemporaryDirectory() as scratch:
+        loop = Loop(None, plan, scratch=Path(scratch), diagnose=diagnose, quiet=quiet)
+        loop.train()
+    loop.module.remember()
+    return Trained(plan.model.cpu().eval(), plan, loop.bounds.rows)
+
+
+class Loop:
+    """Lightning's loop around a plan; an unusable device is refused before anything is written.
+
+    Args:
+        run: The run folder, or ``None`` to train in memory.
+        plan: What to train.
+        scratch: A folder for checkpoints where there is no run folder.
+        diagnose: Whether to look for signs of failure.
+        quiet: Whether to leave out the progress bar.
+    """
+
+    def __init__(
+        self,
+        run: Run | None,
+        plan: TrainingPlan,
+        *,
+        scratch: Path = Path(),
+        diagnose: bool = True,
+        quiet: bool,
+    ) -> None:
         # Lightning takes three seconds to import.
+        from hilbound.training.callbacks import BoundsRecord
         from hilbound.training.module import DensityModule
 
         self.run = run
-        self.plan = prepared
+        self.plan = plan
         self.asked = threading.Event()
+        self.bounds = BoundsRecord(
+            None if run is None else run.path / "bounds.csv", tracked=plan.objective.tracked
+        )
+        self._checkpoints = scratch if run is None else run.path / "checkpoints"
         with quiet_lightning():
-            self.trainer, bounds = _trainer(run, prepared, self.asked, quiet=quiet)
-            self.module = DensityModule(prepared, bounds)
+            callbacks = self._callbacks(diagnose=diagnose, quiet=quiet)
+            self.trainer = _lightning_trainer(plan.config, callbacks, self._logger(), quiet=quiet)
+            self.module = DensityModule(plan, self.bounds)
 
-    def check(self, checkpoint: dict[str, Any]) -> None:
+    def _callbacks(self, *, diagnose: bool, quiet: bool) -> "list[Callback]":
+        from hilbound.training import callbacks, diagnosis, tracking
+
+        own: list[Callback] = [self.bounds, callbacks.NonFiniteLoss()]
+        own.append(
+            callbacks.Interruption(self.asked)
+            if self.run is None
+            else callbacks.SafetyNet(self.run, self.asked)
+        )
+        if diagnose:
+            own.append(diagnosis.Diagnosis(self.plan, self.run))
+        if self.plan.objective.tracked:
+            own.append(tracking.ConditionalTracker(self.plan, self.bounds))
+        if self.plan.config.patience is not None:
+            own += callbacks.early_stopping(self._checkpoints, self.plan.config.patience)
+        if not quiet:
+            own.append(callbacks.Bar(leave=True))
+        return own
+
+    def _logger(self) -> "Logger | bool":
+        if self.run is None or not self.plan.config.tensorboard:
+            return False
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(self.run.path, name="", version="tensorboard")
+
+    def check(self, checkpoint: dict[str, Any], path: Path) -> None:
         """Raise an InputError if a checkpoint is that of another model."""
         found, own = checkpoint["state_dict"], self.module.state_dict()
         if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in own.items()}:
-            raise _damaged(self.run.checkpoint)
+            raise _damaged(path)
 
-    def train(self, first: int | None = None) -> None:
-        """Run the loop, from step ``first`` of the run's checkpoint if it is given."""
+    def train(self, checkpoint: Path | None = None, first: int = 0) -> None:
+        """Run the loop, from step ``first`` of a checkpoint if it is given."""
         with quiet_lightning(), _interruptible(self.asked):
             try:
                 self.trainer.fit(
                     self.module,
-                    train_dataloaders=self._batches(first or 0),
+                    train_dataloaders=self._batches(first),
                     val_dataloaders=self._validation(),
-                    ckpt_path=None if first is None else self.run.checkpoint,
+                    ckpt_path=checkpoint,
                     weights_only=True,
                 )
             except SystemExit:
@@ -134,39 +228,16 @@ class Loop:
         return Batches(rows[: len(rows) // size * size].split(size))
 
     def _keep_best(self) -> None:
-        """After early stopping, the weights of the best validation are the run's."""
+        """After early stopping, keep the weights of the best validation."""
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        if best:
-            checkpoint = read_checkpoint(Path(best))
-            self.check(checkpoint)
-            self.module.load_state_dict(checkpoint["state_dict"])
+        if not best:
+            return
+        checkpoint = read_checkpoint(Path(best))
+        self.check(checkpoint, Path(best))
+        self.module.load_state_dict(checkpoint["state_dict"])
+        if self.run is not None:
             self.run.save_model(self.module.model)
             self.run.update(kept_step=int(checkpoint["global_step"]))
-
-
-def _trainer(
-    run: Run, prepared: TrainingPlan, asked: threading.Event, *, quiet: bool
-) -> "tuple[Trainer, BoundsRecord]":
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    from hilbound.training import callbacks, diagnosis, tracking
-
-    config = prepared.config
-    tracked = prepared.objective.tracked
-    bounds = callbacks.BoundsRecord(run.path / "bounds.csv", tracked=tracked)
-    safety = callbacks.SafetyNet(run, asked)
-    own: list[Callback] = [bounds, callbacks.NonFiniteLoss(), safety]
-    own.append(diagnosis.Diagnosis(prepared, run))
-    if tracked:
-        own.append(tracking.ConditionalTracker(prepared, bounds))
-    if config.patience is not None:
-        own += callbacks.early_stopping(run.path / "checkpoints", config.patience)
-    if not quiet:
-        own.append(callbacks.Bar(leave=True))
-    logger = (
-        TensorBoardLogger(run.path, name="", version="tensorboard") if config.tensorboard else False
-    )
-    return _lightning_trainer(config, own, logger, quiet=quiet), bounds
 
 
 def _lightning_trainer(

@@ -40,11 +40,11 @@ class DensityModule(L.LightningModule):
         self._bound_every = plan.config.bound_every or _BOUND_EVERY
 
     def _variance(self) -> float:
-        return self.plan.schedule.at(self.global_step / max(1, self.config.steps - 1))
+        return self.plan.kernel_variance(self.global_step)
 
     def _compare(self, batch: Tensor, purpose: str, index: int) -> Comparison:
         """Return the data's mixture and the model's, for the noise of this step."""
-        variance = self.objective.component_variance(self._variance())
+        variance = self.plan.component_variance(self.global_step)
         generator = stream(self.config.seed, purpose, index, self.global_rank, device=self.device)
         try:
             return self.model.compare(batch, variance, self._centers(len(batch)), generator)
@@ -64,15 +64,11 @@ class DensityModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Move the model's variance along the schedule."""
-        self._follow_schedule()
+        self.plan.smooth_model(self.global_step)
 
     def on_validation_start(self) -> None:
         """Move it for the held-out rows, too: both sides are smoothed alike."""
-        self._follow_schedule()
-
-    def _follow_schedule(self) -> None:
-        if not self.plan.schedule.constant:
-            self.model.head.variance.fill_(self.objective.component_variance(self._variance()))
+        self.plan.smooth_model(self.global_step)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of a batch with shape ``(batch_size, d)``."""

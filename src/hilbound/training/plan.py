@@ -4,17 +4,17 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from hilbound import datasets
 from hilbound.config import RunConfig
 from hilbound.datasets import Dataset
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.models.autoencoders import VAE, FeatureModel
 from hilbound.models.base import DensityModel
-from hilbound.models.build import DataShape, build_model
+from hilbound.models.build import MODELS, DataShape, build_model
+from hilbound.models.networks import NETWORKS
 from hilbound.objectives import Objective, create_objective
-from hilbound.training.runs import Run, fingerprint
-from hilbound.variance import VarianceSchedule, parse_variance
+from hilbound.training.runs import Run, load_dataset
+from hilbound.variance import Specification, VarianceSchedule
 
 log = logging.getLogger(__name__)
 
@@ -37,57 +37,39 @@ class TrainingPlan:
     schedule: VarianceSchedule
     model: DensityModel
 
+    def kernel_variance(self, step: int) -> float:
+        """Return the variance of the kernel between a point and a centre at a step."""
+        return self.schedule.at(step / max(1, self.config.steps - 1))
 
-def load_dataset(config: RunConfig) -> Dataset:
-    """Load the data set that a configuration names."""
-    return datasets.load(
-        config.data,
-        seed=config.seed,
-        samples=config.samples,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        scale=config.scale,
-        label_column=config.label_column,
-        image_size=config.image_size,
-        crop=config.crop,
-        grayscale=config.grayscale,
-        classes=config.classes,
-    )
+    def component_variance(self, step: int) -> float:
+        """Return the variance of a component, on either side, at a step."""
+        return self.objective.component_variance(self.kernel_variance(step))
+
+    def smooth_model(self, step: int) -> None:
+        """Give the model's components their variance at a step, where the schedule moves it."""
+        if not self.schedule.constant:
+            self.model.head.variance.fill_(self.component_variance(step))
 
 
-def load_run_dataset(run: Run) -> Dataset:
-    """Load the data set of a run, to measure and draw the run against.
-
-    Rows that have changed since the training are told in a warning.
-
-    Raises:
-        InputError: If the data are gone, or can no longer be compared with the run's samples.
-    """
-    dataset, data = load_dataset(run.config), run.read_json("run.json")["data"]
-    shape = None if data["image_shape"] is None else tuple(data["image_shape"])
-    if (dataset.dim, dataset.image_shape) != (data["dim"], shape):
-        raise InputError(
-            f"the data of run {str(run.path)!r} ({run.config.data}) now have {dataset.dim} "
-            f"coordinates, and had {data['dim']} when it was trained: restore them, or fit anew"
-        )
-    if fingerprint(dataset) != data["fingerprint"]:
-        log.warning("the data of run %s (%s) have changed since", run.path, run.config.data)
-    return dataset
-
-
-def plan_training(config: RunConfig, *, resumed: bool = False) -> TrainingPlan:
+def plan_training(
+    config: RunConfig, *, dataset: Dataset | None = None, resumed: bool = False
+) -> TrainingPlan:
     """Check a configuration against its data and build what training needs.
 
     Args:
         config: The configuration.
+        dataset: The data, if they are in memory; by default those that the configuration names.
         resumed: Whether the weights will come from a checkpoint, those of a taken encoder, too.
 
     Raises:
         InputError: If a name is unknown, the data cannot be used, or options contradict each other.
     """
+    # Words are cheap to check and data may take minutes to read, so words come first.
     objective = create_objective(config.objective, **config.objective_options)
-    dataset = load_dataset(config)
-    schedule = parse_variance(config.variance, dataset.train, stream(config.seed, "median"))
+    specification = Specification.parse(config.variance)
+    _check_names(config)
+    dataset = load_dataset(config) if dataset is None else dataset
+    schedule = specification.read(dataset.train, stream(config.seed, "median"))
     if config.learn_variance and not schedule.constant:
         raise InputError(
             f"variance {config.variance!r} is a schedule, and learn_variance learns it: use one"
@@ -119,6 +101,12 @@ def plan_training(config: RunConfig, *, resumed: bool = False) -> TrainingPlan:
     elif config.encoder is not None:
         take_encoder(model, config.encoder)
     return TrainingPlan(config, dataset, objective, schedule, model)
+
+
+def _check_names(config: RunConfig) -> None:
+    """Raise an InputError for a model or a network that does not exist."""
+    MODELS[config.model]
+    NETWORKS[config.network]
 
 
 def _check_objective(config: RunConfig, objective: Objective, model: DensityModel) -> None:

@@ -17,8 +17,10 @@ half a file. Nothing executable is unpickled from a run folder.
 
 import csv
 import json
+import logging
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from hilbound import datasets
 from hilbound.config import RunConfig, read_yaml
 from hilbound.datasets import Dataset, Standardization
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.models.build import DataShape, build_model
+from hilbound.objectives import create_objective
 from hilbound.training.machine import versions
 from hilbound.variance import VarianceSchedule
+
+log = logging.getLogger(__name__)
 
 BOUND_COLUMNS = (
     "step",
@@ -187,6 +193,41 @@ class Run:
         beside.write_bytes(save(state))
         beside.replace(target)
 
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data of the run, loaded once, to measure and draw it against.
+
+        Rows that have changed since the training are told in a warning.
+
+        Raises:
+            InputError: If the data are gone, or can no longer be compared with the run's samples.
+        """
+        dataset, data = load_dataset(self.config), self.read_json("run.json")["data"]
+        shape = None if data["image_shape"] is None else tuple(data["image_shape"])
+        if (dataset.dim, dataset.image_shape) != (data["dim"], shape):
+            raise InputError(
+                f"the data of run {str(self.path)!r} ({self.config.data}) now have {dataset.dim} "
+                f"coordinates, and had {data['dim']} when it was trained: restore them, or fit anew"
+            )
+        if fingerprint(dataset) != data["fingerprint"]:
+            log.warning("the data of run %s (%s) have changed since", self.path, self.config.data)
+        return dataset
+
+    @cached_property
+    def model(self) -> DensityModel:
+        """The trained model in evaluation mode, loaded once; see :meth:`load_model`."""
+        return self.load_model()
+
+    @property
+    def component_variance(self) -> float:
+        """The variance of a component at the end of the training."""
+        objective = create_objective(self.config.objective)
+        return objective.component_variance(self.read_json("run.json")["variance"]["end"])
+
+    def keep(self, dataset: Dataset) -> None:
+        """Take data that are in memory already as the run's."""
+        vars(self)["dataset"] = dataset
+
     def load_model(self) -> DensityModel:
         """Build the model and load its weights.
 
@@ -225,6 +266,23 @@ class Run:
     def read_bounds(self) -> list[dict[str, Any]]:
         """Return the rows of ``bounds.csv``, numbers as numbers."""
         return read_bounds(self.path / "bounds.csv")
+
+
+def load_dataset(config: RunConfig) -> Dataset:
+    """Load the data set that a configuration names."""
+    return datasets.load(
+        config.data,
+        seed=config.seed,
+        samples=config.samples,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        scale=config.scale,
+        label_column=config.label_column,
+        image_size=config.image_size,
+        crop=config.crop,
+        grayscale=config.grayscale,
+        classes=config.classes,
+    )
 
 
 def _data_shape(data: dict[str, Any]) -> DataShape:

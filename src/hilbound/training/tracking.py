@@ -23,6 +23,7 @@ from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
+from hilbound.variance import of_component
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +142,10 @@ class ConditionalTracker(L.Callback):
         if not trainer.is_global_zero:
             return {}
         model, config = _tracked(module.model), self.plan.config
-        kernel = self.plan.schedule.at(trainer.global_step / max(1, config.steps - 1))
-        variance = self.plan.objective.component_variance(kernel)
-        if not self.plan.schedule.constant:
-            # Lightning asks callbacks first: the module has not yet moved the model's side.
-            model.head.variance.fill_(variance)
+        kernel = self.plan.kernel_variance(trainer.global_step)
+        variance = self.plan.component_variance(trainer.global_step)
+        # Lightning asks callbacks first: the module has not yet moved the model's side.
+        self.plan.smooth_model(trainer.global_step)
         shown = {}
         began = time.perf_counter()
         for split, rows in self.rows.items():
@@ -207,7 +207,7 @@ def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, varia
         train: The training rows with shape ``(n, d)``, which share features with them or not.
         variance: Variance of the kernel between a point and a centre.
     """
-    data = GaussianMixture(x, variance / 2)
+    data = GaussianMixture(x, of_component(variance))
     if float(effective_components(data)) < 1.2:
         return (
             f"To a kernel of variance {variance:.3g} the data themselves look like one point: "

@@ -5,17 +5,16 @@ import math
 import pytest
 import torch
 
+from hilbound.bounds import log_component_norm
 from hilbound.experiments.base import Claim
 from hilbound.experiments.shared.conditional_runs import (
     QUICK,
     ConditionalSettings,
     bounds_at_end,
-    component_variance,
     conditional_model,
     curves,
     frozen_cell,
     joint_cell,
-    log_largest,
     reasons_once,
     run_folder,
     seeds_with_encoder,
@@ -70,7 +69,7 @@ def test_settings_reach_the_run_and_options_go_before_them(work, tmp_path):
 
 
 def test_the_component_variance_is_half_that_of_the_kernel(work):
-    assert component_variance(run_of(work, joint_cell(3, 0))) == 1.0
+    assert run_of(work, joint_cell(3, 0)).component_variance == 1.0
 
 
 def test_bounds_at_the_end_are_between_nothing_and_the_limit(work):
@@ -91,7 +90,7 @@ def test_the_bound_of_one_split_is_that_of_both(work):
 
 def test_the_largest_limit_is_the_norm_of_one_gaussian():
     one = GaussianMixture(torch.zeros(1, 5, dtype=torch.float64), 0.7)
-    assert math.isclose(log_largest(0.7, 5), float(one.log_norm()), rel_tol=1e-12)
+    assert math.isclose(log_component_norm(0.7, 5), float(one.log_norm()), rel_tol=1e-12)
 
 
 def test_curves_find_the_highest_cost_wherever_it_is():

@@ -5,7 +5,7 @@ import torch
 
 from hilbound.datasets import Dataset
 from hilbound.evaluation.parzen import parzen_log_likelihood
-from hilbound.evaluation.spaces import FeatureSpace
+from hilbound.evaluation.spaces import MetricSpace
 from hilbound.experiments.shared.sample_quality import (
     novelty,
     parzen_row,
@@ -13,7 +13,7 @@ from hilbound.experiments.shared.sample_quality import (
     training_rows,
 )
 
-PLAIN = FeatureSpace(transform=lambda x: x, description="the rows themselves")
+PLAIN = MetricSpace(transform=lambda x: x, description="the rows themselves")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What is measured of samples by class and of reconstructions: means and a number for every class.
 
 Samples of a class are compared with the test images of that class alone, in the features of a
-small classifier (:class:`hilbound.evaluation.spaces.ClassifierFeatures`). Diversity is the
+small classifier (:class:`hilbound.evaluation.spaces.ClassifierSpace`). Diversity is the
 LPIPS-style distance of :func:`hilbound.evaluation.image_metrics.feature_map_distance` in its
 convolutional maps.
 """
@@ -21,7 +21,7 @@ from hilbound.evaluation.image_metrics import (
 )
 from hilbound.evaluation.metrics import frechet_distance, precision_recall_density_coverage
 from hilbound.evaluation.reconstruction import reconstruction_errors
-from hilbound.evaluation.spaces import ClassifierFeatures
+from hilbound.evaluation.spaces import ClassifierSpace
 from hilbound.experiments.base import Row
 
 #: Reconstructions of one input.
@@ -51,7 +51,7 @@ class Amounts(Protocol):
 
 def measure_classes(
     dataset: Dataset,
-    classifier: ClassifierFeatures,
+    classifier: ClassifierSpace,
     amounts: Amounts,
     draw: Draw,
     reconstruct: Reconstruct | None,
@@ -86,7 +86,7 @@ def measure_classes(
 
 
 def class_row(
-    classifier: ClassifierFeatures, real: Tensor, samples: Tensor, label: int
+    classifier: ClassifierSpace, real: Tensor, samples: Tensor, label: int
 ) -> dict[str, float]:
     """Return how samples ``(n, d)`` of a class compare with its real images ``(m, d)``."""
     of_real, of_samples = classifier.transform(real), classifier.transform(samples)
@@ -101,7 +101,7 @@ def class_row(
     }
 
 
-def reconstruction_row(classifier: ClassifierFeatures, x: Tensor, drawn: Tensor) -> Row:
+def reconstruction_row(classifier: ClassifierSpace, x: Tensor, drawn: Tensor) -> Row:
     """Return how near and how different reconstructions ``(B, m, d)`` of inputs ``(B, d)`` are."""
     errors = reconstruction_errors(x, drawn)
     first, second = drawn[:, 0], drawn[:, 1]
@@ -116,13 +116,13 @@ def reconstruction_row(classifier: ClassifierFeatures, x: Tensor, drawn: Tensor)
     }
 
 
-def distance(classifier: ClassifierFeatures, a: Tensor, b: Tensor) -> float:
+def distance(classifier: ClassifierSpace, a: Tensor, b: Tensor) -> float:
     """Return the mean distance of pairs of images ``(n, d)`` in the classifier's maps."""
     return float(feature_map_distance(maps(classifier, a), maps(classifier, b)).double().mean())
 
 
 @torch.no_grad()
-def maps(classifier: ClassifierFeatures, x: Tensor) -> list[Tensor]:
+def maps(classifier: ClassifierSpace, x: Tensor) -> list[Tensor]:
     """Return the maps behind every convolution and its ReLU, ``(n, channels, height, width)``."""
     found = []
     h = x.float()

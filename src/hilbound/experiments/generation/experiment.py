@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hilbound.datasets import Dataset, celeba
 from hilbound.engine.seeding import stream
-from hilbound.evaluation.spaces import FeatureSpace
+from hilbound.evaluation.spaces import MetricSpace
 from hilbound.experiments.base import Cell, Claim, Experiment, Picture, Row, select, train
 from hilbound.experiments.generation import page as pages
 from hilbound.experiments.generation.settings import METHODS, GenerationSettings
@@ -85,7 +85,7 @@ class Generation(Experiment[GenerationSettings]):
         run = train(folder, **_options(settings, options, shape))
         # Seconds of one core: what else the machine does is no part of an equal time.
         trained = {"training_seconds": time.process_time() - began, "steps": run.config.steps}
-        samples = run.load_model().sample(settings.samples, stream(options["seed"], "generation"))
+        samples = run.model.sample(settings.samples, stream(options["seed"], "generation"))
         return _quality(dataset, space, samples.to(dataset.test)) | trained
 
     def claims(self, settings: GenerationSettings, rows: Sequence[Row]) -> list[Claim]:
@@ -145,7 +145,7 @@ def _by_time(settings: GenerationSettings, rows: Sequence[Row]) -> Iterator[Cell
             )
 
 
-def _quality(dataset: Dataset, space: FeatureSpace, samples: Tensor) -> Row:
+def _quality(dataset: Dataset, space: MetricSpace, samples: Tensor) -> Row:
     return sample_quality(dataset, space, samples) | parzen_row(dataset, samples)
 
 

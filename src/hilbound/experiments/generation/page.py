@@ -332,7 +332,7 @@ def _samples(settings: "GenerationSettings", rows: Sequence[Row], data: str, wor
         row = best_rows(rows, data, method, "longer")[0]
         run = Run.open(work / row["cell"] / "run")
         shape = run.read_json("run.json")["data"]["image_shape"]
-        drawn = run.load_model().sample(24, stream(0, "shown"))
+        drawn = run.model.sample(24, stream(0, "shown"))
         plots.plot_images(ax, drawn.reshape(-1, *shape), columns=8)
         ax.set_title(method, fontsize=9)
     return Picture(

@@ -130,7 +130,7 @@ against the other half show what a perfect model would reach.
             **source.model_dump(exclude={"title", "image_size"}),
         )
         trained = time.process_time() - began
-        model, v = run.load_model(), run.read_json("run.json")["variance"]["end"] / 2
+        model, v = run.model, run.read_json("run.json")["variance"]["end"] / 2
         x = datasets.load(source.data, seed=seed, **source.image_options).train
         with torch.no_grad():
             bounds = all_bounds(settings, x, model, v, options)

@@ -244,7 +244,7 @@ def sample_picture(settings: "HighSettings", rows: Sequence[Row], work: Path) ->
         row = select(rows, data=source.data)[0]
         name = Cell.of(data=source.data, all_centers=row["all_centers"], seed=row["seed"]).name
         dataset = datasets.load(source.data, seed=row["seed"], **source.image_options)
-        samples = Run.open(work / name / "run").load_model().sample(8, stream(0, "shown"))
+        samples = Run.open(work / name / "run").model.sample(8, stream(0, "shown"))
         for ax, images, what in zip(
             pair, (dataset.train[:8], samples), ("data", "model"), strict=True
         ):

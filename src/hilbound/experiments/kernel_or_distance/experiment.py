@@ -19,7 +19,7 @@ from hilbound.datasets import Dataset
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import seeded_globally, stream
 from hilbound.evaluation.quality import METRICS, measure, reference_rows
-from hilbound.evaluation.spaces import ClassifierFeatures, FeatureSpace, fit_classifier
+from hilbound.evaluation.spaces import ClassifierSpace, MetricSpace, fit_classifier
 from hilbound.experiments.base import (
     Cell,
     Claim,
@@ -207,7 +207,7 @@ def collapsed_losses(settings: KernelSettings, train: Tensor, seed: int) -> dict
 def _quality(settings: KernelSettings, dataset: Dataset, fake: Tensor, seed: int) -> Row:
     """Return metrics in a classifier's features, and the classifier's confidence."""
     classifier = fit_classifier(dataset)
-    space = FeatureSpace(classifier.transform, classifier.description, classifier.predict)
+    space = MetricSpace(classifier.transform, classifier.description, classifier.predict)
     test = reference_rows(dataset.test, dataset.train, settings.samples, seed)[0]
     values = measure(test, fake[: len(test)], space, dataset.classes, seed)
     kept = {name: values[name] for name in (*REPORTED, "fidelity")}
@@ -215,7 +215,7 @@ def _quality(settings: KernelSettings, dataset: Dataset, fake: Tensor, seed: int
 
 
 @torch.no_grad()
-def confidence(classifier: ClassifierFeatures, x: Tensor) -> float:
+def confidence(classifier: ClassifierSpace, x: Tensor) -> float:
     """Return the mean largest probability that a classifier gives to points ``(n, d)``."""
     largest: Tensor = classifier(x.float()).softmax(-1).amax(-1)
     return float(largest.mean())

@@ -14,7 +14,6 @@ the *frozen* one the encoder of a joint training is kept as it is: all decoders 
 limit, and only they can close the gap.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +22,10 @@ from typing import Any
 
 from torch import Tensor
 
-from hilbound.bounds import Bound
+from hilbound.bounds import Bound, log_component_norm
 from hilbound.engine.seeding import stream
 from hilbound.experiments.base import Cell, Claim, Row, Settings, train
 from hilbound.models.autoencoders import EncoderMixtureDecoder
-from hilbound.objectives import create_objective
-from hilbound.training.plan import load_run_dataset
 from hilbound.training.runs import Run
 
 
@@ -138,7 +135,7 @@ def train_conditional(
 
 def conditional_model(run: Run) -> EncoderMixtureDecoder:
     """Return the model of a run."""
-    model = run.load_model()
+    model = run.model
     if not isinstance(model, EncoderMixtureDecoder):
         raise TypeError(f"{run.path} holds a {type(model).__name__}")
     return model
@@ -170,28 +167,6 @@ def reasons_once(claims: Sequence[Claim]) -> list[Claim]:
 
 
 # ------------------------------------------------------------------ both sides of the bound
-
-
-def component_variance(run: Run) -> float:
-    """Return the variance around a data point at the end of a run's training."""
-    kernel = float(run.read_json("run.json")["variance"]["end"])
-    return create_objective(run.config.objective).component_variance(kernel)
-
-
-def log_largest(variance: float, dim: int) -> float:
-    r"""Return the logarithm of the largest limit, :math:`(4 \pi v)^{-d/2}`.
-
-    It is reached where every feature belongs to one row. The limit relative to it is the inverse
-    of an effective number of rows that share a feature.
-
-    Args:
-        variance: Variance v around a data point.
-        dim: Number d of coordinates.
-
-    >>> round(log_largest(1.0, 2), 4)
-    -2.531
-    """
-    return -0.5 * dim * math.log(4 * math.pi * variance)
 
 
 def curves(bounds: Sequence[Mapping[str, Any]], largest: float) -> Row:
@@ -238,8 +213,8 @@ def bounds_at_end(
         settings: How many rows, and how many draws.
         splits: On which rows: ``"train"``, ``"test"``.
     """
-    model, dataset = conditional_model(run), load_run_dataset(run)
-    largest = log_largest(component_variance(run), dataset.dim)
+    model, dataset = conditional_model(run), run.dataset
+    largest = log_component_norm(run.component_variance, dataset.dim)
     found: Row = {}
     for split in splits:
         rows = dataset.train if split == "train" else dataset.test
@@ -253,6 +228,6 @@ def bounds_at_end(
 def _bounds(
     model: EncoderMixtureDecoder, rows: Tensor, run: Run, split: str, settings: ConditionalSettings
 ) -> Iterator[Bound]:
-    variance = component_variance(run)
+    variance = run.component_variance
     for draw in range(settings.noise_draws):
         yield model.bound(rows, variance, generator=stream(draw, "conditional", split))

@@ -16,8 +16,8 @@ from hilbound.datasets import Dataset
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import stream
 from hilbound.evaluation.parzen import parzen_log_likelihood
-from hilbound.evaluation.quality import measure_features
-from hilbound.evaluation.spaces import FeatureSpace, fit_features
+from hilbound.evaluation.quality import measure_in_space
+from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.experiments.base import Row
 
 # So many rows are as good as all for a median of distances.
@@ -31,9 +31,9 @@ def images(data: str, **options: Any) -> Dataset:
 
 
 @cache
-def features(data: str, **options: Any) -> FeatureSpace:
+def features(data: str, **options: Any) -> MetricSpace:
     """Return where the samples of a data set are compared, fitted once in a process."""
-    return fit_features(images(data, **options))
+    return fit_space(images(data, **options))
 
 
 def training_rows(dataset: Dataset, n: int, seed: int) -> Tensor:
@@ -43,7 +43,7 @@ def training_rows(dataset: Dataset, n: int, seed: int) -> Tensor:
 
 
 def sample_quality(
-    dataset: Dataset, space: FeatureSpace, samples: Tensor, *, held_out: Tensor | None = None
+    dataset: Dataset, space: MetricSpace, samples: Tensor, *, held_out: Tensor | None = None
 ) -> Row:
     """Return how good samples are.
 
@@ -55,7 +55,7 @@ def sample_quality(
     """
     test = dataset.test if held_out is None else held_out
     n = min(len(test), len(samples))
-    found = measure_features(test[:n], samples[:n], space)
+    found = measure_in_space(test[:n], samples[:n], space)
     return found | {"novelty": novelty(dataset.train, test, samples)}
 
 

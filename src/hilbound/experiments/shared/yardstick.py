@@ -24,7 +24,7 @@ from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.evaluation import metrics
 from hilbound.evaluation.reconstruction import reconstruction_errors, rows_with_features
-from hilbound.evaluation.spaces import ClassifierFeatures, fit_classifier
+from hilbound.evaluation.spaces import ClassifierSpace, fit_classifier
 from hilbound.experiments.base import Row
 from hilbound.experiments.shared.conditional_runs import ConditionalSettings
 from hilbound.models.autoencoders import EncoderMixtureDecoder
@@ -59,7 +59,7 @@ class Yardstick:
     real: Tensor
     others: Tensor
     other_classes: Tensor
-    classifier: ClassifierFeatures
+    classifier: ClassifierSpace
 
     @classmethod
     def of(cls, settings: ConditionalSettings) -> Self:

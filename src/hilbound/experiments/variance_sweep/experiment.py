@@ -20,8 +20,8 @@ from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import stream
 from hilbound.engine.spectrum.svd import effective_rank, singular_values
 from hilbound.evaluation import metrics
-from hilbound.evaluation.quality import measure_features
-from hilbound.evaluation.spaces import fit_features
+from hilbound.evaluation.quality import measure_in_space
+from hilbound.evaluation.spaces import fit_space
 from hilbound.experiments.base import Cell, Claim, Experiment, Picture, Row, Settings, train
 from hilbound.experiments.variance_sweep import page, rules
 from hilbound.reports.page import Table
@@ -166,7 +166,7 @@ swiss-roll, digits and MNIST; pinwheel and checkerboard had no part in it.
             **training.model_dump(include={"steps", "batch_size", "width", "learning_rate"}),
         )
         kernel = float(run.read_json("run.json")["variance"]["end"])
-        samples = run.load_model().sample(training.samples, stream(seed, "sweep-samples"))
+        samples = run.model.sample(training.samples, stream(seed, "sweep-samples"))
         n = training.batch_size
         row = {"variance": kernel, "cross_rank": cross_rank(dataset.test[:n], samples[:n], kernel)}
         return row | quality(dataset, samples, seed)
@@ -258,7 +258,7 @@ def quality(dataset: Dataset, samples: Tensor, seed: int) -> Row:
     }
     if dataset.name in TOYS:
         return row
-    found = measure_features(test, samples, fit_features(dataset))
+    found = measure_in_space(test, samples, fit_space(dataset))
     kept = ("precision", "recall", "coverage", "frechet_distance")
     return row | {name: found[name] for name in kept}
 

@@ -87,7 +87,7 @@ def samples(runs: Mapping[tuple[str, float], Path]) -> Picture:
     for i, objective in enumerate(objectives):
         for j, v in enumerate(shown):
             ax = axes[i, j]
-            model = Run.open(runs[objective, v]).load_model()
+            model = Run.open(runs[objective, v]).model
             points = to_numpy(model.sample(_SHOWN, stream(0, "shown")))
             ax.scatter(*data.T, s=2, color=_PALE, linewidths=0, antialiased=False)
             ax.scatter(*points.T, s=2, color=MODEL, linewidths=0, antialiased=False)
