@@ -21,7 +21,8 @@ from hilbound.mixture import GaussianMixture
 
 # Entries of an intermediate array that are held at a time: 8 MiB in float64.
 _BLOCK_ENTRIES = 2**20
-_LOG_2PI = math.log(2 * math.pi)
+#: Twice the constant of a standard normal log density.
+LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _log_diagonal(c: Components, x: Tensor, known: Tensor) -> Tensor:
         - 2 * x @ (precision * c.means).mT
         + known @ (precision * c.means.square()).mT
     )
-    return -0.5 * (distance.clamp_min(0) + known @ (c.spread.log() + _LOG_2PI).mT)
+    return -0.5 * (distance.clamp_min(0) + known @ (c.spread.log() + LOG_2PI).mT)
 
 
 def _log_full(c: Components, x: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ def _log_full(c: Components, x: Tensor) -> Tensor:
     else:
         centres = whiten @ c.means.unsqueeze(-1)
         distance = ((whiten @ x.mT) - centres).square().sum(1).mT
-    log_densities: Tensor = -0.5 * (distance + x.shape[1] * _LOG_2PI) - half_log_det
+    log_densities: Tensor = -0.5 * (distance + x.shape[1] * LOG_2PI) - half_log_det
     return log_densities
 
 
@@ -187,11 +188,14 @@ def _log_inner(a: Components, b: Components) -> Tensor:
 
 
 def _sum_spreads(b: Components, spread: Tensor) -> Tensor:
-    if b.full and spread.ndim == 1:
-        return b.spread + spread.diag()
-    if not b.full and spread.ndim == 2:
-        return torch.diag_embed(b.spread) + spread
-    return b.spread + spread
+    own = torch.diag_embed(b.spread) if spread.ndim == 2 and not b.full else b.spread
+    return own + (spread.diag() if spread.ndim == 1 and b.full else spread)
+
+
+def blur(c: Components, variance: float) -> Components:
+    """Return the components with a variance added in every direction."""
+    added = c.spread.new_full((c.means.shape[1],), variance)
+    return Components(c.means, _sum_spreads(c, added), c.log_weights)
 
 
 def draw(parts: Sequence[Components], count: int, generator: torch.Generator) -> Tensor:

@@ -20,6 +20,7 @@ from hilbound.errors import DataError, InputError
 from hilbound.estimators.components import (
     Components,
     as_mixture,
+    blur,
     draw,
     log_density,
     log_inner,
@@ -184,7 +185,8 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
 
         The data's mixture p has a kernel around every held-out row without gaps, up to 500 of them,
         whose variance was fitted by leaving each row out in turn; q is the mixture as it was
-        without these rows. None if every held-out row has a gap. Computed when first asked for.
+        without these rows, blurred by the same variance. None if every held-out row has a gap.
+        Computed when first asked for.
         """
         check_is_fitted(self)
         if self._bound is None and self._held_back is not None and len(self._held_back.held_out):
@@ -374,5 +376,5 @@ def _standardisation(
 def _bound(result: Fit) -> Bound:
     x = result.held_out
     p = [kernel_components(x, x.new_full((x.shape[1],), result.variance))]
-    value = 2 * log_inner(p, result.blind) - log_norm(result.blind)
-    return Bound(value, log_norm(p))
+    q = [blur(c, result.variance) for c in result.blind]
+    return Bound(2 * log_inner(p, q) - log_norm(q), log_norm(p))

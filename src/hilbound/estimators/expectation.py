@@ -1,14 +1,14 @@
 r"""Expectation-maximisation for Gaussian mixtures, exact where values are missing.
 
-The E-step gives every row its posterior weights :math:`r_{ik}` from what is known of it, and fills
-its gaps with the conditional mean of each component; the conditional covariance :math:`C_{ik}` of
-the gaps is added to the scatter. The M-step is regularised,
+The E-step (:mod:`hilbound.estimators.moments`) gives every row its posterior weights
+:math:`r_{ik}` and fills its gaps. The M-step is regularised,
 
 .. math:: S_k = \frac{\sum_i r_{ik} \big[ (x_{ik} - m_k)(x_{ik} - m_k)^T + C_{ik} \big] + c\, S_0}
     {\sum_i r_{ik} + c} + \varepsilon 1,
 
-where :math:`S_0` is the mean of the scatters within all components. At :math:`c = 0` this is the
-plain algorithm with a ridge :math:`\varepsilon`.
+where :math:`C_{ik}` is the conditional covariance of the gaps and :math:`S_0` the mean of the
+scatters within all components. At :math:`c = 0` this is the plain algorithm with a ridge
+:math:`\varepsilon`.
 
 References:
     Maximum likelihood from incomplete data via the EM algorithm (Dempster, Laird and Rubin, 1977);
@@ -22,12 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hilbound.estimators.components import (
-    Components,
-    log_joint,
-    patterns,
-    squared_distances,
-)
+from hilbound.estimators.components import Components, squared_distances
+from hilbound.estimators.moments import Moments, expect
 
 _LLOYD_STEPS = 5
 _ROWS = 2048  # rows whose products are held at a time
@@ -44,22 +40,6 @@ class Regularisation:
 
     shrinkage: float = 0.0
     ridge: float = 1e-6
-
-
-@dataclass
-class _Moments:
-    """Sums over rows: of weights ``(K,)``, filled rows ``(K, d)`` and their squares."""
-
-    count: Tensor
-    first: Tensor
-    second: Tensor
-    log_likelihood: Tensor
-
-    def add(self, other: "_Moments") -> None:
-        self.count += other.count
-        self.first += other.first
-        self.second += other.second
-        self.log_likelihood += other.log_likelihood
 
 
 def fit_components(
@@ -98,75 +78,7 @@ def fit_components(
     return _without_empty(components)
 
 
-def expect(x: Tensor, components: Components) -> _Moments:
-    """Return the expected moments of the filled rows."""
-    total = _empty(components)
-    for block in x.split(_ROWS):
-        total.add(
-            _expect_full(block, components) if components.full else _expect(block, components)
-        )
-    return total
-
-
-def _empty(c: Components) -> _Moments:
-    count, dim = c.means.shape
-    shape = (count, dim, dim) if c.full else (count, dim)
-    new = c.means.new_zeros
-    return _Moments(new(count), new(count, dim), new(shape), new(()))
-
-
-def _expect(x: Tensor, c: Components) -> _Moments:
-    joint = log_joint(c, x)
-    density = joint.logsumexp(1, keepdim=True)
-    r = (joint - density).exp()
-    filled, unknown = x.nan_to_num(0.0), x.isnan().to(x)
-    lost = r.mT @ unknown
-    first = r.mT @ filled + lost * c.means
-    second = r.mT @ filled.square() + lost * (c.means.square() + c.spread)
-    return _Moments(r.sum(0), first, second, density.sum())
-
-
-def _expect_full(x: Tensor, c: Components) -> _Moments:
-    joint = log_joint(c, x)
-    density = joint.logsumexp(1, keepdim=True)
-    r = (joint - density).exp()
-    total = _empty(c)
-    total.count, total.log_likelihood = r.sum(0), density.sum()
-    for known, rows in patterns(x.isnan()):
-        _add_pattern(total, x[rows], r[rows], known, c)
-    return total
-
-
-def _add_pattern(total: _Moments, x: Tensor, r: Tensor, known: Tensor, c: Components) -> None:
-    n, dim = x.shape
-    if len(known) == dim:
-        total.first += r.mT @ x
-        products = (x.unsqueeze(2) * x.unsqueeze(1)).reshape(n, dim * dim)
-        total.second += (r.mT @ products).reshape(-1, dim, dim)
-        return
-    filled, left = _fill(x, known, c)
-    weighted = r.mT.unsqueeze(2) * filled
-    total.first += weighted.sum(1)
-    total.second += weighted.mT @ filled + r.sum(0)[:, None, None] * left
-
-
-def _fill(x: Tensor, known: Tensor, c: Components) -> tuple[Tensor, Tensor]:
-    """Return conditional means ``(K, n, d)`` of the rows and covariances ``(K, d, d)``."""
-    unknown = torch.ones(x.shape[1], dtype=torch.bool).index_fill(0, known, value=False)
-    unknown = unknown.nonzero().squeeze(1)
-    inner = c.spread[:, known][:, :, known]
-    cross = c.spread[:, known][:, :, unknown]
-    slope = torch.linalg.solve(inner, cross)
-    apart = x[:, known] - c.means[:, None, known]
-    filled = x.expand(len(c.means), *x.shape).clone()
-    filled[:, :, unknown] = c.means[:, None, unknown] + apart @ slope
-    left = torch.zeros_like(c.spread.expand(len(c.means), -1, -1))
-    rest = c.spread[:, unknown][:, :, unknown] - cross.mT @ slope
-    left[:, unknown[:, None], unknown] = rest
-    return filled, left
-
-
-def _maximise(moments: _Moments, full: bool, regularisation: Regularisation) -> Components:
+def _maximise(moments: Moments, full: bool, regularisation: Regularisation) -> Components:
     count = moments.count + 10 * torch.finfo(moments.count.dtype).eps
     means = moments.first / count.unsqueeze(1)
     if full:
@@ -217,7 +129,7 @@ def start_components(
     if full:
         outer = [(r[rows].mT @ _products(filled[rows])) for rows in _blocks(len(x))]
         second = torch.stack(outer).sum(0).reshape(-1, dim, dim)
-    return _maximise(_Moments(r.sum(0), first, second, x.new_zeros(())), full, regularisation)
+    return _maximise(Moments(r.sum(0), first, second, x.new_zeros(())), full, regularisation)
 
 
 def _products(x: Tensor) -> Tensor:

@@ -16,12 +16,11 @@ import math
 import torch
 from torch import Tensor
 
-from hilbound.estimators.components import Components, squared_distances
+from hilbound.estimators.components import LOG_2PI, Components, squared_distances
 
 _STEPS = 25
 _PAIRS = 4_000_000  # pairs of rows that a step looks at
 _BLOCK_ENTRIES = 2**21
-_LOG_2PI = math.log(2 * math.pi)
 
 
 def fit_kernel(x: Tensor, queries: Tensor, ridge: float, *, full: bool) -> Tensor:
@@ -65,8 +64,8 @@ def _step(x: Tensor, queries: Tensor, covariance: Tensor) -> Tensor:
 
 def _whiten(x: Tensor, covariance: Tensor) -> Tensor:
     factor = torch.linalg.cholesky(covariance)
-    whitened: Tensor = torch.linalg.solve_triangular(factor, x.mT, upper=False).mT
-    return whitened
+    solved: Tensor = torch.linalg.solve_triangular(factor, x.mT, upper=False)
+    return solved.mT
 
 
 def _distances(whitened: Tensor, rows: Tensor) -> Tensor:
@@ -94,7 +93,7 @@ def leave_one_out(x: Tensor, queries: Tensor, covariance: Tensor) -> Tensor:
         (-0.5 * _distances(whitened, block)).logsumexp(1)
         for block in queries.split(max(1, _BLOCK_ENTRIES // n))
     ]
-    return torch.cat(blocks) - 0.5 * (log_det + dim * _LOG_2PI) - math.log(n - 1)
+    return torch.cat(blocks) - 0.5 * (log_det + dim * LOG_2PI) - math.log(n - 1)
 
 
 def kernel_components(x: Tensor, spread: Tensor) -> Components:

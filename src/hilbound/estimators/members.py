@@ -19,7 +19,7 @@ from torch import Tensor
 from hilbound.estimators.components import Components, log_density
 from hilbound.estimators.expectation import Regularisation, fit_components
 from hilbound.estimators.kernels import fit_kernel, kernel_components, leave_one_out
-from hilbound.estimators.settings import Search, Setting, Trial
+from hilbound.estimators.settings import Search, Setting, Trial, count_kinds
 
 _FOLDS = 5
 _JUDGES = 2000  # held-out rows that weigh the members
@@ -170,9 +170,8 @@ def searched(
 
 def mixture_members(folds: Folds, trials: list[Trial], seed: int) -> list[Member]:
     """Return the best of the trials, fitted on every part; at least one, or what work allows."""
-    works = [
-        (folds.count - 1) * trial.setting.work(len(folds.x), folds.x.shape[1]) for trial in trials
-    ]
+    size = (*folds.x.shape, count_kinds(folds.x))
+    works = [(folds.count - 1) * trial.setting.work(*size) for trial in trials]
     kept = [t for i, t in enumerate(trials[:_KEPT]) if i == 0 or sum(works[: i + 1]) <= _WORK]
     return [_mixture_member(folds, trial, seed) for trial in kept]
 

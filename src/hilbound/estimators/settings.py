@@ -39,9 +39,17 @@ class Setting:
         )
         return fit_components(x, start, self.regularisation, max_steps=_STEPS, tolerance=_TOLERANCE)
 
-    def work(self, n: int, dim: int) -> float:
-        """Return about how many operations a fit to ``n`` rows with ``dim`` columns takes."""
-        return 30.0 * n * self.count * (dim * dim + 30 if self.full else dim + 30)
+    def work(self, n: int, dim: int, kinds: int) -> float:
+        """Return about how many operations a fit takes.
+
+        Args:
+            n: The number of rows.
+            dim: The number of columns.
+            kinds: The number of patterns of gaps.
+        """
+        if not self.full:
+            return 30.0 * self.count * n * (dim + 30)
+        return 30.0 * self.count * (n * (dim * dim + 30) + (kinds - 1) * 4000)
 
 
 @dataclass
@@ -81,6 +89,7 @@ class Search:
     ) -> None:
         self.train, self.held_out, self.guard = train, held_out, guard
         self.full, self.seed = full, seed
+        self.kinds = count_kinds(train)
         self.counts = _ladder(len(train)) if count is None else [count]
         dim = train.shape[1]
         self.axes: dict[str, list[float]] = {
@@ -132,10 +141,15 @@ class Search:
         setting = Setting(
             self.full, int(value["count"]), Regularisation(value["shrinkage"], value["ridge"])
         )
-        self.left -= setting.work(*self.train.shape)
+        self.left -= setting.work(*self.train.shape, self.kinds)
         components = setting.fit(self.train, torch.Generator().manual_seed(self.seed))
         guarded = torch.logaddexp(log_density(components, self.held_out), self.guard)
         return Trial(setting, components, float(guarded.mean()))
+
+
+def count_kinds(x: Tensor) -> int:
+    """Return the number of patterns of gaps in rows with shape ``(n, d)``."""
+    return len(x.isnan().unique(dim=0))
 
 
 def _ladder(n: int) -> list[int]:
