@@ -217,5 +217,5 @@ def _displace(c: Components, chosen: Tensor, noise: Tensor) -> Tensor:
     spread = c.spread[torch.zeros_like(chosen) if c.shared else chosen]
     if not c.full:
         return c.means[chosen] + spread.sqrt() * noise
-    factor = torch.linalg.cholesky(spread)
+    factor: Tensor = torch.linalg.cholesky(spread)
     return c.means[chosen] + (factor @ noise.unsqueeze(-1)).squeeze(-1)

@@ -39,7 +39,7 @@ def fit_kernel(x: Tensor, queries: Tensor, ridge: float, *, full: bool) -> Tenso
     """
     n, dim = x.shape
     floor = ridge * torch.eye(dim, dtype=x.dtype)
-    covariance = torch.cov(x.mT).reshape(dim, dim) * n ** (-2 / (dim + 4)) + floor
+    covariance: Tensor = torch.cov(x.mT).reshape(dim, dim) * n ** (-2 / (dim + 4)) + floor
     queries = queries[: max(1, _PAIRS // n)]
     for _ in range(_STEPS):
         step = _step(x, queries, covariance)

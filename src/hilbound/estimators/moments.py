@@ -73,9 +73,8 @@ def expect(x: Tensor, c: Components) -> Moments:
         for some in rows.split(_ROWS):
             total.add(_one_pattern(x[some], known, c))
     if rare:
-        for block in torch.cat(rare).split(
-            max(1, _BLOCK_ENTRIES // c.spread[0].numel() // len(c.means))
-        ):
+        at_once = max(1, _BLOCK_ENTRIES // c.spread.numel())
+        for block in torch.cat(rare).split(at_once):
             total.add(_many_patterns(x[block], c))
     return total
 

@@ -2,7 +2,8 @@ r"""Gradient steps on an objective, as many as held-out rows approve of.
 
 Expectation-maximisation climbs the likelihood. Other costs compare a mixture q with the data's own,
 :math:`p = \frac1n \sum_i N(\cdot - x_i; v)`, and are climbed from there by gradient: centres,
-Cholesky factors or deviations, and weights.
+Cholesky factors or deviations, and weights. Both are seen through the same kernel: q is blurred by
+v, too, so that p and q may agree, and no component has to be as wide as the kernel.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hilbound import functional as F
-from hilbound.estimators.components import Components, log_inner, log_norm
+from hilbound.estimators.components import Components, blur, log_inner, log_norm
 from hilbound.estimators.kernels import kernel_components
 from hilbound.mixture import GaussianMixture
 
@@ -21,7 +22,7 @@ _CHECK_EVERY = 10
 _BATCH = 256
 _LEARNING_RATE = 3e-3
 
-#: From rows ``(n, d)``, the variance of their kernel and a mixture to a cost that is maximised.
+#: From rows ``(n, d)``, the variance of their kernel and a blurred mixture to what is maximised.
 Cost = Callable[[Tensor, float, Components], Tensor]
 
 
@@ -116,13 +117,13 @@ def climb(
     """
     parameters = _Parameters(start, min_variance)
     with torch.no_grad():
-        before = float(cost(held_out, variance, start))
+        before = float(cost(held_out, variance, blur(start, variance)))
     best = Ascent(start, 0, before, before)
     for step in _steps(cost, train, variance, parameters, _STEPS, generator=generator):
         if step % _CHECK_EVERY == 0:
             found = parameters.detached()
             with torch.no_grad():
-                value = float(cost(held_out, variance, found))
+                value = float(cost(held_out, variance, blur(found, variance)))
             if value > best.after:
                 best = Ascent(found, step, before, value)
     return best
@@ -160,7 +161,7 @@ def _steps(
     for step in range(1, count + 1):
         batch = x[torch.randperm(len(x), generator=generator)[:_BATCH]]
         optimizer.zero_grad()
-        loss = -cost(batch, variance, parameters.components())
+        loss = -cost(batch, variance, blur(parameters.components(), variance))
         loss.backward()
         optimizer.step()
         yield step

@@ -141,7 +141,7 @@ class Search:
         setting = Setting(
             self.full, int(value["count"]), Regularisation(value["shrinkage"], value["ridge"])
         )
-        self.left -= setting.work(*self.train.shape, self.kinds)
+        self.left -= setting.work(len(self.train), self.train.shape[1], self.kinds)
         components = setting.fit(self.train, torch.Generator().manual_seed(self.seed))
         guarded = torch.logaddexp(log_density(components, self.held_out), self.guard)
         return Trial(setting, components, float(guarded.mean()))
