@@ -352,7 +352,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         estimator.n_components_ = sum(len(c.means) for c in estimator._parts)
         estimator.members_, estimator.polish_steps_ = facts["members"], facts["polish_steps"]
         numbers = facts["bound"]
-        estimator._bound = Bound(*torch.tensor(numbers).double()) if numbers else None
+        estimator._bound = Bound(*torch.tensor(numbers, dtype=torch.float64)) if numbers else None
         estimator._held_back = None
         return estimator
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from hilbound.estimators.components import Components, squared_distances
 from hilbound.estimators.moments import Moments, expect
 
-_LLOYD_STEPS = 5
+_LLOYD_STEPS = 10
+_STARTS = 4
 _ROWS = 2048  # rows whose products are held at a time
 
 
@@ -117,7 +118,8 @@ def start_components(
         generator: Draws the centres.
     """
     filled = x.nan_to_num(0.0)
-    centres = _spread_centres(filled, count, generator)
+    starts = [_spread_centres(filled, count, generator) for _ in range(_STARTS)]
+    centres = min(starts, key=lambda some: _inertia(filled, some))
     for _ in range(_LLOYD_STEPS):
         r = _nearest(filled, centres)
         centres = (r.mT @ filled) / r.sum(0).clamp_min(1).unsqueeze(1)
@@ -148,6 +150,10 @@ def _spread_centres(x: Tensor, count: int, generator: torch.Generator) -> Tensor
         chosen.append(int(torch.multinomial(distance, 1, generator=generator)))
         distance = torch.minimum(distance, (x - x[chosen[-1]]).square().sum(1))
     return x[chosen]
+
+
+def _inertia(x: Tensor, centres: Tensor) -> float:
+    return float(squared_distances(x, centres).amin(1).sum())
 
 
 def _nearest(x: Tensor, centres: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def _fit_members(folds: Folds, task: Task, held_out: Tensor, variance: float) ->
         trials = searched(
             folds, full=full, count=None, min_variance=task.min_variance, seed=task.seed
         )
-        members += mixture_members(folds, trials, task.seed)
+        members += mixture_members(folds, trials, task.min_variance, task.seed)
     weighted = weigh(members)
     named = {member.name: weight for weight, member in weighted}
     return Fit(blend(weighted), blend_blind(weighted), held_out, variance, named)

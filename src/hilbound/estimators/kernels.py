@@ -18,9 +18,9 @@ from torch import Tensor
 
 from hilbound.estimators.components import LOG_2PI, Components, squared_distances
 
-_STEPS = 25
-_PAIRS = 4_000_000  # pairs of rows that a step looks at
-_BLOCK_ENTRIES = 2**21
+_STEPS = 20
+_PAIRS = 1_000_000  # pairs of rows that a step looks at
+_BLOCK_ENTRIES = 2**17
 
 
 def fit_kernel(x: Tensor, queries: Tensor, ridge: float, *, full: bool) -> Tensor:

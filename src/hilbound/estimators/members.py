@@ -26,7 +26,7 @@ _JUDGES = 2000  # held-out rows that weigh the members
 _MANY_ROWS = 4000  # from here on, fewer folds and fewer members
 _ROUND = (1.0, 4.0)  # multiples of a round kernel's variance
 _LEANING = (0.25, 0.5, 1.0, 2.0, 4.0)  # multiples of a leaning kernel's covariance
-_WORK = 3e9  # operations of one search, and of fitting its best settings on the other parts
+_WORK = 2e9  # operations of one search, and of fitting its best settings on the other parts
 _KEPT = 3  # settings of one search that become members, at most
 _GUARD = 0.01  # share of the broad Gaussian when settings are compared
 _LEAST_WEIGHT = 0.01
@@ -168,21 +168,33 @@ def searched(
     return search.run()
 
 
-def mixture_members(folds: Folds, trials: list[Trial], seed: int) -> list[Member]:
-    """Return the best of the trials, fitted on every part; at least one, or what work allows."""
+def mixture_members(
+    folds: Folds, trials: list[Trial], min_variance: float, seed: int
+) -> list[Member]:
+    """Return the best of the trials with different counts, fitted on every part.
+
+    Settings that differ in less say much the same. There is one at least, or what work allows.
+    """
+    firsts = {trial.setting.count: trial for trial in reversed(trials)}  # the best of each count
+    best = sorted(firsts.values(), key=lambda trial: -trial.score)[:_KEPT]
     size = (*folds.x.shape, count_kinds(folds.x))
-    works = [(folds.count - 1) * trial.setting.work(*size) for trial in trials]
-    kept = [t for i, t in enumerate(trials[:_KEPT]) if i == 0 or sum(works[: i + 1]) <= _WORK]
-    return [_mixture_member(folds, trial, seed) for trial in kept]
+    works = [(folds.count - 1) * trial.setting.work(*size) for trial in best]
+    kept = [trial for i, trial in enumerate(best) if i == 0 or sum(works[: i + 1]) <= _WORK]
+    members = [_mixture_member(folds, trial.setting, seed, trial.components) for trial in kept]
+    # A ridge is a bias where nothing degenerates; few held-out rows don't show a small one.
+    bare = best[0].setting.with_ridge(min_variance)
+    if bare not in [trial.setting for trial in kept]:
+        members.append(_mixture_member(folds, bare, seed, None))
+    return members
 
 
-def _mixture_member(folds: Folds, trial: Trial, seed: int) -> Member:
+def _mixture_member(folds: Folds, setting: Setting, seed: int, first: Components | None) -> Member:
     def fit(x: Tensor, number: int) -> Components:
-        if number == 0:
-            return trial.components
-        return trial.setting.fit(x, torch.Generator().manual_seed(seed + number))
+        if number == 0 and first is not None:
+            return first
+        return setting.fit(x, torch.Generator().manual_seed(seed + number))
 
-    return cross_fit(_describe(trial.setting), folds, fit)
+    return cross_fit(_describe(setting), folds, fit)
 
 
 def _describe(setting: Setting) -> str:

@@ -5,7 +5,7 @@ walked as long as the held-out score grows, until no step on any axis helps or t
 granted is done. Work is counted in operations, not in seconds, so that a search repeats itself.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from hilbound.estimators.components import Components, log_density
 from hilbound.estimators.expectation import Regularisation, fit_components, start_components
 
 _SHRINKAGES = (0.0, 0.25, 1.0, 4.0, 16.0)  # in rows for each column
-_STEPS = 60
-_TOLERANCE = 3e-3
+_STEPS = 100
+_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Setting:
     full: bool
     count: int
     regularisation: Regularisation
+
+    def with_ridge(self, ridge: float) -> "Setting":
+        """Return the setting with another ridge."""
+        return replace(self, regularisation=replace(self.regularisation, ridge=ridge))
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Components:
         """Return components fitted to rows with shape ``(n, d)``; a missing value is NaN."""
@@ -104,7 +108,7 @@ class Search:
     def run(self) -> list[Trial]:
         """Return all trials, the best first."""
         place = {
-            "ridge": min(4, len(self.axes["ridge"]) - 1),
+            "ridge": min(2, len(self.axes["ridge"]) - 1),
             "count": min(3, len(self.counts) - 1),
             "shrinkage": 2,
         }
