@@ -207,8 +207,8 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             )
         with torch.no_grad():
             centres = self._coder.decode(torch.from_numpy(features.copy()), self._codes)
-        means: NDArray[np.float64] = centres.mean(1).numpy()
-        return self.location_ + self.scale_ * means
+        means: NDArray[np.float64] = self.location_ + self.scale_ * centres.mean(1).numpy()
+        return means
 
     def reconstruct(
         self,
