@@ -22,12 +22,14 @@ from torch import Tensor
 from hilbound.bounds import Bound, conditional_bound
 from hilbound.errors import DataError, InputError
 from hilbound.estimators.coder import Coder, Schedule, train
+from hilbound.estimators.scaling import standardisation
 from hilbound.estimators.storage import read_estimator, write_estimator
 from hilbound.mixture import GaussianMixture
 
 _HELD_OUT = 10  # one row in so many
 _MEDIAN_ROWS = 500
-_SHARE = 0.05  # of the median squared distance
+_SHARE = 0.05  # of the median squared distance: the variance of the kernel
+_WIDE_SHARE = 0.2  # the same, for the first step
 
 
 class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # no annotations there
@@ -94,9 +96,9 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         objective: str = "scalar",
         variance: float | None = None,
         feature_variance: float = 0.01,
-        max_steps: int = 400,
-        batch_size: int = 256,
-        learning_rate: float = 5e-3,
+        max_steps: int = 500,
+        batch_size: int = 128,
+        learning_rate: float = 1e-2,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.n_features = n_features
@@ -128,16 +130,14 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         table = validate_data(self, X, dtype=np.float64)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
-        self.location_, scale = table.mean(0), table.std(0)
-        # What rounding leaves of a constant column is no scale.
-        constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(self.location_)
-        self.scale_ = np.where(constant, 1.0, scale)
+        self.location_, self.scale_ = standardisation(table)
         self._train(self._standardise(table), generator)
         return self
 
     def _train(self, x: Tensor, generator: torch.Generator) -> None:
         held, trained = _split(x, generator)
-        self.variance_ = float(self.variance or _kernel_variance(trained))
+        distance = _median_distance(trained)
+        self.variance_ = float(self.variance or _SHARE * distance)
         self._coder = Coder(x.shape[1], self.n_features, generator)
         self._codes = torch.randn(
             self.n_centres, self._coder.noise_dim, generator=generator, dtype=x.dtype
@@ -146,6 +146,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             objective=self.objective,
             centres=self.n_centres,
             variance=self.variance_,
+            widest=max(self.variance_, _WIDE_SHARE * distance),
             feature_variance=self.feature_variance,
             steps=self.max_steps,
             batch_size=self.batch_size,
@@ -310,8 +311,8 @@ def _split(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return x[order[:count]], x[order[count:]]
 
 
-def _kernel_variance(x: Tensor) -> float:
-    """Return a share of the median squared distance; one where all rows are alike."""
+def _median_distance(x: Tensor) -> float:
+    """Return the median squared distance; that of unrelated rows where all are alike."""
     distances = torch.pdist(x[:_MEDIAN_ROWS]).square()
     median = float(distances.median()) if len(distances) else 0.0
-    return _SHARE * median or 1.0
+    return median or 2.0 * x.shape[1]

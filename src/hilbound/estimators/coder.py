@@ -19,7 +19,6 @@ from hilbound.mixture import GaussianMixture
 
 _NOISE_DIM = 4
 _WIDTH = 64
-_WIDEST = 4.0  # multiple of the variance at the first step
 _CLIP = 5.0
 _WEIGHT_DECAY = 1e-4
 
@@ -31,7 +30,8 @@ class Schedule:
     Args:
         objective: ``"scalar"`` or ``"trace"``.
         centres: The number K of centres of a row.
-        variance: Variance of the kernel, in squared units of the rows; wider at first.
+        variance: Variance of the kernel, in squared units of the rows.
+        widest: Variance of the kernel at first; centres that are far away don't feel a narrow one.
         feature_variance: Variance of the noise of the features, whose own variance is one.
         steps: The number of gradient steps.
         batch_size: The number of rows of one.
@@ -41,6 +41,7 @@ class Schedule:
     objective: str
     centres: int
     variance: float
+    widest: float
     feature_variance: float
     steps: int
     batch_size: int
@@ -104,7 +105,7 @@ def _mlp(inputs: int, outputs: int, generator: torch.Generator) -> nn.Sequential
     for i, o in pairwise(widths):
         # Without its own draw of weights, which would take torch's global numbers.
         linear = nn.utils.skip_init(nn.Linear, i, o, dtype=torch.float64)
-        bound = 1 / math.sqrt(i)
+        bound = math.sqrt(3 / i)  # outputs as large as inputs
         with torch.no_grad():
             linear.weight.uniform_(-bound, bound, generator=generator)
             linear.bias.uniform_(-bound, bound, generator=generator)
@@ -125,10 +126,10 @@ def train(coder: Coder, x: Tensor, schedule: Schedule, generator: torch.Generato
     decay = CosineAnnealingLR(optimizer, schedule.steps)
     for step in range(schedule.steps):
         rows = torch.randperm(len(x), generator=generator)[: schedule.batch_size]
-        # Wide kernels at first: centres that are far away would not feel a narrow one.
-        width = _WIDEST ** max(0.0, 1 - 2 * step / schedule.steps)
+        wide = max(0.0, 1 - 2 * step / schedule.steps)
+        variance = schedule.variance * (schedule.widest / schedule.variance) ** wide
         optimizer.zero_grad()
-        _loss(coder, x[rows], width * schedule.variance, schedule, generator).backward()
+        _loss(coder, x[rows], variance, schedule, generator).backward()
         nn.utils.clip_grad_norm_(coder.parameters(), _CLIP)
         optimizer.step()
         decay.step()

@@ -29,6 +29,7 @@ from hilbound.estimators.components import (
 from hilbound.estimators.fitting import Fit, Task, fit
 from hilbound.estimators.kernels import kernel_components
 from hilbound.estimators.polish import COSTS
+from hilbound.estimators.scaling import standardisation
 from hilbound.estimators.storage import read_estimator, write_estimator
 from hilbound.mixture import GaussianMixture
 
@@ -121,7 +122,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         shapes = self._shapes()
         table = self._validate(X, reset=True)
         self._check_columns(table)
-        self.location_, self.scale_ = _standardisation(table)
+        self.location_, self.scale_ = standardisation(table)
         task = Task(
             shapes=shapes,
             count=self.n_components,
@@ -360,17 +361,6 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
 def _as_plain(value: object) -> object:
     """Return numpy's numbers as Python's, which JSON knows."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _standardisation(
-    table: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return location and scale of the known values of every column."""
-    location = np.nanmean(table, 0)
-    scale = np.nanstd(table, 0)
-    # What rounding leaves of a constant column is no scale.
-    constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(location)
-    return location, np.where(constant, 1.0, scale)
 
 
 def _bound(result: Fit) -> Bound:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hilbound.errors import DataError, InputError
 
-_FORMAT = "hilbound-estimator"
+_KEY = "hilbound.estimator"  # one key, because the order of several is not kept
 _VERSION = 1
 
 
@@ -52,16 +52,21 @@ def write_estimator(
     if target.is_dir():
         raise InputError(f"path {str(target)!r} is a folder: give the name of a file")
     try:
-        text = json.dumps(dict(facts), allow_nan=False)
+        text = json.dumps({"version": _VERSION, "facts": dict(facts)}, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"facts must hold text, finite numbers, booleans, lists and dictionaries, which JSON "
             f"can say, got something else: {error}"
         ) from None
-    # A copy: safetensors refuses arrays that share memory.
-    tensors = {name: torch.as_tensor(np.array(a)).contiguous() for name, a in arrays.items()}
-    metadata = {"format": _FORMAT, "version": str(_VERSION), "facts": text}
-    _write_whole(target, save(tensors, metadata))
+    tensors = {name: _copy(a) for name, a in arrays.items()}
+    _write_whole(target, save(tensors, {_KEY: text}))
+
+
+def _copy(a: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Return numbers of their own: safetensors refuses arrays that share memory."""
+    if isinstance(a, Tensor):
+        return a.detach().clone(memory_format=torch.contiguous_format)
+    return torch.from_numpy(np.array(a, order="C"))
 
 
 def _write_whole(target: Path, content: bytes) -> None:
@@ -91,24 +96,25 @@ def read_estimator(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dic
         raise DataError(f"no estimator at {str(source)!r}: give a file that `save` wrote")
     try:
         with safe_open(source, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_format(source, metadata)
+            told = _read_facts(source, file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-            return arrays, dict(json.loads(metadata["facts"]))
+            return arrays, told
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise DataError(
             f"{str(source)!r} is no whole estimator file ({error}): save the estimator again"
         ) from None
 
 
-def _check_format(source: Path, metadata: Mapping[str, str]) -> None:
-    if metadata.get("format") != _FORMAT:
+def _read_facts(source: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if _KEY not in metadata:
         raise DataError(
             f"{str(source)!r} holds arrays, but was not written by an estimator's `save`: "
             "give a file that was"
         )
-    if metadata.get("version") != str(_VERSION):
+    told = json.loads(metadata[_KEY])
+    if told["version"] != _VERSION:
         raise DataError(
-            f"{str(source)!r} has version {metadata.get('version')} of the file format, and this "
+            f"{str(source)!r} has version {told['version']} of the file format, and this "
             f"hilbound reads version {_VERSION}: update hilbound, or save the estimator again"
         )
+    return dict(told["facts"])
