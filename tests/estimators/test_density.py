@@ -45,9 +45,8 @@ def test_the_density_integrates_to_one_in_the_units_of_the_columns(n_components,
     q = fitted(n_components=n_components, covariance=covariance)
     x = two_clusters()
     low, high = x.min(0), x.max(0)
-    axes = [
-        np.linspace(a - (b - a) / 2, b + (b - a) / 2, 250) for a, b in zip(low, high, strict=True)
-    ]
+    margin = (high - low) / 2
+    axes = list(np.linspace(low - margin, high + margin, 250).T)
     cell = np.prod([axis[1] - axis[0] for axis in axes])
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     assert np.exp(q.score_samples(grid)).sum() * cell == pytest.approx(1, abs=2e-3)

@@ -73,10 +73,15 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         n_features_in_: The number of columns.
         feature_names_in_: Their names, where the table has any.
 
-    >>> x = np.random.RandomState(0).normal(5, 2, (200, 1))
-    >>> estimator = MixtureDensityEstimator(random_state=0).fit(x)
-    >>> estimator.score_samples([[5.0]]).round(1), np.log(1 / np.sqrt(2 * np.pi * 4)).round(1)
-    (array([-1.6]), np.float64(-1.6))
+    >>> x = np.random.RandomState(0).normal(5, 2, (200, 2))
+    >>> estimator = MixtureDensityEstimator(1, random_state=0).fit(x)
+    >>> estimator.mixture_.mean.round()
+    tensor([5., 5.], dtype=torch.float64)
+    >>> estimator.condition([0], [[4.0], [6.0]]).variance.round()
+    tensor([[4.],
+            [4.]], dtype=torch.float64)
+    >>> estimator.score_samples([[5.0, 5.0], [np.nan, 5.0]]).round(1)
+    array([-3.3, -1.6])
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -121,6 +126,8 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         """
         shapes = self._shapes()
         table = self._validate(X, reset=True)
+        if table.shape[1] == 1:  # where both are the same
+            shapes = shapes[-1:]
         self._check_columns(table)
         self.location_, self.scale_ = standardisation(table)
         task = Task(

@@ -63,10 +63,10 @@ def fit_components(
     Returns:
         The components, weights summing to one; those that lost all rows are left out.
 
-    >>> x = torch.tensor([[0.0], [1.0], [9.0], [10.0]], dtype=torch.float64)
+    >>> x = torch.tensor([[0.0], [2.0], [9.0], [11.0]], dtype=torch.float64)
     >>> start = Components(x[[0, 3]], torch.ones(2, 1).double(), torch.full((2,), 0.5).log())
     >>> fit_components(x, start, Regularisation(ridge=0.0)).means.round().squeeze()
-    tensor([0., 10.], dtype=torch.float64)
+    tensor([ 1., 10.], dtype=torch.float64)
     """
     components, last = start, -math.inf
     for _ in range(max_steps):

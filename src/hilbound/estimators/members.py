@@ -192,11 +192,13 @@ def mixture_members(
         _mixture_member(folds, t.setting, seed, t.components if searched_all else None)
         for t in kept
     ]
-    # A ridge is a bias where nothing degenerates; few held-out rows don't show a small one.
+    # A ridge is a bias where nothing degenerates; few held-out rows don't show a small one. And one
+    # plain Gaussian is what much data is, more or less.
     bare = best[0].setting.with_ridge(min_variance)
-    if bare not in [trial.setting for trial in kept]:
-        members.append(_mixture_member(folds, bare, seed, None))
-    return members
+    plain = Setting(bare.full, 1, Regularisation(0.0, min_variance))
+    present = [trial.setting for trial in kept]
+    others = [setting for setting in dict.fromkeys((bare, plain)) if setting not in present]
+    return members + [_mixture_member(folds, setting, seed, None) for setting in others]
 
 
 def _mixture_member(folds: Folds, setting: Setting, seed: int, first: Components | None) -> Member:
