@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from hilbound import FullGaussianMixture, GaussianMixture
 from hilbound.errors import DataError, InputError
-from hilbound.estimators import MixtureDensityEstimator
+from hilbound.estimators import MixtureAutoencoder, MixtureDensityEstimator
 
 
 def two_clusters(n=300, seed=0):
@@ -153,9 +153,9 @@ def test_missing_values_are_better_left_out_than_imputed():
     gaps = x.copy()
     gaps[rng.rand(*x.shape) < 0.4] = np.nan
     gaps[0] = np.nan
-    q = MixtureDensityEstimator(random_state=0).fit(gaps)
+    q = MixtureDensityEstimator(2, random_state=0).fit(gaps)
     imputed = np.where(np.isnan(gaps), np.nanmean(gaps, 0), gaps)
-    other = MixtureDensityEstimator(random_state=0).fit(imputed)
+    other = MixtureDensityEstimator(2, random_state=0).fit(imputed)
     test = two_clusters(300, seed=1)
     assert q.score(test) > other.score(test) + 0.3
     assert q.score_samples(gaps[:1])[0] == pytest.approx(0, abs=1e-12)
@@ -217,7 +217,7 @@ def test_gradient_steps_raise_the_objective_on_held_out_rows(objective, covarian
 
 
 def test_the_bound_is_a_bound_and_tight_for_a_good_model():
-    for options in ({}, {"n_components": 1}, {"covariance": "diagonal"}):
+    for options in ({}, {"n_components": 2}, {"covariance": "diagonal"}):
         assert 0 < float(fitted(**options).bound_.tightness) <= 1
     x = np.random.RandomState(0).randn(3000, 1)
     assert float(MixtureDensityEstimator(1, random_state=0).fit(x).bound_.tightness) > 0.97
@@ -320,6 +320,33 @@ def test_a_column_without_values_is_named():
         MixtureDensityEstimator().fit(frame)
     with pytest.raises(InputError, match="only missing ones in column 1: drop"):
         MixtureDensityEstimator().fit(frame.to_numpy())
+
+
+@pytest.mark.parametrize("estimator", [MixtureDensityEstimator(1), MixtureAutoencoder(1)])
+@pytest.mark.parametrize(("column", "message"), [
+    (["a", "b"], "got 'a' in column '<b>': encode it"),
+    (pd.Series(["a", "b"], dtype="category"), "got 'a' in column '<b>': encode it"),
+    (pd.to_datetime(["2020-01-01", "2020-01-02"]), "got dates in column '<b>': turn them"),
+    ([np.inf, 1.0], "got 1 infinite values in column '<b>': replace them"),
+])  # fmt: skip
+def test_columns_that_are_no_numbers_are_named(estimator, column, message):
+    frame = pd.DataFrame({"fine": [1, 2], "<b>": column})
+    with pytest.raises(InputError, match=message):
+        estimator.fit(frame)
+
+
+def test_two_columns_of_one_name_are_refused():
+    frame = pd.DataFrame(np.eye(3), columns=["a", "b", "a"])
+    with pytest.raises(InputError, match="got 'a' more than once: rename"):
+        MixtureDensityEstimator(1).fit(frame)
+
+
+def test_nullable_columns_are_numbers_with_gaps():
+    frame = pd.DataFrame(two_clusters(50), columns=["a", "b"])
+    frame.iloc[0, 0] = np.nan
+    q = MixtureDensityEstimator(1, random_state=0)
+    expected = q.fit(frame).score_samples(frame)
+    np.testing.assert_array_equal(q.fit(frame.convert_dtypes()).score_samples(frame), expected)
 
 
 def test_an_objective_that_cannot_be_had_is_refused_with_alternatives():

@@ -22,6 +22,7 @@ from torch import Tensor
 from hilbound.bounds import Bound, conditional_bound
 from hilbound.errors import DataError, InputError
 from hilbound.estimators.coder import Coder, Schedule, train
+from hilbound.estimators.reading import check_table
 from hilbound.estimators.scaling import standardisation
 from hilbound.estimators.storage import read_estimator, write_estimator
 from hilbound.mixture import GaussianMixture
@@ -120,13 +121,15 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             y: Not used.
 
         Raises:
-            InputError: If the objective does not go with the number of centres.
+            InputError: If a column holds no numbers, or the objective does not go with the number
+                of centres.
         """
         if self.objective == "trace" and self.n_centres != 1:
             raise InputError(
                 "objective='trace' compares each row with one reconstruction, got "
                 f"n_centres={self.n_centres}: use n_centres=1, or objective='scalar'"
             )
+        check_table(X)
         table = validate_data(self, X, dtype=np.float64)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
@@ -180,6 +183,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def _features(self, X: ArrayLike) -> Tensor:  # noqa: N803
         check_is_fitted(self)
+        check_table(X)
         table = validate_data(self, X, reset=False, dtype=np.float64)
         with torch.no_grad():
             features: Tensor = self._coder.encode(self._standardise(table))

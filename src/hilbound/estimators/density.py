@@ -29,6 +29,7 @@ from hilbound.estimators.components import (
 from hilbound.estimators.fitting import Fit, Task, fit
 from hilbound.estimators.kernels import kernel_components
 from hilbound.estimators.polish import COSTS
+from hilbound.estimators.reading import check_table
 from hilbound.estimators.scaling import standardisation
 from hilbound.estimators.storage import read_estimator, write_estimator
 from hilbound.mixture import GaussianMixture
@@ -121,8 +122,8 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
             y: Not used.
 
         Raises:
-            InputError: If a column has no value at all, or an objective cannot be had with full
-                covariances.
+            InputError: If a column has no value at all or no numbers, or an objective cannot be
+                had with full covariances.
         """
         shapes = self._shapes()
         table = self._validate(X, reset=True)
@@ -151,6 +152,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         return {"auto": (True, False), "full": (True,), "diagonal": (False,)}[self.covariance]
 
     def _validate(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float64]:  # noqa: N803
+        check_table(X)
         table: NDArray[np.float64] = validate_data(
             self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan"
         )

@@ -32,6 +32,7 @@ _SEARCH_ROWS = 10_000  # rows that a search fits and judges, at most
 _GUARD = 0.01  # share of the broad Gaussian when settings are compared
 _LEAST_WEIGHT = 0.01
 _WEIGHT_STEPS = 2000
+_WEIGHT_TOLERANCE = 1e-6
 
 
 @dataclass
@@ -237,8 +238,11 @@ def _weights(log_densities: Tensor) -> Tensor:
     prior[0] = 0.5
     weights = log_densities.new_full((count,), 1 / count)
     for _ in range(_WEIGHT_STEPS):
+        before = weights
         posterior = (log_densities + weights.log()).softmax(1)
         weights = (posterior.sum(0) + prior) / (rows + 0.5)
+        if float((weights - before).abs().max()) < _WEIGHT_TOLERANCE:
+            break
     return weights
 
 
