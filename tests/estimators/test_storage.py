@@ -77,3 +77,10 @@ def test_a_broken_file_is_refused(tmp_path, damage):
     (tmp_path / "m").write_bytes(damage((tmp_path / "m").read_bytes()))
     with pytest.raises(DataError, match=r"no whole estimator file .*save the estimator again"):
         read_estimator(tmp_path / "m")
+
+
+@pytest.mark.parametrize("text", ["no json", "[1]", "{}"])
+def test_facts_that_are_none_are_refused(tmp_path, text):
+    save_file({"a": torch.zeros(1)}, tmp_path / "m", {"hilbound.estimator": text})
+    with pytest.raises(DataError, match=r"no whole estimator file"):
+        read_estimator(tmp_path / "m")

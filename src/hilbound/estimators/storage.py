@@ -99,7 +99,7 @@ def read_estimator(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dic
             told = _read_facts(source, file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
             return arrays, told
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise DataError(
             f"{str(source)!r} is no whole estimator file ({error}): save the estimator again"
         ) from None
