@@ -2,8 +2,9 @@
 
 Rows of JSON, one for each set, split and method; what is there is not measured again.
 All methods see standardised columns; densities are in standardised units. The least variance of
-a component is 1e-6 for all: GaussianMixture by reg_covar, KernelDensity by a bandwidth of at least
-1e-3.
+a component is the same for all, --floor: GaussianMixture has it by reg_covar, KernelDensity by a
+bandwidth of at least its root. Where values repeat, scores say how narrow a component may be: at
+a floor of 1e-2 no spike can win.
 
     python density_draft.py OUT.jsonl SET [SET ...] [--data FOLDER] [--methods ours,gmm,kde]
 """
@@ -41,7 +42,7 @@ def rows(name, folder, split):
     return x[order[cut:]], x[order[:cut]]
 
 
-def tuned_mixture(x):
+def tuned_mixture(x, floor):
     """The best of K = 1, 2, 4, ... (two falls end it), two shapes, three ridges, by 3 folds.
 
     One ridge and at most 64 components above 4,000 rows, for the sake of time.
@@ -50,7 +51,7 @@ def tuned_mixture(x):
     best = (-np.inf, None)
     folds = KFold(3, shuffle=True, random_state=0)
     for shape in ("full", "diag"):
-        for ridge in (1e-6,) if many else (1e-6, 1e-3, 1e-1):
+        for ridge in (floor,) if many else sorted({max(r, floor) for r in (floor, 1e-3, 1e-1)}):
             top, falls, k = -np.inf, 0, 1
             while k <= (64 if many else min(256, len(x) // 6)) and falls < 2:
                 model = GaussianMixture(k, covariance_type=shape, reg_covar=ridge, random_state=0)
@@ -63,14 +64,14 @@ def tuned_mixture(x):
     return best[1].fit(x)
 
 
-def tuned_kernel(x):
-    grid = {"bandwidth": np.geomspace(1e-3, 2, 25)}
+def tuned_kernel(x, floor):
+    grid = {"bandwidth": np.geomspace(floor**0.5, 2, 25)}
     folds = KFold(3, shuffle=True, random_state=0)
     return GridSearchCV(KernelDensity(), grid, cv=folds).fit(x).best_estimator_
 
 
 METHODS = {
-    "ours": lambda x: MixtureDensityEstimator(random_state=0).fit(x),
+    "ours": lambda x, floor: MixtureDensityEstimator(min_variance=floor, random_state=0).fit(x),
     "gmm": tuned_mixture,
     "kde": tuned_kernel,
 }
@@ -82,24 +83,28 @@ def main():
     parser.add_argument("sets", nargs="+")
     parser.add_argument("--data", type=Path, default=Path("data/uci"))
     parser.add_argument("--methods", default="ours,gmm,kde")
+    parser.add_argument("--floor", type=float, default=1e-6)
     parser.add_argument("--splits", type=int, default=5)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     seen = set()
     if arguments.out.exists():
         lines = arguments.out.read_text().splitlines()
-        seen = {(r["set"], r["split"], r["method"]) for r in map(json.loads, lines)}
+        seen = {
+            (r["set"], r["split"], r["method"], r.get("floor", 1e-6))
+            for r in map(json.loads, lines)
+        }
     for split in range(arguments.splits):
         for name in arguments.sets:
             train, test = rows(name, arguments.data, split)
             scale = StandardScaler().fit(train)
             train, test = scale.transform(train), scale.transform(test)
             for method in arguments.methods.split(","):
-                if (name, split, method) in seen:
+                if (name, split, method, arguments.floor) in seen:
                     continue
                 start = time.process_time()
-                model = METHODS[method](train)
-                row = {"set": name, "split": split, "method": method}
+                model = METHODS[method](train, arguments.floor)
+                row = {"set": name, "split": split, "method": method, "floor": arguments.floor}
                 row["seconds"] = round(time.process_time() - start, 2)
                 row["score"] = float(np.mean(model.score_samples(test)))
                 new = [r for r in test if not (train == r).all(1).any()]
