@@ -1,0 +1,120 @@
+"""Estimators as files: safetensors for numbers, JSON for the rest, nothing executable.
+
+One file holds both: safetensors keeps a dictionary of text beside the arrays, and the facts are
+JSON in it. A file is written beside its target and moved there, so that it is whole or not there.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from hilbound.errors import DataError, InputError
+
+_KEY = "hilbound.estimator"  # one key, because the order of several is not kept
+_VERSION = 1
+
+
+def write_estimator(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Tensor | np.ndarray[Any, Any]],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write arrays and facts to one file, in one piece.
+
+    Args:
+        path: The file; its folder must be there. An older file of that name is replaced.
+        arrays: Numbers by name, of any shape; read back as tensors of the same dtype.
+        facts: What JSON can say: text, finite numbers, booleans, lists, dictionaries.
+
+    Raises:
+        InputError: If the folder is missing, or a fact is not for JSON.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_estimator(Path(folder) / "m.safetensors", {"a": np.arange(2)}, {"name": "m"})
+    ...     read_estimator(Path(folder) / "m.safetensors")
+    ({'a': tensor([0, 1])}, {'name': 'm'})
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(
+            f"path {str(target)!r} names a file in a folder that is not there: "
+            f"make {str(target.parent)!r} first"
+        )
+    if target.is_dir():
+        raise InputError(f"path {str(target)!r} is a folder: give the name of a file")
+    try:
+        text = json.dumps({"version": _VERSION, "facts": dict(facts)}, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"facts must hold text, finite numbers, booleans, lists and dictionaries, which JSON "
+            f"can say, got something else: {error}"
+        ) from None
+    tensors = {name: _copy(a) for name, a in arrays.items()}
+    _write_whole(target, save(tensors, {_KEY: text}))
+
+
+def _copy(a: Tensor | np.ndarray[Any, Any]) -> Tensor:
+    """Return numbers of their own: safetensors refuses arrays that share memory."""
+    if isinstance(a, Tensor):
+        return a.detach().clone(memory_format=torch.contiguous_format)
+    return torch.from_numpy(np.array(a, order="C"))
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(target)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_estimator(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`write_estimator` wrote.
+
+    Returns:
+        The arrays as tensors, and the facts.
+
+    Raises:
+        DataError: If the file is missing, broken, or was written by something else.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise DataError(f"no estimator at {str(source)!r}: give a file that `save` wrote")
+    try:
+        with safe_open(source, framework="pt") as file:
+            told = _read_facts(source, file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+            return arrays, told
+    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise DataError(
+            f"{str(source)!r} is no whole estimator file ({error}): save the estimator again"
+        ) from None
+
+
+def _read_facts(source: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if _KEY not in metadata:
+        raise DataError(
+            f"{str(source)!r} holds arrays, but was not written by an estimator's `save`: "
+            "give a file that was"
+        )
+    told = json.loads(metadata[_KEY])
+    if told["version"] != _VERSION:
+        raise DataError(
+            f"{str(source)!r} has version {told['version']} of the file format, and this "
+            f"hilbound reads version {_VERSION}: update hilbound, or save the estimator again"
+        )
+    return dict(told["facts"])
