@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from hilbound import FullGaussianMixture, GaussianMixture
 from hilbound.errors import DataError, InputError
 from hilbound.estimators import MixtureAutoencoder, MixtureDensityEstimator
+from hilbound.mixture import FullGaussianMixture, GaussianMixture
 
 
 def two_clusters(n=300, seed=0):

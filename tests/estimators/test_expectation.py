@@ -6,7 +6,7 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture as Reference
 
-from hilbound.estimators.components import (
+from hilbound.estimators.mixtures.components import (
     Components,
     as_mixture,
     blur,
@@ -15,8 +15,12 @@ from hilbound.estimators.components import (
     log_inner,
     log_norm,
 )
-from hilbound.estimators.expectation import Regularisation, fit_components, start_components
-from hilbound.estimators.moments import expect
+from hilbound.estimators.mixtures.expectation import (
+    Regularisation,
+    fit_components,
+    start_components,
+)
+from hilbound.estimators.mixtures.moments import expect
 
 
 def made(n=300, dim=3, seed=0):

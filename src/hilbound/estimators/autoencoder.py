@@ -22,8 +22,8 @@ from torch import Tensor
 from hilbound.bounds import Bound, conditional_bound
 from hilbound.errors import DataError, InputError
 from hilbound.estimators.coder import Coder, Schedule, train
+from hilbound.estimators.mixtures.scaling import standardisation
 from hilbound.estimators.reading import check_table
-from hilbound.estimators.scaling import standardisation
 from hilbound.estimators.storage import read_estimator, write_estimator
 from hilbound.mixture import GaussianMixture
 
@@ -113,7 +113,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
-    def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002, N803 - scikit-learn's names
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Train encoder and decoder.
 
         Args:
@@ -181,7 +181,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def _standardise(self, table: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy((table - self.location_) / self.scale_)
 
-    def _features(self, X: ArrayLike) -> Tensor:  # noqa: N803
+    def _features(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)
         check_table(X)
         table = validate_data(self, X, reset=False, dtype=np.float64)
@@ -189,12 +189,12 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             features: Tensor = self._coder.encode(self._standardise(table))
         return features
 
-    def transform(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
+    def transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the features without noise, with shape ``(n, n_features)``."""
         features: NDArray[np.float64] = self._features(X).numpy()
         return features
 
-    def inverse_transform(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
+    def inverse_transform(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the mean of the decoder's mixture, with shape ``(n, d)``.
 
         Args:
@@ -217,7 +217,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def reconstruct(
         self,
-        X: ArrayLike,  # noqa: N803
+        X: ArrayLike,
         n: int = 1,
         random_state: int | np.random.RandomState | None = None,
     ) -> NDArray[np.float64]:

@@ -14,10 +14,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from hilbound import FullGaussianMixture
 from hilbound.bounds import Bound
 from hilbound.errors import DataError, InputError
-from hilbound.estimators.components import (
+from hilbound.estimators.mixtures.components import (
     Components,
     as_mixture,
     blur,
@@ -26,13 +25,13 @@ from hilbound.estimators.components import (
     log_inner,
     log_norm,
 )
-from hilbound.estimators.fitting import Fit, Task, fit
-from hilbound.estimators.kernels import kernel_components
-from hilbound.estimators.polish import COSTS
+from hilbound.estimators.mixtures.fitting import Fit, Task, fit
+from hilbound.estimators.mixtures.kernels import kernel_components
+from hilbound.estimators.mixtures.polish import COSTS
+from hilbound.estimators.mixtures.scaling import standardisation
 from hilbound.estimators.reading import check_table
-from hilbound.estimators.scaling import standardisation
 from hilbound.estimators.storage import read_estimator, write_estimator
-from hilbound.mixture import GaussianMixture
+from hilbound.mixture import FullGaussianMixture, GaussianMixture
 
 _DIAGONAL_ONLY = ("vector", "nuclear")
 
@@ -114,7 +113,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
-    def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: ARG002, N803 - scikit-learn's names
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Fit the mixture.
 
         Args:
@@ -151,7 +150,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
             return (False,)
         return {"auto": (True, False), "full": (True,), "diagonal": (False,)}[self.covariance]
 
-    def _validate(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float64]:  # noqa: N803
+    def _validate(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float64]:
         check_table(X)
         table: NDArray[np.float64] = validate_data(
             self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan"
@@ -203,7 +202,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
             self._bound = _bound(self._held_back)
         return self._bound
 
-    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
+    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return log densities with shape ``(n,)``, in nats and in the columns' own units.
 
         Where values are missing it is the density of the others; of a row without any, zero.
@@ -216,7 +215,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         densities: NDArray[np.float64] = log_density(self._parts, z).numpy() - jacobian
         return densities
 
-    def score(self, X: ArrayLike, y: object = None) -> float:  # noqa: ARG002, N803
+    def score(self, X: ArrayLike, y: object = None) -> float:
         """Return the mean of :meth:`score_samples`; higher is better."""
         return float(self.score_samples(X).mean())
 

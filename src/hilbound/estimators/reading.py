@@ -7,7 +7,7 @@ import numpy as np
 from hilbound.errors import InputError
 
 
-def check_table(X: object) -> None:  # noqa: N803 - scikit-learn's name
+def check_table(X: object) -> None:
     """Refuse a data frame whose columns are not numbers; anything without columns passes.
 
     Args:
@@ -33,7 +33,7 @@ def check_table(X: object) -> None:  # noqa: N803 - scikit-learn's name
         _check_column(name, X[name])  # type: ignore[index]  # a frame of pandas, polars, ...
 
 
-def _check_column(name: object, column: Any) -> None:  # noqa: ANN401 - of any kind of frame
+def _check_column(name: object, column: Any) -> None:
     values = np.asarray(column)
     if values.dtype.kind in "mM":
         raise InputError(

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hilbound.estimators.components import Components, log_density
-from hilbound.estimators.expectation import Regularisation, fit_components
-from hilbound.estimators.kernels import fit_kernel, kernel_components, leave_one_out
-from hilbound.estimators.settings import Search, Setting, Trial, count_kinds
+from hilbound.estimators.mixtures.components import Components, log_density
+from hilbound.estimators.mixtures.expectation import Regularisation, fit_components
+from hilbound.estimators.mixtures.kernels import fit_kernel, kernel_components, leave_one_out
+from hilbound.estimators.mixtures.settings import Search, Setting, Trial, count_kinds
 
 _FOLDS = 5
 _JUDGES = 2000  # held-out rows that weigh the members

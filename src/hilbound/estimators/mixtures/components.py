@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hilbound import FullGaussianMixture
-from hilbound.mixture import GaussianMixture
+from hilbound.mixture import FullGaussianMixture, GaussianMixture
 
 # Entries of an intermediate array that are held at a time: 8 MiB in float64.
 _BLOCK_ENTRIES = 2**20

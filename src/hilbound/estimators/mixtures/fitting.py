@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hilbound.estimators.components import Components, log_density
-from hilbound.estimators.kernels import fit_kernel
-from hilbound.estimators.members import (
+from hilbound.estimators.mixtures.components import Components, log_density
+from hilbound.estimators.mixtures.kernels import fit_kernel
+from hilbound.estimators.mixtures.members import (
     Folds,
     blend,
     blend_blind,
@@ -18,8 +18,8 @@ from hilbound.estimators.members import (
     searched,
     weigh,
 )
-from hilbound.estimators.polish import Ascent, Cost, climb, follow
-from hilbound.estimators.settings import Setting
+from hilbound.estimators.mixtures.polish import Ascent, Cost, climb, follow
+from hilbound.estimators.mixtures.settings import Setting
 
 _KERNEL_ROWS = 10_000  # kernel estimates are for tables up to here
 _STARTS = 3
