@@ -27,6 +27,7 @@ class Objective(nn.Module):
     Attributes:
         smoothed: How many of the two mixtures share the kernel's variance.
         paired: Whether every centre belongs to one data point, so that both need as many.
+        least_rows: How many rows a batch must have, and a validation set too.
         cost_name: What the cost is called on the axis of a plot.
         logarithmic: Whether people read the cost as a logarithm.
         tracked: Whether the limit is that of a fixed set of rows, measured beside the training
@@ -36,6 +37,7 @@ class Objective(nn.Module):
 
     smoothed: ClassVar[int] = 2
     paired: ClassVar[bool] = False
+    least_rows: ClassVar[int] = 1
     cost_name: ClassVar[str]
     logarithmic: ClassVar[bool] = False
     tracked: ClassVar[bool] = False
@@ -507,6 +509,7 @@ class DebiasedNuclearNorm(Objective):
     """
 
     cost_name = "fidelity"
+    least_rows = 2
     weight: Tensor
     calls: Tensor
 

@@ -8,6 +8,7 @@ import torch
 
 import hilbound
 from hilbound.config import RunConfig
+from hilbound.datasets import Dataset
 from hilbound.errors import InputError
 from hilbound.models.build import MODELS, DataShape, build_model
 from hilbound.objectives import OBJECTIVES
@@ -252,3 +253,12 @@ def test_words_are_refused_before_data_are_read(monkeypatch, options, words):
     monkeypatch.setattr("hilbound.datasets.load", None)
     with pytest.raises(InputError, match=words):
         plan_training(RunConfig(data="moons", **options))
+
+
+def test_an_objective_that_halves_batches_needs_two_rows_to_validate():
+    rows = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
+    few = Dataset("few", train=rows[:6], validation=rows[6:7], test=rows[7:])
+    config = RunConfig(data="few", objective="debiased", batch_size=4)
+    with pytest.raises(InputError, match=r"needs at least 2 validation rows, 'few' has 1: give"):
+        plan_training(config, dataset=few)
+    assert plan_training(config.model_copy(update={"objective": "nuclear"}), dataset=few)

@@ -93,6 +93,7 @@ def plan_training(
     data = DataShape(dataset.dim, dataset.image_shape, len(dataset.train))
     model = build_model(config, data, component)
     _check_objective(asked, objective, model)
+    _check_rows(asked, objective, dataset)
     if config.precision == "64-true":
         # Lightning would do it only after the weights of a checkpoint were rounded to float32.
         model = model.double()
@@ -121,6 +122,18 @@ def _check_objective(config: RunConfig, objective: Objective, model: DensityMode
             f"objective {config.objective!r} pairs every centre with a data point: leave centers "
             f"out, or give as many as batch_size ({config.batch_size}), got {config.centers}"
         )
+
+
+def _check_rows(config: RunConfig, objective: Objective, dataset: Dataset) -> None:
+    """Raise an InputError if there are too few rows for one batch of the objective."""
+    for name in ("train", "validation"):
+        rows = len(getattr(dataset, name))
+        if rows < objective.least_rows:
+            raise InputError(
+                f"objective {config.objective!r} cuts a batch into halves and needs at least "
+                f"{objective.least_rows} {name} rows, {config.data!r} has {rows}: give more data, "
+                "or a larger share of it"
+            )
 
 
 def take_encoder(model: DensityModel, path: Path | str) -> None:
