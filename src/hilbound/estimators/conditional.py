@@ -309,4 +309,6 @@ class ConditionalDensityEstimator(MultiOutputMixin, RegressorMixin, BaseEstimato
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
+        # The tag speaks of a coefficient of determination; a log density has no such range.
+        tags.regressor_tags.poor_score = True
         return tags
