@@ -106,8 +106,10 @@ def _lower_quantile(tail: Tensor, means: Tensor, deviation: Tensor, log_weights:
 
 def _anchor(own: Tensor, log_weights: Tensor) -> Tensor:
     """Return the quantile of the heaviest component, for those without any weight."""
-    return own.gather(-1, log_weights.expand_as(own).argmax(-1, keepdim=True))
+    heaviest: Tensor = log_weights.expand_as(own).argmax(-1, keepdim=True)
+    return own.gather(-1, heaviest)
 
 
 def _ulp(x: Tensor) -> Tensor:
+    """Return a distance that rounding makes at ``x``."""
     return 4 * torch.finfo(x.dtype).eps * x.abs() + torch.finfo(x.dtype).tiny

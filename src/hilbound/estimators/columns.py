@@ -56,15 +56,15 @@ class NumberReader:
         Raises:
             DataError: If the column holds texts now.
         """
-        if column.numbers is None:
-            texts = [] if column.texts is None else column.texts
-            text = next((t for t in texts if t is not None), None)
+        values = column.as_numbers()
+        if values is None:
             raise DataError(
                 f"column {self.name} held numbers when the model was fitted and holds texts now, "
-                f"such as {text!r}: convert it to numbers, with NaN where a value is missing"
+                f"such as {column.first_text()!r}: convert it to numbers, with NaN where a value "
+                "is missing"
             )
-        missing = np.isnan(column.numbers)
-        filled = np.where(missing, self.median, column.numbers)
+        missing = np.isnan(values)
+        filled = np.where(missing, self.median, values)
         return np.stack([filled, missing] if self.flagged else [filled], axis=1)
 
 
@@ -95,12 +95,13 @@ class TextReader:
         Raises:
             DataError: If the column holds numbers now, or a text never seen.
         """
-        if column.texts is None:
+        texts = column.as_texts()
+        if texts is None:
             raise DataError(
                 f"column {self.name} held texts when the model was fitted and holds numbers now: "
                 "convert it back, for example with X[name].astype(str)"
             )
-        unseen = sorted({t for t in column.texts if t is not None}.difference(self.known))
+        unseen = sorted({t for t in texts if t is not None}.difference(self.known))
         if unseen and self.refuse:
             raise DataError(
                 f"column {self.name} holds {_some(unseen)}, never seen when the model was fitted; "
@@ -109,16 +110,16 @@ class TextReader:
             )
         levels = self.known[:_MOST_LEVELS]
         if not levels:
-            return np.zeros((len(column.texts), 0))
+            return np.zeros((len(texts), 0))
         encoder = OneHotEncoder(
             categories=[np.asarray(levels, dtype=object)],
             handle_unknown="ignore",
             sparse_output=False,
         )
         encoder.fit(np.asarray(levels, dtype=object)[:, None])
-        rows = np.asarray(["" if t is None else t for t in column.texts], dtype=object)
+        rows = np.asarray(["" if t is None else t for t in texts], dtype=object)
         encoded: Floats = encoder.transform(rows[:, None])
-        present: Floats = np.asarray([[t is not None] for t in column.texts], dtype=np.float64)
+        present: Floats = np.asarray([[t is not None] for t in texts], dtype=np.float64)
         return encoded * present
 
 

@@ -18,17 +18,26 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from hilbound.errors import InputError
 from hilbound.estimators import predictions
+from hilbound.estimators.boosting import Booster, Boosters
 from hilbound.estimators.columns import Columns, NumberReader, TextReader
 from hilbound.estimators.embedding import Embedding
-from hilbound.estimators.ensemble import Ensemble, Rows
+from hilbound.estimators.ensemble import Ensemble
 from hilbound.estimators.frames import Floats
+from hilbound.estimators.processes import Process, Processes
 from hilbound.estimators.reading import read_table, read_targets, read_weights
-from hilbound.estimators.recipes import fit_members, plan
+from hilbound.estimators.recipes import fit_default, fit_high, plan
+from hilbound.estimators.rows import Rows
+from hilbound.estimators.stacking import Expert, Stack
 from hilbound.estimators.storage import load_folder, save_folder
 from hilbound.estimators.targets import Targets
+from hilbound.estimators.trees import Trees
+from hilbound.estimators.warping import Bend, WarpedProcess
 from hilbound.mixture import GaussianMixture
 
-_PARTS = (Columns, NumberReader, TextReader, Targets, Ensemble, Embedding)
+_PARTS = (
+    *(Columns, NumberReader, TextReader, Targets, Ensemble, Embedding, Stack),
+    *(Process, Processes, Bend, WarpedProcess, Trees, Booster, Boosters),
+)
 
 
 class ConditionalDensityEstimator(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -130,9 +139,9 @@ class ConditionalDensityEstimator(MultiOutputMixin, RegressorMixin, BaseEstimato
         )
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         floor = torch.from_numpy(self.targets_.floor).float()
-        self.model_, held_out = fit_members(
-            rows, recipe, floor, effort=self.effort, seed=seed, shown=self.verbose > 0
-        )
+        fit = fit_high if self.effort == "high" else fit_default
+        self.model_: Expert
+        self.model_, held_out = fit(rows, recipe, floor, seed=seed, shown=self.verbose > 0)
         log_density = held_out.log_prob(rows.y.to(held_out.means)) * rows.weight
         self.held_out_score_ = float(log_density.mean()) - self.targets_.log_jacobian
         self.n_targets_ = targets.shape[1]

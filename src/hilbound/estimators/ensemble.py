@@ -10,6 +10,7 @@ from torch import Tensor
 from hilbound.estimators import networks
 from hilbound.estimators.embedding import Embedding
 from hilbound.estimators.folds import Folds
+from hilbound.estimators.rows import Rows
 from hilbound.mixture import GaussianMixture
 
 _CHUNK = 1 << 15  # rows that are predicted at once, to bound memory
@@ -79,21 +80,6 @@ class Ensemble:
 def _beside(part: Tensor) -> Tensor:
     """Merge the members' components: ``(n, members, K, *)`` to ``(n, members K, *)``."""
     return part.flatten(1, 2)
-
-
-@dataclass
-class Rows:
-    """What the members learn from.
-
-    Attributes:
-        x: Standardised rows with shape ``(n, p)``, float32.
-        y: Standardised targets with shape ``(n, d)``, float32.
-        weight: Weights of the rows with mean one, shape ``(n,)``.
-    """
-
-    x: Tensor
-    y: Tensor
-    weight: Tensor
 
 
 def fit_ensemble(
@@ -187,6 +173,11 @@ class _Training:
         optimiser.step()
 
     def _losses(self, heads: networks.Heads, y: Tensor) -> Tensor:
+        r"""Return the cost of every row: its negative log density, or its log cosine.
+
+        .. math:: \tfrac12 \log \langle q, q \rangle - \log \langle p, q \rangle, \qquad
+            p = N(\cdot - y; s)
+        """
         smoothing = self.recipe.smoothing
         if smoothing is None:
             return -networks.log_densities(heads, y)
@@ -207,8 +198,11 @@ class _Training:
     def _score(self, weights: list[Tensor]) -> float:
         """Return the mean log density of held-out rows, a member at a time."""
         held = self.folds.held
-        with torch.no_grad():
-            log_density = networks.log_densities(self.held_out(weights), self.rows.y[held])
+        heads = self.held_out(weights)
+        if self.recipe.smoothing is not None:
+            # The best Gaussian by this cost has twice the variance of the target around it.
+            heads = heads._replace(variance=(heads.variance / 2).maximum(self.floor))
+        log_density = networks.log_densities(heads, self.rows.y[held])
         counts = self.folds.counts * self.rows.weight[held]
         return float((log_density * counts).sum() / counts.sum())
 

@@ -35,6 +35,22 @@ class Column:
     numbers: Floats | None = None
     texts: list[str | None] | None = None
 
+    def as_numbers(self) -> Floats | None:
+        """Return its numbers; a column of texts all of which are missing holds only NaN."""
+        if self.numbers is None and self.texts is not None and self.first_text() is None:
+            return np.full(len(self.texts), np.nan)
+        return self.numbers
+
+    def as_texts(self) -> list[str | None] | None:
+        """Return its texts; a column of numbers all of which are missing holds only ``None``."""
+        if self.numbers is not None and np.isnan(self.numbers).all():
+            return [None] * len(self.numbers)
+        return self.texts
+
+    def first_text(self) -> str | None:
+        """Return the first text that is not missing, if any."""
+        return next((t for t in self.texts or [] if t is not None), None)
+
     def take(self, rows: NDArray[np.bool_]) -> "Column":
         """Return the rows for which a mask with shape ``(n,)`` is true."""
         if self.numbers is not None:

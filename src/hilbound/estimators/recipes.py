@@ -1,13 +1,26 @@
-"""One default for all tables: how the sizes of the models follow from the number of rows."""
+"""One default for all tables: how the models and their sizes follow from the number of rows."""
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from hilbound.errors import DataError
-from hilbound.estimators.ensemble import Ensemble, Recipe, Rows, fit_ensemble
+from hilbound.estimators import processes
+from hilbound.estimators.boosting import fit_boosters
+from hilbound.estimators.ensemble import Ensemble, Recipe, fit_ensemble
+from hilbound.estimators.processes import fit_processes
 from hilbound.estimators.progress import progress_bar
+from hilbound.estimators.rows import Rows
+from hilbound.estimators.stacking import Expert, Stack, fit_stack
+from hilbound.estimators.warping import fit_warped
 from hilbound.mixture import GaussianMixture
 
+_Fit = Callable[[Callable[[], None]], tuple[Expert, GaussianMixture]]
+
 _SMALL = 3000  # rows up to which twenty narrow members are better than five wide ones
+_SMOOTHING = 0.01  # variance of the smoothed target, as a share of the target's variance
 
 
 def plan(n: int, components: int, folds: int | None, epochs: int | None) -> Recipe:
@@ -42,10 +55,37 @@ def plan(n: int, components: int, folds: int | None, epochs: int | None) -> Reci
     )
 
 
-def fit_members(
-    rows: Rows, recipe: Recipe, floor: torch.Tensor, *, effort: str, seed: int, shown: bool
+def fit_default(
+    rows: Rows, recipe: Recipe, floor: Tensor, *, seed: int, shown: bool
 ) -> tuple[Ensemble, GaussianMixture]:
-    """Fit what the effort asks for, and return it with its predictions for held-out rows."""
+    """Fit the ensemble, and return it with its predictions for held-out rows."""
     generator = torch.Generator().manual_seed(seed)
     with progress_bar("fitting", recipe.steps, shown=shown) as advance:
         return fit_ensemble(rows, recipe, floor, generator, advance)
+
+
+def fit_high(
+    rows: Rows, recipe: Recipe, floor: Tensor, *, seed: int, shown: bool
+) -> tuple[Stack, GaussianMixture]:
+    """Fit several kinds of models, and return their stack with its held-out predictions."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = rows.y.shape[1]
+    fits: list[_Fit] = [
+        lambda advance: fit_ensemble(rows, recipe, floor, generator, advance),
+        lambda advance: fit_ensemble(
+            rows, replace(recipe, smoothing=_SMOOTHING), floor, generator, advance
+        ),
+        lambda advance: fit_ensemble(rows, replace(recipe, bins=0), floor, generator, advance),
+        lambda advance: fit_processes(rows, generator, advance),
+        lambda advance: fit_boosters(rows, generator, advance),
+    ]
+    if targets == 1:
+        fits.append(lambda advance: fit_warped(rows, generator, advance))
+    total = 3 * recipe.steps + (processes.STEPS + 1) * targets + processes.STEPS * (targets == 1)
+    experts, held_out = [], []
+    with progress_bar("fitting", total, shown=shown) as advance:
+        for fit in fits:
+            expert, prediction = fit(advance)
+            experts.append(expert)
+            held_out.append(prediction)
+    return fit_stack(experts, held_out, rows.y, rows.weight, floor)
