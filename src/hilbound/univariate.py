@@ -87,7 +87,8 @@ def _lower_quantile(tail: Tensor, means: Tensor, deviation: Tensor, log_weights:
     own = means + deviation * torch.special.ndtri(tail).unsqueeze(-1)
     own = own.where(log_weights > -torch.inf, _anchor(own, log_weights))
     low, high = own.amin(-1), own.amax(-1)
-    wanted, x = tail.log(), 0.5 * (low + high)
+    wanted = tail.log()
+    x: Tensor = 0.5 * (low + high)
     for step in range(_STEPS):
         z = (x.unsqueeze(-1) - means) / deviation
         log_tail = torch.logsumexp(log_weights + torch.special.log_ndtr(z), -1)
@@ -112,4 +113,5 @@ def _anchor(own: Tensor, log_weights: Tensor) -> Tensor:
 
 def _ulp(x: Tensor) -> Tensor:
     """Return a distance that rounding makes at ``x``."""
-    return 4 * torch.finfo(x.dtype).eps * x.abs() + torch.finfo(x.dtype).tiny
+    error: Tensor = 4 * torch.finfo(x.dtype).eps * x.abs() + torch.finfo(x.dtype).tiny
+    return error

@@ -23,7 +23,7 @@ from torch import Tensor
 from hilbound.estimators.rows import Rows
 from hilbound.mixture import GaussianMixture
 
-_MOST = 4000  # rows of the process
+_MOST = 3000  # rows of the process
 _SUBSET = 800  # rows that its lengths and amplitudes are fitted on
 STEPS = 80
 _RATE = 0.1
