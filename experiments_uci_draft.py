@@ -74,8 +74,12 @@ def network(x, y, new, target, seed):
     small = len(x) <= 3000
     batch, passes = (64, 300) if small else (256, 70)
     recipe = Recipe(
-        folds=10, repeats=1, width=64 if small else 128, batch=batch,
-        steps=min(8000, passes * (len(x) * 9 // 10 // batch)), bins=0,
+        folds=10,
+        repeats=1,
+        width=64 if small else 128,
+        batch=batch,
+        steps=min(8000, passes * (len(x) * 9 // 10 // batch)),
+        bins=0,
     )
     floor = torch.tensor(targets.floor).float()
     ensemble, _ = fit_ensemble(rows, recipe, floor, torch.Generator().manual_seed(seed))

@@ -316,3 +316,19 @@ def test_without_targets_the_samples_are_scored_by_the_models_own_expectation(fi
     log_density = model.predict_distribution(x[:4]).log_prob(torch.from_numpy(grid)[:, None, None])
     expected = np.log(integrate.trapezoid((2 * log_density).exp().numpy(), grid, axis=0))
     np.testing.assert_allclose(model.score_samples(x[:4]), expected, atol=1e-6)
+
+
+def test_polars_frames_predict_as_pandas_frames_do(pair):
+    polars = pytest.importorskip("polars", reason="install polars to run this")
+    _, x, y = pair
+    table = pd.DataFrame({"a": x[:, 0], "b": np.where(x[:, 1] > 0, "u", "v")})
+    expected = ConditionalDensityEstimator(max_epochs=2, random_state=0).fit(table, y)
+    other = polars.DataFrame({name: table[name].to_list() for name in table})
+    model = ConditionalDensityEstimator(max_epochs=2, random_state=0)
+    model.fit(other, polars.DataFrame(y, schema=["s", "t"]))
+    np.testing.assert_array_equal(model.predict(other), expected.predict(table))
+    assert model.fit(other, polars.Series(y[:, 0])).predict(other).shape == (300,)
+    with pytest.raises(InputError, match="same order"):
+        model.predict(other[["b", "a"]])
+    with pytest.raises(InputError, match="categories or texts"):
+        model.fit(other, other["b"].cast(polars.Categorical))

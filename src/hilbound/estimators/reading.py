@@ -35,9 +35,10 @@ def read_table(estimator: Any, table: ArrayLike, *, reset: bool) -> list[Column]
     try:
         validate_data(estimator, table, reset=reset, skip_check_array=True)
     except ValueError as error:
+        named = hasattr(estimator, "feature_names_in_")
+        remedy = "; X[model.feature_names_in_] selects them" if named else ""
         raise InputError(
-            f"{error}\nX must have the columns that it had in fit, in that order; "
-            "X[model.feature_names_in_] selects them"
+            f"{error}\nX must have the columns that it had in fit, in that order{remedy}"
         ) from error
     columns = columns_of_frame(table)
     if not columns or not len(table):  # type: ignore[arg-type]
