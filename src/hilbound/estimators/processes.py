@@ -146,7 +146,9 @@ def fit_process(
         (logs.grad,) = torch.autograd.grad(loss, [logs])
         optimiser.step()
         with torch.no_grad():
-            logs.clamp_(-7, 7)
+            # Wide enough for any table, and the matrix keeps its digits in float64.
+            logs[:-1].clamp_(-7, 5)
+            logs[-1:].clamp_(-10, 5)
         advance()
     some = chosen[:_MOST].sort().values
     process = Process(logs.detach(), x[some], y[some], share[some])

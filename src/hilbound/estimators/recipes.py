@@ -30,7 +30,7 @@ def plan(n: int, components: int, folds: int | None, epochs: int | None) -> Reci
         n: The number of rows.
         components: Gaussians of a member.
         folds: Parts of the rows, or ``None`` for 10 up to 3,000 rows and 5 above.
-        epochs: Passes over the rows, or ``None`` for 300 and 70.
+        epochs: Passes over the rows, or ``None`` for 300 and 140.
 
     Raises:
         DataError: If there are fewer rows than folds.
@@ -43,7 +43,7 @@ def plan(n: int, components: int, folds: int | None, epochs: int | None) -> Reci
             f"set n_folds to a number from 2 to the number of rows"
         )
     batch, most = (64, 8000) if small else (256, 15000)
-    passes = (300 if small else 70) if epochs is None else epochs
+    passes = (300 if small else 140) if epochs is None else epochs
     per_epoch = max(1, (n - -(-n // parts)) // batch)
     return Recipe(
         folds=parts,
