@@ -72,7 +72,7 @@ def network(x, y, new, target, seed):
         torch.ones(len(x)),
     )
     small = len(x) <= 3000
-    batch, passes = (64, 300) if small else (256, 70)
+    batch, passes = (64, 300) if small else (256, 140)
     recipe = Recipe(
         folds=10,
         repeats=1,
