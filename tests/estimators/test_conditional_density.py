@@ -296,9 +296,10 @@ def test_a_discrete_target_stops_at_the_variance_of_rounding(pair):
     assert model.predict_distribution(x).component_variance.min() >= 1 / 12 - 1e-9
 
 
-def test_constant_columns_leave_the_marginal_density():
+@pytest.mark.parametrize("effort", ["default", "high"])
+def test_constant_columns_leave_the_marginal_density(effort):
     y = np.random.default_rng(0).normal(size=200)
-    model = ConditionalDensityEstimator(**QUICK).fit(np.ones((200, 2)), y)
+    model = ConditionalDensityEstimator(effort=effort, **QUICK).fit(np.ones((200, 2)), y)
     assert model.score(np.ones((200, 2)), y) == pytest.approx(stats.norm.logpdf(y).mean(), abs=0.1)
 
 

@@ -76,12 +76,17 @@ def fit_high(
             rows, replace(recipe, smoothing=_SMOOTHING), floor, generator, advance
         ),
         lambda advance: fit_ensemble(rows, replace(recipe, bins=0), floor, generator, advance),
-        lambda advance: fit_processes(rows, generator, advance),
-        lambda advance: fit_boosters(rows, generator, advance),
     ]
-    if targets == 1:
+    total = 3 * recipe.steps
+    if rows.x.shape[1]:  # the others need a column that varies
+        fits += [
+            lambda advance: fit_processes(rows, generator, advance),
+            lambda advance: fit_boosters(rows, generator, advance),
+        ]
+        total += (processes.STEPS + 1) * targets
+    if rows.x.shape[1] and targets == 1:
         fits.append(lambda advance: fit_warped(rows, generator, advance))
-    total = 3 * recipe.steps + (processes.STEPS + 1) * targets + processes.STEPS * (targets == 1)
+        total += processes.STEPS
     experts, held_out = [], []
     with progress_bar("fitting", total, shown=shown) as advance:
         for fit in fits:
