@@ -24,7 +24,7 @@ from hilbound.arguments import (
     at_least_float32,
     rest_of,
 )
-from hilbound.engine import gram
+from hilbound.engine import gram, univariate
 from hilbound.engine.pairs import sums
 from hilbound.engine.pairs.tiles import Side
 from hilbound.errors import InputError
@@ -173,6 +173,57 @@ class GaussianMixture(Mixture):
         # A point is a component of variance zero: its inner product with q is q(x).
         log_density = sums.log_row_sums(points, points.new_zeros(1, 1), self._side)
         return self._as_samples(log_density, sample_shape)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the probability of values no larger, for a mixture on the line (d = 1).
+
+        Args:
+            value: Points with shape ``(*sample, *batch, 1)``.
+
+        Returns:
+            Probabilities with shape ``(*sample, *batch)``, computed in float64.
+
+        Raises:
+            InputError: If the mixture has more than one coordinate.
+
+        >>> GaussianMixture(torch.tensor([[-1.0], [1.0]]), 0.5).cdf(torch.zeros(1))
+        tensor(0.5000)
+        """
+        self._check_line("cdf")
+        self._check_dim("value", value.shape[-1])
+        v = self.component_variance.squeeze(-1)
+        share = univariate.cdf(value.squeeze(-1), self.means.squeeze(-1), v, self.log_weights)
+        return share.to(self.means)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Return the quantiles at probabilities, for a mixture on the line (d = 1).
+
+        Args:
+            value: Probabilities in [0, 1] with shape ``(*sample, *batch)``; 0 and 1 give the
+                infinite ends of the line. No gradient flows back.
+
+        Returns:
+            Quantiles with shape ``(*sample, *batch, 1)``, computed in float64.
+
+        Raises:
+            InputError: If the mixture has more than one coordinate, or a probability is outside
+                [0, 1].
+
+        >>> q = GaussianMixture(torch.tensor([[-1.0], [1.0]]), 0.5)
+        >>> q.cdf(q.icdf(torch.tensor([0.05, 0.95])))
+        tensor([0.0500, 0.9500])
+        """
+        self._check_line("icdf")
+        v = self.component_variance.squeeze(-1)
+        root = univariate.icdf(value, self.means.squeeze(-1), v, self.log_weights)
+        return root.to(self.means).unsqueeze(-1)
+
+    def _check_line(self, name: str) -> None:
+        if self.dim != 1:
+            raise InputError(
+                f"{name} needs a mixture of one coordinate, this one has {self.dim}: take one "
+                "with marginal([i]) first"
+            )
 
     def mean_log_prob(self, x: Tensor) -> Tensor:
         r"""Return :math:`\frac1n \sum_i \log q(x_i)`, with shape ``(*batch)``.

@@ -324,10 +324,10 @@ def test_a_column_without_values_is_named():
 
 @pytest.mark.parametrize("estimator", [MixtureDensityEstimator(1), MixtureAutoencoder(1)])
 @pytest.mark.parametrize(("column", "message"), [
-    (["a", "b"], "got 'a' in column '<b>': encode it"),
-    (pd.Series(["a", "b"], dtype="category"), "got 'a' in column '<b>': encode it"),
-    (pd.to_datetime(["2020-01-01", "2020-01-02"]), "got dates in column '<b>': turn them"),
-    ([np.inf, 1.0], "got 1 infinite values in column '<b>': replace them"),
+    (["a", "b"], "column '<b>' holds texts such as 'a'.*encode it"),
+    (pd.Series(["a", "b"], dtype="category"), "column '<b>' holds texts such as 'a'.*encode it"),
+    (pd.to_datetime(["2020-01-01", "2020-01-02"]), "column '<b>' holds dates or times.*replace it"),
+    ([np.inf, 1.0], "column '<b>' holds infinity, first in row 0"),
 ])  # fmt: skip
 def test_columns_that_are_no_numbers_are_named(estimator, column, message):
     frame = pd.DataFrame({"fine": [1, 2], "<b>": column})
@@ -337,7 +337,7 @@ def test_columns_that_are_no_numbers_are_named(estimator, column, message):
 
 def test_two_columns_of_one_name_are_refused():
     frame = pd.DataFrame(np.eye(3), columns=["a", "b", "a"])
-    with pytest.raises(InputError, match="got 'a' more than once: rename"):
+    with pytest.raises(InputError, match=r"several columns named 'a'.*rename"):
         MixtureDensityEstimator(1).fit(frame)
 
 

@@ -23,7 +23,7 @@ from hilbound.bounds import Bound, conditional_bound
 from hilbound.errors import DataError, InputError
 from hilbound.estimators.coder import Coder, Schedule, train
 from hilbound.estimators.mixtures.scaling import standardisation
-from hilbound.estimators.reading import check_table
+from hilbound.estimators.reading import check_numbers
 from hilbound.estimators.storage import read_estimator, write_estimator
 from hilbound.mixture import GaussianMixture
 
@@ -129,7 +129,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 "objective='trace' compares each row with one reconstruction, got "
                 f"n_centres={self.n_centres}: use n_centres=1, or objective='scalar'"
             )
-        check_table(X)
+        check_numbers(X)
         table = validate_data(self, X, dtype=np.float64)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
@@ -183,7 +183,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def _features(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        check_table(X)
+        check_numbers(X)
         table = validate_data(self, X, reset=False, dtype=np.float64)
         with torch.no_grad():
             features: Tensor = self._coder.encode(self._standardise(table))

@@ -29,7 +29,7 @@ from hilbound.estimators.mixtures.fitting import Fit, Task, fit
 from hilbound.estimators.mixtures.kernels import kernel_components
 from hilbound.estimators.mixtures.polish import COSTS
 from hilbound.estimators.mixtures.scaling import standardisation
-from hilbound.estimators.reading import check_table
+from hilbound.estimators.reading import check_numbers
 from hilbound.estimators.storage import read_estimator, write_estimator
 from hilbound.mixture import FullGaussianMixture, GaussianMixture
 
@@ -151,7 +151,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         return {"auto": (True, False), "full": (True,), "diagonal": (False,)}[self.covariance]
 
     def _validate(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float64]:
-        check_table(X)
+        check_numbers(X)
         table: NDArray[np.float64] = validate_data(
             self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan"
         )

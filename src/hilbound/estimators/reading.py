@@ -1,55 +1,143 @@
-"""What is wrong with a table, said by the names of its columns."""
+"""The arguments of estimators, checked by scikit-learn's rules."""
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_array, validate_data
 
-from hilbound.errors import InputError
+from hilbound.errors import DataError, InputError
+from hilbound.estimators.frames import (
+    Column,
+    Floats,
+    check_names,
+    columns_of_array,
+    columns_of_frame,
+    is_frame,
+)
 
 
-def check_table(X: object) -> None:
+def read_table(estimator: Any, table: ArrayLike, *, reset: bool) -> list[Column]:
+    """Return the columns of ``X``, with names and their number checked as scikit-learn does.
+
+    Args:
+        estimator: Whose ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+        table: A data frame or something like an array, with shape ``(n, p)``.
+        reset: Whether to set them.
+
+    Raises:
+        InputError: If names come twice, or are not those of ``fit``.
+    """
+    if not is_frame(table):
+        array = validate_data(estimator, table, reset=reset, dtype=None, ensure_all_finite=False)
+        return columns_of_array(array)
+    check_names(table)
+    try:
+        validate_data(estimator, table, reset=reset, skip_check_array=True)
+    except ValueError as error:
+        named = hasattr(estimator, "feature_names_in_")
+        remedy = "; X[model.feature_names_in_] selects them" if named else ""
+        raise InputError(
+            f"{error}\nX must have the columns that it had in fit, in that order{remedy}"
+        ) from error
+    columns = columns_of_frame(table)
+    if not columns or not len(table):  # type: ignore[arg-type]
+        raise InputError(
+            f"X has {len(columns)} feature(s) (shape={table.shape}) while a minimum of 1 "  # type: ignore[union-attr]
+            "is required, and at least one row"
+        )
+    return columns
+
+
+def read_targets(y: ArrayLike | None) -> Floats:
+    """Return targets with shape ``(n, d)``.
+
+    Raises:
+        DataError: If there are none, or they are texts, categories, dates, NaN or infinite.
+    """
+    if y is None:
+        raise DataError("fit requires y to be passed, but the target y is None")
+    kinds = {
+        str(kind).lower() for kind in np.atleast_1d(getattr(y, "dtypes", getattr(y, "dtype", "")))
+    }
+    values = np.asarray(y)
+    if any(k.startswith(("categor", "enum", "bool")) for k in kinds) or _holds_texts(values):
+        raise DataError(
+            "the target y holds categories or texts, which have no density: use a classifier for "
+            "classes, or convert y with astype(float) if they are numbers"
+        )
+    if values.dtype.kind in "mM":
+        raise DataError(
+            "the target y holds dates or times: convert it to numbers, such as days since the "
+            "first date"
+        )
+    targets: Floats = check_array(
+        values,
+        ensure_2d=False,
+        allow_nd=False,
+        dtype=np.float64,
+        ensure_all_finite=False,
+        input_name="y",
+    )
+    targets = targets[:, None] if targets.ndim == 1 else targets
+    finite = np.isfinite(targets).all(1)
+    if not finite.all():
+        row = int((~finite).argmax())
+        raise DataError(
+            f"the target y holds NaN or infinity, first in row {row} ({int((~finite).sum())} "
+            "rows in all): drop the rows whose target is unknown. Input y contains NaN or inf"
+        )
+    return targets
+
+
+def _holds_texts(values: np.ndarray[Any, Any]) -> bool:
+    if values.dtype.kind in "SU":
+        return True
+    return values.dtype.kind == "O" and any(isinstance(v, str | bytes) for v in values.flat)
+
+
+def read_weights(sample_weight: ArrayLike | None, n: int) -> Floats:
+    """Return weights with shape ``(n,)``, ones for ``None``.
+
+    Raises:
+        InputError: If they are not ``n`` finite numbers from 0, or all are zero.
+    """
+    if sample_weight is None:
+        return np.ones(n)
+    weight: Floats = np.asarray(sample_weight, dtype=np.float64)
+    if weight.ndim == 0:
+        weight = np.full(n, float(weight))
+    if weight.shape != (n,):
+        raise InputError(
+            f"sample_weight must have shape ({n},), one for each row, got {weight.shape}"
+        )
+    if not (np.isfinite(weight) & (weight >= 0)).all() or not weight.any():
+        raise InputError(
+            "sample_weight must be finite numbers from 0, not all of them zero; a row of weight 0 "
+            "is left out"
+        )
+    return weight
+
+
+def check_numbers(table: object) -> None:
     """Refuse a data frame whose columns are not numbers; anything without columns passes.
 
     Args:
-        X: What the user gave.
+        table: What the user gave.
 
     Raises:
-        InputError: If two columns share a name, or one holds text, dates or infinite values.
+        InputError: If two columns share a name, or one holds texts, dates or infinite values.
 
     >>> import pandas as pd
-    >>> check_table(pd.DataFrame({"price": [1.0, float("nan")]}))
+    >>> check_numbers(pd.DataFrame({"price": [1.0, float("nan")]}))
     """
-    names = getattr(X, "columns", None)
-    if names is None:
+    if not is_frame(table):
         return
-    names = list(names)
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            f"X must have columns with different names, got {', '.join(map(repr, twice))} more "
-            "than once: rename one of them"
-        )
-    for name in names:
-        _check_column(name, X[name])  # type: ignore[index]  # a frame of pandas, polars, ...
-
-
-def _check_column(name: object, column: Any) -> None:
-    values = np.asarray(column)
-    if values.dtype.kind in "mM":
-        raise InputError(
-            f"X must hold numbers, got dates in column {name!r}: turn them into numbers, such as "
-            "days since the first one"
-        )
-    if values.dtype.kind not in "biuf":
-        text = next((v for v in values if isinstance(v, str)), None)
-        if text is None:
-            return  # numbers in another dress, which scikit-learn takes off
-        raise InputError(
-            f"X must hold numbers, got {text!r} in column {name!r}: encode it, with "
-            "sklearn.preprocessing.OrdinalEncoder for example, or drop it"
-        )
-    if values.dtype.kind == "f" and np.isinf(values).any():
-        raise InputError(
-            f"X must be finite, got {int(np.isinf(values).sum())} infinite values in column "
-            f"{name!r}: replace them, or leave these rows out"
-        )
+    check_names(table)
+    for column in columns_of_frame(table):
+        text = column.first_text()
+        if text is not None:
+            raise DataError(
+                f"column {column.name} holds texts such as {text!r}, and X must hold numbers: "
+                "encode it, with sklearn.preprocessing.OrdinalEncoder for example, or drop it"
+            )

@@ -4,7 +4,9 @@ One file holds both: safetensors keeps a dictionary of text beside the arrays, a
 JSON in it. A file is written beside its target and moved there, so that it is whole or not there.
 """
 
+import dataclasses
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -118,3 +120,76 @@ def _read_facts(source: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             f"hilbound reads version {_VERSION}: update hilbound, or save the estimator again"
         )
     return dict(told["facts"])
+
+
+# ------------------------------------------------------------------ states of dataclasses
+
+_CLASS, _ARRAY, _TENSOR, _FLOAT = "__class__", "__array__", "__tensor__", "__float__"
+
+
+def write_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write a state of dataclasses, tensors, arrays, lists, texts and numbers to one file.
+
+    Each dataclass becomes a JSON object that names its class; arrays and tensors leave a reference
+    behind.
+
+    Args:
+        path: See :func:`write_estimator`.
+        state: What to keep, by name.
+    """
+    tensors: dict[str, Tensor] = {}
+    facts = _pack(dict(state), tensors)
+    write_estimator(path, tensors, facts)
+
+
+def read_state(path: str | os.PathLike[str], classes: tuple[type, ...]) -> dict[str, Any]:
+    """Read what :func:`write_state` wrote.
+
+    Args:
+        path: The file.
+        classes: The dataclasses that it may hold.
+
+    Raises:
+        DataError: If the file is missing or damaged, or names another class.
+    """
+    tensors, facts = read_estimator(path)
+    known = {c.__name__: c for c in classes}
+    try:
+        return dict(_unpack(facts, tensors, known))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{str(path)!r} is damaged or from another version ({error}): fit and save the model "
+            "again"
+        ) from error
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor | np.ndarray):
+        key = f"{len(tensors):04d}"
+        tensors[key] = _copy(value)
+        return {_TENSOR if isinstance(value, Tensor) else _ARRAY: key}
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {_CLASS: type(value).__name__, **_pack(fields, tensors)}
+    if isinstance(value, dict):
+        return {key: _pack(part, tensors) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_pack(part, tensors) for part in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    # JSON has no word for them.
+    return {_FLOAT: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor], known: dict[str, type]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(part, tensors, known) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _ARRAY in value:
+        return tensors[value[_ARRAY]].numpy()
+    if _FLOAT in value:
+        return float(value[_FLOAT])
+    parts = {key: _unpack(part, tensors, known) for key, part in value.items() if key != _CLASS}
+    return known[value[_CLASS]](**parts) if _CLASS in value else parts
