@@ -63,22 +63,22 @@ def _blocks(n: int, size: int) -> list[slice]:
     return [slice(i, min(n, i + size)) for i in range(0, n, size)]
 
 
-def _square_tiles(n: int, m: int) -> tuple[list[slice], list[slice]]:
+def _square_tiles(n: int, m: int, device: torch.device) -> tuple[list[slice], list[slice]]:
     """Cut n rows and m columns into tiles, square ones where there are enough of both."""
-    pairs = max(1, gram._BLOCK_PAIRS // 4)
+    pairs = max(1, gram.block_pairs(device) // 4)
     rows = min(n, max(1, math.isqrt(pairs)))
     columns = min(m, max(1, pairs // rows))
     return _blocks(n, min(n, max(1, pairs // columns))), _blocks(m, columns)
 
 
-def _rows_of(columns: int) -> int:
+def _rows_of(columns: int, device: torch.device) -> int:
     """Return how many full rows are taken at a time.
 
     More pairs than a square tile has: the sums over rows are as long as all columns, and adding
     them up takes as much of the time as rows are few.
     """
-    rows = min(_FEW_ROWS, gram._BLOCK_PAIRS // columns)
-    return max(1, rows, gram._BLOCK_PAIRS // 2 // columns)
+    pairs = gram.block_pairs(device)
+    return max(1, min(_FEW_ROWS, pairs // columns), pairs // 2 // columns)
 
 
 def _put(whole: Slopes | None, i: slice, part: Slopes, side: Side) -> Slopes:
@@ -115,7 +115,7 @@ def log_total(p: Side, q: Side, unit: float, to_p: bool, to_q: bool) -> Sums:
         return value, second, first
     grid = tiles(p, q, unit)
     running = _Running(grid)
-    rows, columns = _square_tiles(p.means.shape[1], q.means.shape[1])
+    rows, columns = _square_tiles(p.means.shape[1], q.means.shape[1], p.means.device)
     by_row: list[Tensor | None] = [None] * len(rows)
     of_q: Slopes | None = None
     shifts = []
@@ -167,7 +167,7 @@ def log_self_total(p: Side, unit: float, to_p: bool) -> tuple[Tensor, Slopes | N
     """Return L of p with itself and its slopes, from the tiles on and above the diagonal."""
     grid = tiles(p, p, unit)
     running = _Running(grid)
-    _, blocks = _square_tiles(p.means.shape[1], p.means.shape[1])
+    _, blocks = _square_tiles(p.means.shape[1], p.means.shape[1], p.means.device)
     sums: list[Tensor | None] = [None] * len(blocks)
     for k, j in enumerate(blocks):
         for h, i in enumerate(blocks[: k + 1]):
@@ -192,7 +192,7 @@ def log_row_totals(
     of_p: Slopes | None = None
     of_q: Slopes | None = None
     by_column: Tensor | None = None
-    for i in _blocks(n, _rows_of(batch * every.stop)):
+    for i in _blocks(n, _rows_of(batch * every.stop, p.means.device)):
         tile = grid.tile(i, every)
         top = tile.pull.amax(-1, keepdim=True)
         mass = tile.pull.sub_(top).exp_().sum(-1, keepdim=True)

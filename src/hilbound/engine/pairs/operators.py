@@ -82,7 +82,7 @@ def _gradients(
 
 def _by_batch(function: Callable[..., list[Tensor]], sizes: int, *tensors: Tensor) -> list[Tensor]:
     """Return the function of as many batch elements at a time as a tile has room for."""
-    count = max(1, gram._BLOCK_PAIRS // 4 // max(1, sizes))
+    count = max(1, gram.block_pairs(tensors[0].device) // 4 // max(1, sizes))
     if tensors[0].shape[0] <= count:
         return function(*tensors)
     parts = [function(*part) for part in zip(*(t.split(count) for t in tensors), strict=True)]
