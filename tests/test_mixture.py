@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hilbound.engine import gram
-from hilbound.mixture import GaussianMixture
+from hilbound.errors import InputError
+from hilbound.mixture import FullGaussianMixture, GaussianMixture
 from support import oracles
 from support.oracles import as_dense, random_mixture
 
@@ -372,3 +373,34 @@ def test_wider_components_forgive_more():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_full_precision_needs_no_warning(dtype):
     assert GaussianMixture(1e3 * normal(0, 6, 4, dtype=dtype), 0.1).means.dtype == dtype
+
+
+# ------------------------------------------------------------------ entropy
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_entropy_is_that_of_quadrature_within_its_error(full):
+    means = torch.tensor([[-2.0], [0.5], [3.0]], dtype=torch.float64)
+    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    q = GaussianMixture(means, 0.6, weights)
+    x = torch.linspace(-15, 15, 60_001, dtype=torch.float64).unsqueeze(-1)
+    log_q = q.log_prob(x)
+    exact = float(torch.trapezoid(-log_q.exp() * log_q, x.squeeze(-1)))
+    mixture = FullGaussianMixture.from_diagonal(q) if full else q
+    draws = [
+        mixture.estimate_entropy(2000, torch.Generator().manual_seed(seed)) for seed in range(40)
+    ]
+    scores = torch.stack([(d.value - exact) / d.error for d in draws])
+    # Errors of forty draws in units of their own standard error: mean 0 and deviation 1.
+    assert abs(float(scores.mean())) < 4 / math.sqrt(40)
+    assert 0.7 < float(scores.std()) < 1.3
+
+
+def test_the_entropy_of_a_batch_and_of_too_few_points():
+    q = GaussianMixture(torch.zeros(2, 1, 3), torch.tensor([1.0, 4.0]).view(2, 1, 1))
+    found = q.estimate_entropy(20_000, torch.Generator().manual_seed(0))
+    assert found.value.shape == q.entropy().shape == (2,)
+    gap = float(found.value[1] - found.value[0])
+    assert gap == pytest.approx(3 * math.log(2), abs=4 * float(found.error.sum()))
+    with pytest.raises(InputError, match="samples must be at least 2"):
+        q.estimate_entropy(1)

@@ -8,7 +8,7 @@ norm :math:`\langle p, p \rangle` gives Rényi's quadratic entropy :math:`H_2(p)
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,18 @@ from hilbound.engine import gram, univariate
 from hilbound.engine.pairs import sums
 from hilbound.engine.pairs.tiles import Side
 from hilbound.errors import InputError
+
+
+class Estimate(NamedTuple):
+    """A number that was estimated by drawing.
+
+    Args:
+        value: The estimate, with shape ``(*batch)``.
+        error: Its standard error, with shape ``(*batch)``.
+    """
+
+    value: Tensor
+    error: Tensor
 
 
 class Mixture(Distribution):
@@ -74,6 +86,47 @@ class Mixture(Distribution):
 
     def log_norm(self) -> Tensor:
         r"""Return :math:`\log \langle q, q \rangle`, the squared norm, with shape ``(*batch)``."""
+        raise NotImplementedError
+
+    def entropy(self) -> Tensor:
+        """Return an estimate of Shannon's entropy; :meth:`estimate_entropy` says how good it is."""
+        return self.estimate_entropy().value
+
+    @torch.no_grad()
+    def estimate_entropy(
+        self, samples: int = 4096, generator: torch.Generator | None = None
+    ) -> Estimate:
+        r"""Estimate Shannon's entropy :math:`H = -E_q \log q(x)` in nats, by drawing from q.
+
+        It has no closed form for mixtures. Rényi's quadratic entropy has: :meth:`renyi_entropy`.
+
+        Args:
+            samples: How many points are drawn, two at least; the error falls with their root.
+            generator: Draws them.
+
+        Returns:
+            The estimate, which is unbiased, and its standard error, each with shape ``(*batch)``.
+
+        Raises:
+            InputError: If fewer than two points are asked for.
+
+        >>> q = GaussianMixture(torch.zeros(1, 1), 1.0)
+        >>> estimate = q.estimate_entropy(generator=torch.Generator().manual_seed(0))
+        >>> bool((estimate.value - 1.4189).abs() < 3 * estimate.error)
+        True
+        """
+        if samples < 2:
+            raise InputError(f"samples must be at least 2, to know the error, got {samples}")
+        surprise = -self.log_prob(self.sample((samples,), generator=generator))
+        return Estimate(surprise.mean(0), surprise.std(0) / math.sqrt(samples))
+
+    def sample(
+        self,
+        sample_shape: torch.Size | list[int] | tuple[int, ...] = torch.Size(),  # noqa: B008 - torch's signature
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw points with shape ``(*sample, *batch, d)``; no gradient flows through them."""
         raise NotImplementedError
 
     def _check_dim(self, name: str, dim: int) -> None:
