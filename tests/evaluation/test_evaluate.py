@@ -22,8 +22,9 @@ from hilbound.evaluation.quality import (
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.autoencoders import EncoderMixtureDecoder
+from hilbound.reports.run_report import write_report
 from hilbound.training.runs import Run
-from support.tiny_runs import train, weights, write_points, write_table
+from support.tiny_runs import ask, train, weights, write_points, write_table
 
 pytest_plugins = ["support.fixtures_runs"]
 
@@ -263,6 +264,27 @@ def test_a_collapsed_model_is_measured_too(trained):
     assert all(math.isfinite(entry["model"]) for entry in values.values())
     assert values["vendi_score"]["model"] == pytest.approx(1)
     assert values["recall"]["model"] == 0
+
+
+def test_samples_far_from_all_data_are_a_finding_everywhere(trained):
+    """The recall of a lost run is 1: it never stands there alone."""
+    state = weights(trained)
+    state = {n: t + 1e4 if n.endswith("bias") else t for n, t in state.items()}
+    save_file(state, trained.path / "model.safetensors")
+    result = ask("evaluate", trained.path)
+    assert result.exit_code == 0
+    plain = " ".join(result.stderr.split())
+    assert "warning: the samples are far from all data" in plain
+    assert "lower --learning-rate" in plain
+    ask("evaluate", trained.path)
+    (finding,) = trained.read_json("run.json")["findings"]
+    assert finding["name"] == "far-from-data"
+    html = write_report(trained).read_text(encoding="utf-8")
+    assert html.index("far from all data") < html.index("Coverage")
+    assert "the samples are far from all data" in html
+    cards = html[: html.index("Diagnosis</h2>")]
+    assert "Coverage" in cards
+    assert "Recall" not in cards
 
 
 def test_too_few_held_out_rows_are_told(tmp_path):

@@ -12,6 +12,7 @@ from hilbound.reports.run_report import write_report
 from hilbound.training import diagnosis, failures
 from hilbound.training.failures import (
     collapse,
+    far_from_data,
     kernel_rank,
     memorisation,
     variance_too_large,
@@ -223,6 +224,34 @@ def test_without_rows_to_compare_nothing_is_said(generator):
     assert memorisation(few, normal(generator, 12), few.repeat(40, 1)) is None
 
 
+# --- far from all data --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 2, 50])
+def test_samples_are_far_where_rows_are_nearer_to_each_other(generator, d):
+    x = torch.randn(300, d, generator=generator)
+    spread = float(torch.pdist(x).median())
+    away = torch.zeros(d)
+    away[0] = spread
+    assert far_from_data(x, x.mean(0, keepdim=True).expand(100, d)) is None
+    assert far_from_data(x, torch.randn(300, d, generator=generator)) is None
+    # Beyond the last row by more than the spread, and by less.
+    edge = x[x[:, 0].argmax()]
+    assert far_from_data(x, (edge + 0.9 * away).expand(100, d)) is None
+    finding = far_from_data(x, (edge + 40 * away).expand(100, d))
+    expected = float(torch.cdist(edge[None] + 40 * away, x).min())
+    assert finding.name == "far-from-data"
+    assert finding.figures == pytest.approx({"distance": expected, "spread": spread}, rel=0.02)
+
+
+def test_half_of_the_samples_decide_and_huge_ones_stay_numbers(generator):
+    x = torch.randn(200, 2, generator=generator)
+    lost = torch.full((100, 2), 1e30)
+    assert far_from_data(x, torch.cat([x[:110], lost])) is None
+    finding = far_from_data(x, torch.cat([x[:90], lost]))
+    assert math.isfinite(finding.figures["distance"])
+
+
 # --- runs ---------------------------------------------------------------------------------------
 
 SMALL = {
@@ -267,6 +296,8 @@ def findings(run):
         ({"objective": "distance"}, "collapse"),
         ({"objective": "trace"}, "collapse"),
         (FEW_DIGITS, "memorisation"),
+        ({"learning_rate": 1.0, "steps": 300, "samples": 2000}, "far-from-data"),
+        ({"learning_rate": 1.0, "steps": 90, "samples": 2000}, "far-from-data"),
         (
             {
                 "model": "encoder-mixture-decoder",

@@ -240,6 +240,8 @@ def _print_metrics(measured: dict[str, Any]) -> None:
 
     title = f"{measured['samples']:,} samples against held-out rows"
     _print_table(title, METRICS, measured["metrics"])
+    if "far_from_data" in measured:
+        err.print(f"[bold yellow]warning:[/] {measured['far_from_data']}", highlight=False)
     if "reconstruction" in measured:
         block = measured["reconstruction"]
         title = f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out rows"

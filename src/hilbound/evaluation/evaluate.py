@@ -6,6 +6,7 @@ in their place. The second is the floor that no model without memorising should 
 """
 
 import time
+from dataclasses import asdict
 from typing import Any, Literal
 
 from torch import Tensor
@@ -22,6 +23,7 @@ from hilbound.evaluation.reconstruction import (
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.autoencoders import EncoderMixtureDecoder, FeatureModel
+from hilbound.training.failures import Finding, far_from_data
 from hilbound.training.runs import Run
 
 # Inputs that are reconstructed, each so many times.
@@ -79,8 +81,20 @@ def evaluate(
     if isinstance(model, EncoderMixtureDecoder):
         content["conditional_bound"] = conditional_bound_of(run, model, held_out, split)
     content["seconds"] = time.perf_counter() - began
+    far = far_from_data(real, fake)
+    if far is not None:
+        content["far_from_data"] = far.message
+        _note(run, far)
     run.write_json("metrics.json", content)
     return content
+
+
+def _note(run: Run, finding: Finding) -> None:
+    """Add a finding to ``run.json``, unless the training has told it."""
+    facts = run.read_json("run.json")
+    known = facts.get("findings", [])
+    if not any(one["name"] == finding.name for one in known):
+        run.update(findings=[*known, {"step": facts["step"], **asdict(finding)}])
 
 
 def measure_reconstructions(

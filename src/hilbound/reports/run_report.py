@@ -139,6 +139,10 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
     values = measured["metrics"]
     held_out = [row for row in rows if row["split"] == "validation"]
     facts: list[Fact | None] = []
+    # Samples that are far from all data reach all of them: their recall is 1, and says nothing.
+    far = "far_from_data" in measured
+    if far:
+        facts.append(Fact("Samples", "far from all data", "the weights are of no use"))
     of_features = "reconstruction" in measured
     if of_features:
         facts += [bound_fact(run, held_out, measured), error_fact(measured)]
@@ -152,7 +156,7 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
             f"real data: {format_metric(name, values[name]['real'])}",
         )
         for name in ("coverage", "recall", "precision", "frechet_distance")
-        if not (of_features and name == "recall")
+        if not (name == "recall" and (of_features or far))
     ]
     facts.append(Fact("Kernel variance", variance_text(run), str(run.config.variance)))
     facts.append(Fact("Steps", f"{status['step']:,}", f"of {run.config.batch_size:,} rows"))

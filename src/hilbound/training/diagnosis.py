@@ -18,6 +18,7 @@ from hilbound.models.base import DensityModel
 from hilbound.training.failures import (
     Finding,
     collapse,
+    far_from_data,
     memorisation,
     variance_too_large,
     variance_too_small,
@@ -49,12 +50,14 @@ class Diagnosis(L.Callback):
     ``variance-too-small``       of ``mixture-density-network``, by objectives whose gradient is
                                  weighted by overlaps: all but ``distance`` and ``likelihood``
     ``collapse``                 of models that make centres from noise alone,
-    ``memorisation``             ``mixture-density-network`` and ``vae``
+    ``memorisation``,            ``mixture-density-network`` and ``vae``
+    ``far-from-data``
     ===========================  ==================================================================
 
     A schedule of the variance is judged by its end, centres after a quarter of the steps and at
     least 100. A collapse is told where the next validation finds it still there, and the centres
-    hardly more diverse. The centres of an ``encoder-mixture-decoder`` start from training rows, so
+    hardly more diverse; centres far from all data are told at the end, and earlier where they come
+    no nearer. The centres of an ``encoder-mixture-decoder`` start from training rows, so
     that they are near them by right, and :class:`hilbound.training.tracking.ConditionalTracker`
     notices their collapse. An ``autoencoder`` has one centre for every row, which no variance can
     blur.
@@ -72,6 +75,7 @@ class Diagnosis(L.Callback):
         self._told: list[dict[str, Any]] = []
         self._seen = -1
         self._rank: float | None = None
+        self._distance: float | None = None
         rows = plan.dataset.train
         order = torch.randperm(len(rows), generator=stream(plan.config.seed, "diagnosis", "rows"))
         self._rows = rows[order[: min(_ROWS, plan.config.batch_size)]]
@@ -91,6 +95,14 @@ class Diagnosis(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at what was reached."""
         self._look(trainer, pl_module)
+        self._conclude(trainer, pl_module)
+
+    def _conclude(self, trainer: L.Trainer, module: Any) -> None:
+        """Tell of samples that have not come near the data, however short the run was."""
+        if trainer.is_global_zero and self.plan.config.model in _FROM_NOISE:
+            far = self._far(self._sample(module.model))
+            if far is not None:
+                self._tell(far, trainer.global_step)
 
     def _look(self, trainer: L.Trainer, module: Any) -> None:
         step = trainer.global_step
@@ -98,11 +110,16 @@ class Diagnosis(L.Callback):
             return
         self._seen = step
         for finding in self._findings(module.model, step):
-            if not self._is_told(finding.name):
-                log.warning("%s", finding.message)
-                self._told.append({"step": step, **asdict(finding)})
-                if self.run is not None:
-                    self.run.update(findings=self._told)
+            self._tell(finding, step)
+
+    def _tell(self, finding: Finding, step: int) -> None:
+        """Say it, unless that was done."""
+        if self._is_told(finding.name):
+            return
+        log.warning("%s", finding.message)
+        self._told.append({"step": step, **asdict(finding)})
+        if self.run is not None:
+            self.run.update(findings=self._told)
 
     def _is_told(self, name: str) -> bool:
         return any(one["name"] == name for one in self._told)
@@ -118,6 +135,10 @@ class Diagnosis(L.Callback):
             if bool(samples.isfinite().all()):
                 yield from self._of_the_model(samples)
 
+    def _far(self, samples: Tensor) -> Finding | None:
+        # Weights that are no longer finite are the business of others.
+        return far_from_data(self._train, samples) if bool(samples.isfinite().all()) else None
+
     @cached_property
     def _kernel(self) -> Finding | None:
         """What is wrong with the variance, which is the same at every validation."""
@@ -130,6 +151,14 @@ class Diagnosis(L.Callback):
         return found
 
     def _of_the_model(self, samples: Tensor) -> Iterator[Finding]:
+        far = self._far(samples)
+        before, self._distance = self._distance, None if far is None else far.figures["distance"]
+        if far is not None:
+            # Many a model starts somewhere else and comes nearer: of that nothing is said yet.
+            if before is not None and far.figures["distance"] > before / _GROWING:
+                yield far
+            # What is far from all data is no copy of them, and its diversity is its least fault.
+            return
         # With a variance that is no good a collapse is its consequence, and told with it.
         if self._kernel is None and not self._is_told("collapse"):
             rows, variance = self._rows[:_GRAM_ROWS], self.plan.schedule.end

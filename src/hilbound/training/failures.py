@@ -1,4 +1,4 @@
-r"""What went wrong, in words: four signatures of a run that fails, each with its likely cause.
+r"""What went wrong, in words: five signatures of a run that fails, each with its likely cause.
 
 Everything is read from two Gram matrices of the training's own kernel, the data's and the model's,
 
@@ -12,7 +12,8 @@ tells apart, between 1 and n:
 - **variance too small**, r near n: K is the identity, a centre feels no point of a batch but one
   that it meets by chance, and the gradient vanishes between batches;
 - **collapse**: the model's r is far below the data's;
-- **memorisation**: samples are nearer to training rows than held-out rows are.
+- **memorisation**: samples are nearer to training rows than held-out rows are;
+- **far from data**: samples are farther from every row than rows are from each other.
 
 The functions judge rows, whoever made them; :class:`hilbound.training.diagnosis.Diagnosis` asks
 them while a run trains.
@@ -40,6 +41,8 @@ _COPIED = 0.7
 _SCORE = 5.0
 # So many rows are as good as all for a median of distances.
 _MEDIAN_ROWS = 512
+# Among so many the nearest row is looked for.
+_FAR_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Finding:
     """A failure that a run shows.
 
     Args:
-        name: Which: ``"variance-too-large"``, ``"variance-too-small"``, ``"collapse"`` or
-            ``"memorisation"``.
+        name: Which: ``"variance-too-large"``, ``"variance-too-small"``, ``"collapse"``,
+            ``"memorisation"`` or ``"far-from-data"``.
         message: What was seen, why that is likely, and what helps.
         figures: The numbers that it was seen in.
     """
@@ -260,6 +263,40 @@ def memorisation(train: Tensor, held_out: Tensor, samples: Tensor) -> Finding | 
         "training rows are: raise --variance, give more training rows, or stop early with "
         "--patience",
         {"to_train": near, "to_held_out": far, "score": score},
+    )
+
+
+def far_from_data(train: Tensor, samples: Tensor) -> Finding | None:
+    """Say so if most samples are far from all data: what was trained is of no use.
+
+    The median distance of a sample to the nearest row is held against the median distance of two
+    rows. A blur and a collapse stay below it: the mean of the data is nearer to its rows than they
+    are to each other.
+
+    Args:
+        train: Training rows with shape ``(n, d)``, all or a random part of them.
+        samples: Finite centres of the model with shape ``(k, d)``.
+
+    >>> x = torch.linspace(0, 1, 20).unsqueeze(-1)
+    >>> far_from_data(x, x + 100).name, far_from_data(x, x.mean() + 0 * x)
+    ('far-from-data', None)
+    """
+    train, samples = train[:_FAR_ROWS].double(), samples.detach()[:_MEDIAN_ROWS].to(train).double()
+    if len(train) < GRAM_ROWS or not len(samples):
+        return None
+    few = train[:_MEDIAN_ROWS]
+    pairs = squared_distances(few, few, torch.inf)
+    # A row is no neighbour of itself.
+    spread = _median_root(pairs[~torch.eye(len(few), dtype=torch.bool)])
+    distance = _median_root(squared_distances(samples, train, torch.inf).amin(-1))
+    if distance <= spread:
+        return None
+    return Finding(
+        "far-from-data",
+        f"the samples are far from all data: half of them are {distance:.3g} or more from the "
+        f"nearest training row, and two rows are {spread:.3g} from each other. The weights are of "
+        "no use, whatever a single number says: lower --learning-rate, or raise --variance",
+        {"distance": distance, "spread": spread},
     )
 
 
