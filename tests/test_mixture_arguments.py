@@ -176,3 +176,9 @@ def test_what_has_no_weight_cannot_be_selected():
     with pytest.raises(InputError, match="must not all have weight zero"):
         q.select(slice(0, 2))
     assert q.select(torch.tensor([1, 2])).weights.tolist() == [0, 1]
+
+
+def test_means_whose_distances_overflow_are_named():
+    with pytest.raises(InputError, match=r"smaller than .*e\+\d+, got 1.0e\+20: .*overflow"):
+        GaussianMixture(torch.full((4, 2), 1e20), 1.0)
+    assert GaussianMixture(torch.full((4, 2), 1e20, dtype=torch.float64), 1.0).components == 4

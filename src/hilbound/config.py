@@ -93,6 +93,12 @@ class RunConfig(BaseModel):
     scale: Literal["standardize", "none"] = _option(
         "standardize", "Whether a table's columns are standardised.", _DATA
     )
+    header: bool | None = _option(
+        None,
+        "Whether the first line of a CSV file names the columns. (default: it is looked at)",
+        # In a panel of its own: its second name would leave no room for those of others.
+        "CSV files",
+    )
     label_column: str | None = _option(
         None, "Column of a CSV file, or attribute of CelebA, that holds class labels.", _DATA
     )

@@ -137,6 +137,11 @@ class Mixture(Distribution):
             )
 
 
+def _largest_mean(means: Tensor) -> float:
+    """Return the size from which the squared distance of two means may overflow."""
+    return math.sqrt(torch.finfo(means.dtype).max / (8 * means.shape[-1]))
+
+
 class GaussianMixture(Mixture):
     r"""A mixture :math:`q(x) = \sum_k b_k N(x - m_k; v_k)` with diagonal variances.
 
@@ -194,6 +199,12 @@ class GaussianMixture(Mixture):
         if not torch.isfinite(self.means).all():
             bad = int((~torch.isfinite(self.means)).sum())
             raise InputError(f"means must be finite, got {bad} NaN or infinite values")
+        largest, most = float(self.means.detach().abs().amax()), _largest_mean(self.means)
+        if largest > most:
+            raise InputError(
+                f"means must be smaller than {most:.1e}, got {largest:.1e}: squares of their "
+                f"distances overflow in {self.means.dtype}. Give them in a larger unit"
+            )
         v = self.component_variance.detach()
         if not (torch.isfinite(v) & (v > 0)).all():
             raise InputError(

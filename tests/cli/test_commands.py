@@ -307,7 +307,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, monkeypatch):
         "-q",
         "--no-report",
         code=1,
-        words="interrupted: what was reached is saved: go on with 'hilbound fit --resume",
+        words=f"interrupted: what was reached is saved in {path}: go on with .hilbound fit --res",
     )
     for command in (
         ["sample", path, "-o", tmp_path / "x.csv"],
@@ -626,3 +626,25 @@ def test_two_devices_train_one_run(tmp_path):
     expected = by_hand(run.config, steps=run.read_json("run.json")["kept_step"], world=2)
     for name, tensor in weights(run).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_an_interruption_says_what_is_there(tmp_path, monkeypatch):
+    points = write_points(tmp_path / "points.npy")
+    path = tmp_path / "a run"
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hilbound.training.fit.plan_training", stop)
+    plain = refused("fit", points, *flags(), "-o", path, words="nothing was trained", code=1)
+    assert f"run: {path}" in plain
+    monkeypatch.undo()
+    monkeypatch.setattr("hilbound.training.loop.Loop.train", stop)
+    words = "no step was done, and nothing is saved in .*--overwrite"
+    refused("fit", points, *flags(), "-o", path, words=words, code=1)
+    monkeypatch.undo()
+    done = ask("fit", points, *flags(), "-o", path, "--overwrite", "--no-report")
+    assert done.stdout.rstrip().endswith(f"run: {path}")
+    monkeypatch.setattr("hilbound.training.fit.plan_training", stop)
+    words = "holds what it held before"
+    refused("fit", points, *flags(), "-o", path, "--overwrite", words=words, code=1)

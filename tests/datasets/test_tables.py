@@ -487,3 +487,37 @@ def test_paths_refused(save, tmp_path):
         DataError, match=r"suffix '\.parquet' is unknown, allowed are \.npy, \.npz, \.csv"
     ):
         load_table(path.rename(tmp_path / "heights.parquet"))
+
+
+YEARS = "2019,2020,2021\n" + "".join(f"0.{i},1.{i},-0.{i}\n" for i in range(10, 30))
+
+
+def test_a_first_line_of_numbers_far_from_its_columns_is_asked_about(tmp_path, caplog):
+    file = tmp_path / "years.csv"
+    file.write_text(YEARS)
+    with pytest.raises(DataError, match=r"first line \(2019, 2020, 2021\) is far .*--no-header"):
+        load_table(file)
+    named = load_table(file, header=True)
+    assert named.columns == ("2019", "2020", "2021")
+    plain = load_table(file, header=False)
+    count = len(plain.train) + len(plain.validation) + len(plain.test)
+    assert count == 1 + len(named.train) + len(named.validation) + len(named.test) == 21
+    assert caplog.text == ""
+
+
+def test_a_first_line_taken_for_data_is_said(tmp_path, caplog):
+    file = tmp_path / "plain.csv"
+    file.write_text("".join(YEARS.splitlines(keepends=True)[1:]))
+    load_table(file)
+    assert "no header found: the first line (0.10, 1.10, -0.10) is taken" in caplog.text
+    assert "--header" in caplog.text
+    caplog.clear()
+    load_table(file, header=False)
+    assert caplog.text == ""
+
+
+def test_images_have_no_scale(tmp_path):
+    file = tmp_path / "images.npy"
+    np.save(file, np.zeros((20, 4, 4), np.uint8))
+    with pytest.raises(InputError, match="scale='none' is for tables"):
+        load_table(file, scale="none")

@@ -10,6 +10,7 @@ from scipy import integrate, stats
 
 from hilbound.datasets import load
 from hilbound.datasets.toys import TOYS
+from hilbound.errors import InputError
 
 NAMES = list(TOYS)
 MODES = {"moons": 2, "circles": 2, "eight-gaussians": 8, "25-grid": 25, "pinwheel": 5}
@@ -225,3 +226,8 @@ def test_the_global_generator_is_left_alone():
     state = torch.get_rng_state()
     load("pinwheel", samples=10)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_more_samples_than_memory_bears_are_refused():
+    with pytest.raises(InputError, match=r"samples=1000000000: 'moons' .*at most 10,000,000"):
+        load("moons", samples=10**9)

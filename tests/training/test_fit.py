@@ -5,6 +5,7 @@ import math
 import pickle
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,15 @@ from hilbound.training.fit import default_output
 from hilbound.training.module import DensityModule
 from hilbound.training.plan import plan_training
 from hilbound.training.runs import Run
-from support.tiny_runs import TINY, Bomb, same_weights, train, weights, write_table
+from support.tiny_runs import (
+    TINY,
+    Bomb,
+    same_weights,
+    train,
+    weights,
+    write_points,
+    write_table,
+)
 from support.trainings import by_hand, curve, fail, press_ctrl_c, spoil, stop_at, validation
 
 pytest_plugins = ["support.fixtures_runs"]
@@ -448,3 +457,40 @@ def test_where_a_run_goes_without_output(tmp_path, monkeypatch):
     run = hilbound.fit(quiet=True, **{**TINY, "data": table, "seed": 4})
     assert run.path == default_output(run.config)
     assert (tmp_path / "runs" / "table-nuclear-4" / "model.safetensors").exists()
+
+
+def test_the_first_line_that_everyone_types(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    points = write_points(tmp_path / "points.npy")
+    run = hilbound.fit(points, quiet=True, **TINY)
+    assert (run.config.data, str(run.path)) == (str(points), "runs/points-nuclear-0")
+
+
+def test_an_output_in_the_home_folder_is_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run = train(Path("~/run"), data=write_points(tmp_path / "points.npy"))
+    assert run.path == tmp_path / "home" / "run"
+    assert not (tmp_path / "~").exists()
+    assert Run.open("~/run").config == run.config
+    with pytest.raises(InputError, match="user that is not known"):
+        train(Path("~nobody-of-that-name/run"), data=tmp_path / "points.npy")
+
+
+def test_a_name_that_no_checkpoint_can_have_is_refused_first(tmp_path):
+    with pytest.raises(InputError, match=r"holds '::', .*--output"):
+        train(tmp_path / "a::b", data=write_points(tmp_path / "points.npy"))
+    assert not (tmp_path / "a::b").exists()
+
+
+def test_a_learning_rate_that_breaks_everything_is_named(tmp_path):
+    with pytest.raises(FloatingPointError, match="lower --learning-rate"):
+        train(
+            tmp_path / "run",
+            data="moons",
+            learning_rate=1e12,
+            steps=60,
+            width=64,
+            batch_size=64,
+            depth=2,
+        )

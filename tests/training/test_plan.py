@@ -12,6 +12,7 @@ from hilbound.datasets import Dataset
 from hilbound.errors import InputError
 from hilbound.models.build import MODELS, DataShape, build_model
 from hilbound.objectives import OBJECTIVES
+from hilbound.training.memory import least_memory, machine_memory
 from hilbound.training.plan import load_dataset, plan_training, take_encoder
 from hilbound.training.runs import Run
 from support.strategies import normal
@@ -262,3 +263,47 @@ def test_an_objective_that_halves_batches_needs_two_rows_to_validate():
     with pytest.raises(InputError, match=r"needs at least 2 validation rows, 'few' has 1: give"):
         plan_training(config, dataset=few)
     assert plan_training(config.model_copy(update={"objective": "nuclear"}), dataset=few)
+
+
+@pytest.mark.parametrize(
+    ("batch", "centers", "expected"), [(200, None, 200), (50_000, None, 1024), (50_000, 3000, 3000)]
+)
+def test_centres_do_not_follow_a_batch_that_no_data_fill(tmp_path, batch, centers, expected):
+    points = write_points(tmp_path / "points.npy", 50)
+    config = RunConfig(data=str(points), batch_size=batch, centers=centers, width=8)
+    assert plan_training(config).config.centers == expected
+
+
+def test_what_cannot_fit_into_memory_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr("hilbound.training.memory.machine_memory", lambda: 2**20)
+    config = RunConfig(data="moons", batch_size=1000, width=512, accelerator="cpu")
+    with pytest.raises(InputError, match=r"batch_size 1000 .* GiB.*lower --batch-size"):
+        plan_training(config)
+    assert plan_training(config.model_copy(update={"batch_size": 16}))
+
+
+def test_the_estimate_of_memory_is_a_lower_bound_of_the_matrices():
+    config = RunConfig(data="moons", batch_size=100, centers=10, objective="schatten", depth=0)
+    # A Gram matrix and its gradient, rows and centres with theirs, of float32.
+    assert least_memory(config, 3) == 4 * (2 * 100 * 10 + 2 * 10 * 3 + 2 * 100 * 3)
+    assert machine_memory() > 2**20
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"min_variance": 0.1}, "min_variance 0.1 bounds learned variances"),
+        ({"validation_fraction": 0.2}, "validation_fraction=0.2 is for files and folders"),
+        ({"scale": "none"}, "scale='none' is for tables"),
+        ({"header": True}, "header=True is for CSV files"),
+        ({"variance": 1e300}, r"variance 1e\+300 is .* cannot compute with: give one between"),
+        ({"variance": "1e-300"}, "cannot compute with"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        plan_training(RunConfig(data="moons", **options))
+
+
+def test_a_run_that_has_such_options_still_opens():
+    assert plan_training(RunConfig(data="moons", scale="none", width=8), resumed=True)

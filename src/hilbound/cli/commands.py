@@ -5,6 +5,7 @@ imported until a command needs it, so that ``--help`` answers at once.
 """
 
 import logging
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -109,6 +110,9 @@ def fit(
     switches = Switches.take(settings)
     quiet = quiet or switches.quiet
     settings |= given | ({} if data is None else {"data": data})
+    path = resume or fit.output_folder(output or switches.output, settings)
+    if not quiet:
+        err.print(f"run: {path}", soft_wrap=True, highlight=False, markup=False)
     try:
         with _notices(quiet=quiet):
             if resume is not None:
@@ -121,9 +125,26 @@ def fit(
                     **settings,
                 )
     except KeyboardInterrupt:
-        _fail("interrupted", "what was reached is saved: go on with 'hilbound fit --resume RUN'", 1)
+        _fail("interrupted", _what_is_left(path), 1)
     if switches.report if report is None else report:
         _finish(run, quiet=quiet)
+    elif not quiet:
+        out.print(f"run: {run.path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _what_is_left(path: Path) -> str:
+    """Return what an interruption has left in a run folder, and how to go on."""
+    command = f"--resume {shlex.quote(str(path))}"
+    try:
+        run = hilbound.Run.open(path)
+        status = run.read_json("run.json")["status"]
+    except InputError:
+        return f"nothing was trained, and {path} holds no run: fit again"
+    if status == "interrupted" and run.checkpoint.is_file():
+        return f"what was reached is saved in {path}: go on with 'hilbound fit {command}'"
+    if run.checkpoint.is_file():
+        return f"nothing was trained since; {path} holds what it held before"
+    return f"no step was done, and nothing is saved in {path}: fit again with --overwrite"
 
 
 @contextmanager

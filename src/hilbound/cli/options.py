@@ -24,7 +24,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
         default = _default(name, field.default)
         option = typer.Option(
-            f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+            f"{flag}/--no-{flag[2:]}" if kind in {bool, bool | None} else flag,
             help=field.description
             if default is None
             else f"{field.description} (default: {default})",

@@ -5,7 +5,7 @@
 (torch.Size([500, 2]), 2)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hilbound.config import HELD_OUT
@@ -41,6 +41,7 @@ def load(
     validation_fraction: float = HELD_OUT,
     test_fraction: float = HELD_OUT,
     scale: Scale = "standardize",
+    header: bool | None = None,
     label_column: str | None = None,
     image_size: int | None = None,
     crop: int | None = None,
@@ -59,6 +60,7 @@ def load(
             have their own.
         test_fraction: Share of the rows of a file or folder for testing.
         scale: ``"standardize"`` or ``"none"``, for the vectors of a file.
+        header: Whether the first line of a CSV file names the columns; by default it is looked at.
         label_column: The column (or array of a ``.npz`` file, or attribute of CelebA) that holds
             the labels.
         image_size: Height and width in pixels to which the central square of images is resized.
@@ -107,8 +109,35 @@ celeba; the path of a .npy, .npz or .csv file or of a folder of images works as 
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
         scale=scale,
+        header=header,
         label_column=label_column,
     )
+
+
+def refuse_meaningless(name: str | Path, given: Mapping[str, object]) -> None:
+    """Refuse options that a data set would ignore; options of images are refused by :func:`load`.
+
+    Args:
+        name: The name or the path.
+        given: Those of ``validation_fraction``, ``test_fraction``, ``scale`` and ``header`` that
+            were given.
+
+    Raises:
+        InputError: Naming the option and the data that it is meant for.
+
+    >>> refuse_meaningless("moons", {"scale": "none"})
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.InputError: scale='none' is for tables; leave it out for 'moons'
+    """
+    path = Path(name).expanduser()
+    kind = "named" if name in DATASETS else "folder" if path.is_dir() else path.suffix.lower()
+    fractions = {"validation_fraction", "test_fraction"}
+    allowed = {"named": set(), "folder": fractions}.get(kind, {*fractions, "scale"})
+    for option, value in given.items():
+        if option not in allowed and not (option == "header" and kind == ".csv"):
+            meant = {"scale": "tables", "header": "CSV files"}.get(option, "files and folders")
+            raise InputError(f"{option}={value!r} is for {meant}; leave it out for {str(name)!r}")
 
 
 def _is_path(name: str | Path) -> bool:

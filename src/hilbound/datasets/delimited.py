@@ -2,10 +2,13 @@
 
 The fields are separated by commas, or, where the first line has none, by semicolons or tabs. The
 first line is a header if none of its fields is a number, if it has text above a number of the
-second line, or if it counts ``0, 1, 2, ...`` as pandas does for columns without names.
+second line, or if it counts ``0, 1, 2, ...`` as pandas does for columns without names. Other
+numbers are data, and that is said; where they are far from all that stands below them, the user is
+asked.
 """
 
 import csv
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +23,27 @@ from hilbound.registry import suggest
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
 # What pandas reads as a missing value stands for a number, and is not a name.
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none"}
+# Of fewer rows nothing is outlying.
+_ENOUGH_ROWS = 5
 
 
-def read_csv(path: Path, label_column: str | None = None) -> RawTable:
+def read_csv(path: Path, label_column: str | None = None, header: bool | None = None) -> RawTable:
     """Read the points and, where ``label_column`` names them, the labels.
+
+    Args:
+        path: The file.
+        label_column: The name of the column that holds the labels.
+        header: Whether the first line names the columns; by default that is judged by its fields.
 
     Raises:
         DataError: If the file is empty, ragged, not text, or holds text where numbers are needed.
         InputError: If there is no column called ``label_column``.
     """
-    frame = _read_frame(path)
+    frame = _read_frame(path, header)
     labels = None
     if label_column is not None:
         _check_column(path, label_column, list(map(str, frame)))
@@ -40,22 +52,24 @@ def read_csv(path: Path, label_column: str | None = None) -> RawTable:
         raise DataError(f"{path}: no column is left beside the labels: there are no points")
     _check_numeric(path, frame)
     _check_index(path, frame)
+    if header is None:
+        _check_first_line(path, frame)
     return RawTable(frame.to_numpy(dtype=np.float64), labels, tuple(map(str, frame)))
 
 
-def _read_frame(path: Path) -> "pd.DataFrame":
+def _read_frame(path: Path, header: bool | None) -> "pd.DataFrame":
     # pandas takes half a second to import, and only text files need it.
     import pandas as pd
 
     try:
         first, second, delimiter = _check_ragged(path)
-        header = _is_header(first, second)
+        found = _is_header(first, second) if header is None else header
         frame = pd.read_csv(
             path,
             sep=delimiter,
             skipinitialspace=True,
-            header=0 if header else None,
-            names=None if header else list(column_names(None, len(first))),
+            header=0 if found else None,
+            names=None if found else list(column_names(None, len(first))),
             index_col=False,
             low_memory=False,
             encoding="utf-8-sig",
@@ -68,6 +82,7 @@ def _read_frame(path: Path) -> "pd.DataFrame":
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if frame.empty:
         raise DataError(f"{path}: a header and no rows: there are no points")
+    frame.attrs["first_line"] = None if found else first
     return frame
 
 
@@ -104,6 +119,33 @@ def _is_header(first: list[str], second: list[str]) -> bool:
     # Text above text is a column of classes in a file without a header.
     named = any(above and _is_number(field) for above, field in zip(text, second, strict=True))
     return counted or named or all(text)
+
+
+def _check_first_line(path: Path, frame: "pd.DataFrame") -> None:
+    """Say that the first line was taken for data, and ask where it is far from all others.
+
+    Raises:
+        DataError: If every field of the first line is farther from its column than that is wide.
+    """
+    first = frame.attrs["first_line"]
+    if first is None:
+        return
+    line = ", ".join(first[:6]) + (", ..." if len(first) > 6 else "")
+    head, rest = frame.iloc[0].to_numpy(np.float64), frame.iloc[1:].to_numpy(np.float64)
+    if frame.shape[1] > 1 and len(rest) >= _ENOUGH_ROWS and np.isfinite(rest).all():
+        least, most = np.min(rest, axis=0), np.max(rest, axis=0)
+        width = most - least
+        if bool(np.all((head < least - width) | (head > most + width))):
+            raise DataError(
+                f"{path}: the first line ({line}) is far from everything below it: say --header "
+                "if it names the columns, or --no-header if it is a row of data"
+            )
+    log.warning(
+        "%s: no header found: the first line (%s) is taken for a row of data; say --header if it "
+        "names the columns, or --no-header if it does not",
+        path,
+        line,
+    )
 
 
 def _is_number(field: str) -> bool:

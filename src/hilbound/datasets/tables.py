@@ -42,6 +42,7 @@ def load_table(
     validation_fraction: float = HELD_OUT,
     test_fraction: float = HELD_OUT,
     scale: Scale = "standardize",
+    header: bool | None = None,
     label_column: str | None = None,
 ) -> Dataset:
     """Load a ``.npy``, ``.npz`` or ``.csv`` file and split its rows at random.
@@ -57,6 +58,7 @@ def load_table(
         test_fraction: Share of the rows for testing, in (0, 1).
         scale: Whether to ``"standardize"`` vectors by the training rows' mean and variance, or
             ``"none"``. Images are never standardised.
+        header: Whether the first line of a CSV file names the columns; by default it is looked at.
         label_column: The column (or array of a ``.npz`` file) that holds the labels.
 
     Raises:
@@ -66,7 +68,8 @@ def load_table(
     if scale not in get_args(Scale):
         raise InputError(f"scale={scale!r}, allowed are 'standardize' and 'none'")
     path = Path(path).expanduser()
-    table = _reader(path)(path, label_column)
+    read = _reader(path)
+    table = read_csv(path, label_column, header) if read is read_csv else read(path, label_column)
     values, columns = table.values, table.columns
     check_shape(values, str(path))
     split = split_rows(
@@ -117,6 +120,11 @@ def _rows(
     columns: tuple[str, ...] | None,
 ) -> tuple[Parts, Standardization | None]:
     if values.ndim > 2:
+        if scale == "none":
+            raise InputError(
+                f"scale='none' is for tables, and {source} holds images, which keep their values: "
+                "leave it out"
+            )
         return split.take(_pixels(values, source)), None
     vectors = values.reshape(len(values), -1).astype(np.float64)
     check_finite(vectors, source, columns)

@@ -35,8 +35,10 @@ from torch import Tensor
 
 from hilbound.datasets.base import Dataset
 from hilbound.datasets.options import PLAIN, ImageOptions
+from hilbound.errors import InputError
 
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 10_000, 2_000, 2_000
+MOST_ROWS = 10_000_000
 QUADRATURE_NODES = 512
 CHUNK = 2048
 
@@ -85,12 +87,17 @@ class Toy(ABC):
         """Draw the three splits independently; the held-out ones do not depend on ``samples``.
 
         Raises:
-            InputError: If options of images are given.
+            InputError: If options of images are given, or too many samples are asked for.
         """
         options.allow(self.name)
         generator = torch.Generator().manual_seed(seed)
         test, test_labels = self.sample(TEST_ROWS, generator)
         validation, validation_labels = self.sample(VALIDATION_ROWS, generator)
+        if samples is not None and samples > MOST_ROWS:
+            raise InputError(
+                f"samples={samples}: {self.name!r} draws its rows into memory, at most "
+                f"{MOST_ROWS:,} of them: give fewer"
+            )
         train, train_labels = self.sample(TRAIN_ROWS if samples is None else samples, generator)
         return Dataset(
             name=self.name,

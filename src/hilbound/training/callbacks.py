@@ -25,13 +25,13 @@ def _is_kept(row: dict[str, Any], step: int, *, tracked: bool) -> bool:
 
 
 def spoilt_weights(step: int) -> FloatingPointError:
-    """Return the error for a model whose weights have become NaN or infinite.
+    """Return the error for a model whose weights, or centres, have become NaN or infinite.
 
     The user cannot repair such weights. A smaller step would not have spoilt them.
     """
     return FloatingPointError(
-        f"the weights are no longer finite at step {step}: lower --learning-rate, or raise "
-        "--variance; run.json says which step was saved last"
+        f"the weights are no longer finite, or their centres overflow, at step {step}: lower "
+        "--learning-rate, or raise --variance; run.json says which step was saved last"
     )
 
 

@@ -13,7 +13,7 @@ from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.training.loop import Loop, is_helper, read_checkpoint
 from hilbound.training.plan import plan_training
-from hilbound.training.runs import Run, fingerprint, refuse_occupied
+from hilbound.training.runs import Run, expand, fingerprint, refuse_occupied
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,16 @@ def default_output(config: RunConfig) -> Path:
     return Path("runs") / f"{Path(config.data).stem}-{model}{config.objective}-{config.seed}"
 
 
+def output_folder(output: Path | str | None, options: dict[str, Any]) -> Path:
+    """Return the folder that :func:`fit` would write to.
+
+    Raises:
+        InputError: If an option is unknown, missing or out of range.
+    """
+    config = RunConfig.create(**options)
+    return expand(output) if output is not None else default_output(config)
+
+
 def fit(
     output: Path | str | None = None,
     *,
@@ -42,7 +52,8 @@ def fit(
     """Train a model and leave a run folder.
 
     Args:
-        output: The run folder; that of :func:`default_output` by default.
+        output: The run folder; that of :func:`default_output` by default. Without ``data`` it is
+            the data: ``fit("moons")``.
         overwrite: Whether a run that is already there may be replaced.
         quiet: Whether to leave out the progress bar.
         **options: The fields of :class:`hilbound.config.RunConfig`, ``data`` above all.
@@ -54,8 +65,11 @@ def fit(
         InputError: If an option, the data or the folder cannot be used. Nothing is written then.
         KeyboardInterrupt: If interrupted. What was reached is saved; :func:`resume` goes on.
     """
+    if "data" not in options and output is not None:
+        # Everyone's first line is fit("moons").
+        options["data"], output = output, None
     config = RunConfig.create(**options)
-    path = Path(output) if output is not None else default_output(config)
+    path = output_folder(output, options)
     if not is_helper():
         refuse_occupied(path, overwrite=overwrite)
     prepared = plan_training(config)

@@ -4,8 +4,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from hilbound.config import RunConfig
 from hilbound.datasets import Dataset
+from hilbound.datasets.catalogue import refuse_meaningless
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.models.autoencoders import VAE, FeatureModel
@@ -13,6 +16,7 @@ from hilbound.models.base import DensityModel
 from hilbound.models.build import MODELS, DataShape, build_model
 from hilbound.models.networks import NETWORKS
 from hilbound.objectives import Objective, create_objective
+from hilbound.training.memory import refuse_too_large
 from hilbound.training.runs import Run, load_dataset
 from hilbound.variance import Specification, VarianceSchedule
 
@@ -68,6 +72,8 @@ def plan_training(
     objective = create_objective(config.objective, **config.objective_options)
     specification = Specification.parse(config.variance)
     _check_names(config)
+    if dataset is None and not resumed:
+        _refuse_without_meaning(config)
     dataset = load_dataset(config) if dataset is None else dataset
     schedule = specification.read(dataset.train, stream(config.seed, "median"))
     if config.learn_variance and not schedule.constant:
@@ -86,9 +92,11 @@ def plan_training(
         config = config.model_copy(
             update={
                 "batch_size": len(dataset.train),
-                "centers": config.centers or config.batch_size,
+                "centers": config.centers or _default_centers(config, len(dataset.train)),
             }
         )
+    _check_range(config, schedule)
+    refuse_too_large(config, dataset.dim)
     component = objective.component_variance(schedule.start)
     data = DataShape(dataset.dim, dataset.image_shape, len(dataset.train))
     model = build_model(config, data, component)
@@ -102,6 +110,46 @@ def plan_training(
     elif config.encoder is not None:
         take_encoder(model, config.encoder)
     return TrainingPlan(config, dataset, objective, schedule, model)
+
+
+def _refuse_without_meaning(config: RunConfig) -> None:
+    """Raise an InputError for an option that would be ignored; a run that is there keeps its own.
+
+    Options of the model are refused where the configuration is made.
+    """
+    refuse_meaningless(
+        config.data,
+        {
+            name: getattr(config, name)
+            for name in ("validation_fraction", "test_fraction", "scale", "header")
+            if getattr(config, name) != RunConfig.model_fields[name].default
+        },
+    )
+    if config.min_variance is not None and not config.learn_variance:
+        raise InputError(
+            f"min_variance {config.min_variance:g} bounds learned variances, and none is learned: "
+            "leave it out, or add --learn-variance"
+        )
+
+
+def _check_range(config: RunConfig, schedule: VarianceSchedule) -> None:
+    """Raise an InputError if the network's numbers cannot hold the variance."""
+    kind = torch.finfo(torch.float64 if config.precision == "64-true" else torch.float32)
+    least, most = kind.tiny * 1e3, kind.max / 1e3
+    if not least < min(schedule.start, schedule.end) <= max(schedule.start, schedule.end) < most:
+        raise InputError(
+            f"variance {config.variance!r} is {schedule}, which {kind.dtype} cannot compute with: "
+            f"give one between {least:.0e} and {most:.0e}, such as 0.5*median"
+        )
+
+
+def _default_centers(config: RunConfig, rows: int) -> int:
+    """Return the centres of a batch that was cut to the rows that there are.
+
+    A model may have more centres than data, but not as many as a user who meant "all rows" typed.
+    """
+    default: int = RunConfig.model_fields["batch_size"].default
+    return min(config.batch_size, max(rows, default))
 
 
 def _check_names(config: RunConfig) -> None:

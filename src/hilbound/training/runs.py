@@ -106,7 +106,7 @@ class Run:
         Raises:
             InputError: If the path is no run folder or its configuration cannot be used.
         """
-        path = Path(path)
+        path = expand(path)
         if not (path / "config.yaml").is_file():
             reason = "holds no config.yaml" if path.is_dir() else "does not exist"
             raise InputError(
@@ -277,6 +277,7 @@ def load_dataset(config: RunConfig) -> Dataset:
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         scale=config.scale,
+        header=config.header,
         label_column=config.label_column,
         image_size=config.image_size,
         crop=config.crop,
@@ -312,8 +313,29 @@ def read_bounds(file: Path) -> list[dict[str, Any]]:
         ) from None
 
 
+def expand(path: Path | str) -> Path:
+    """Return a path with ``~`` as the home folder, as a shell would have it.
+
+    Raises:
+        InputError: If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{str(path)!r} begins with the home folder of a user that is not known here: write "
+            "the whole path"
+        ) from None
+
+
 def refuse_occupied(path: Path, *, overwrite: bool) -> None:
     """Raise an InputError if a new run must not be written to ``path``."""
+    if "::" in str(path):
+        # The writer of checkpoints takes it for a chain of addresses.
+        raise InputError(
+            f"output {str(path)!r} holds '::', which checkpoints cannot be written to: choose "
+            "another name (--output)"
+        )
     if path.exists() and not path.is_dir():
         raise InputError(f"output {str(path)!r} is a file: give a folder")
     if _is_run(path):
