@@ -20,7 +20,7 @@ def refusal(**options) -> str:
 def test_every_option_has_a_description_and_a_panel_for_the_help():
     for name, field in RunConfig.model_fields.items():
         assert field.description, name
-        panels = {"Data", "Images", "Model", "Objective", "Training"}
+        panels = {"Data", "CSV files", "Images", "Model", "Objective", "Training"}
         assert field.json_schema_extra["panel"] in panels
 
 
@@ -358,3 +358,14 @@ def test_an_unknown_model_is_left_to_the_table_of_models():
 def test_an_encoder_may_be_a_path():
     config = RunConfig.create(data="moons", model="vae", encoder=Path("runs") / "a")
     assert config.encoder == "runs/a"
+
+
+def test_yaml_that_would_grow_or_never_end_is_refused(tmp_path):
+    file = tmp_path / "options.yaml"
+    bomb = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))]
+    file.write_text("\n".join(bomb))
+    with pytest.raises(InputError, match=r"aliases such as \*name are not read"):
+        read_yaml(file)
+    file.write_text("data: " + "[" * 20_000)
+    with pytest.raises(InputError, match="nested too deeply"):
+        read_yaml(file)

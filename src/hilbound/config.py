@@ -317,6 +317,15 @@ def _sentence(name: str, error: Any) -> str:
     return f"{name}: {message}, got {error['input']!r}"
 
 
+class _Plain(yaml.SafeLoader):
+    """A safe loader without aliases: a few lines of them can ask for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases such as *name are not read: write values out")
+        return super().compose_node(parent, index)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read options from a YAML file; ``batch-size`` and ``batch_size`` are the same option.
 
@@ -324,9 +333,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: If the file is missing, is not YAML, or holds no mapping of options.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {str(path)!r} cannot be read: {error}") from None
+    except RecursionError:
+        raise InputError(
+            f"config {str(path)!r} is nested too deeply: options are 'name: value', a line each"
+        ) from None
     except yaml.YAMLError as error:
         raise InputError(f"config {str(path)!r} is not YAML: {error}") from None
     if not isinstance(content, dict):

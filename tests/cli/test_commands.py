@@ -346,7 +346,7 @@ def test_resume_beside_other_options_is_refused(trained, others):
         "--resume",
         trained.path,
         *others,
-        words="--resume takes everything from the run folder; only --steps and --quiet",
+        words="--resume takes everything from the run folder; only --steps, --data and --quiet",
     )
     assert content(trained.path) == before
 
@@ -648,3 +648,49 @@ def test_an_interruption_says_what_is_there(tmp_path, monkeypatch):
     monkeypatch.setattr("hilbound.training.fit.plan_training", stop)
     words = "holds what it held before"
     refused("fit", points, *flags(), "-o", path, "--overwrite", words=words, code=1)
+
+
+def test_a_run_is_the_same_from_every_folder_and_finds_moved_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    points = write_points(tmp_path / "points.npy")
+    first = ask("fit", "points.npy", *flags(), "-o", "run", "--no-report", "-q")
+    assert first.exit_code == 0, first.stderr
+    run = Run.open("run")
+    assert run.config.data == str(points)
+    assert run.read_json("run.json")["data"]["name"] == "points.npy"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert ask("evaluate", tmp_path / "run").exit_code == 0
+    points.rename(elsewhere / "moved.npy")
+    for arguments in (["evaluate", tmp_path / "run"], ["fit", "--resume", tmp_path / "run"]):
+        steps = ["--steps", 12, "-q"] if "--resume" in arguments else []
+        words = rf"data of run '{tmp_path / 'run'}' are gone: {points} does not exist.*--data"
+        refused(*arguments, *steps, words=words)
+        done = ask(*arguments, *steps, "--data", "moved.npy")
+        assert done.exit_code == 0, done.stderr
+    assert Run.open(tmp_path / "run").config.data == str(elsewhere / "moved.npy")
+    refused("fit", "moved.npy", "--data", "moved.npy", words="--data is for --resume")
+
+
+def test_a_small_table_is_reported_without_metrics(tmp_path):
+    table = write_table(tmp_path / "small.csv", n=90)
+    result = ask("fit", table, *flags(), "-o", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert "no metrics: fewer than 10 held-out rows" in result.stderr
+    html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "There are 9 held-out rows, and 10 are needed" in html
+    assert "Coverage" not in html
+
+
+def test_samples_of_a_table_are_a_table_and_its_names_no_formulas(tmp_path, monkeypatch):
+    table = tmp_path / "table.csv"
+    rows = np.random.default_rng(0).normal(size=(100, 2))
+    np.savetxt(table, rows, delimiter=",", header="$x_{$,b", comments="")
+    monkeypatch.chdir(tmp_path)
+    run = train(tmp_path / "run", data=table)
+    assert "64 samples: samples.csv" in ask("sample", run.path).stdout
+    assert (tmp_path / "samples.csv").read_text().startswith("$x_{$,b\n")
+    result = ask("sample", run.path, "-o", "picture.png")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "picture.png").stat().st_size > 1000

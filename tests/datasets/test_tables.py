@@ -521,3 +521,14 @@ def test_images_have_no_scale(tmp_path):
     np.save(file, np.zeros((20, 4, 4), np.uint8))
     with pytest.raises(InputError, match="scale='none' is for tables"):
         load_table(file, scale="none")
+
+
+def test_a_header_that_claims_terabytes_is_a_damaged_file(tmp_path):
+    file = tmp_path / "large.npy"
+    np.save(file, np.zeros((11, 2)))
+    file.write_bytes(
+        file.read_bytes().replace(b"(11, 2), }            ", b"(99999999999999, 2), }")
+    )
+    assert b"99999999999999" in file.read_bytes()
+    with pytest.raises(DataError, match=r"damaged or truncated \.npy file"):
+        load_table(file)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from hilbound.config import RunConfig
 from hilbound.engine.seeding import stream
@@ -172,3 +173,11 @@ def test_learned_weights_choose_the_centres(tmp_path):
     assert draw(run, 10).shape == (10, 3)
     assert draw(run, 10, source="density").shape == (10, 3)
     assert Run.open(run.path).config == RunConfig(**run.config.model_dump())
+
+
+def test_spoilt_weights_are_refused(trained):
+    spoilt = {name: torch.full_like(t, torch.nan) for name, t in weights(trained).items()}
+    spoilt["variance"] = weights(trained)["variance"]
+    save_file(spoilt, trained.path / "model.safetensors")
+    with pytest.raises(InputError, match=r"NaN or infinite values \(5 of 5 samples\).*--learning"):
+        draw(trained, 5)

@@ -17,6 +17,7 @@ from hilbound.evaluation.sampling import draw
 from hilbound.models.base import Comparison
 from hilbound.reports.run_report import write_report
 from hilbound.training.fit import default_output
+from hilbound.training.lock import locked
 from hilbound.training.module import DensityModule
 from hilbound.training.plan import plan_training
 from hilbound.training.runs import Run
@@ -494,3 +495,45 @@ def test_a_learning_rate_that_breaks_everything_is_named(tmp_path):
             batch_size=64,
             depth=2,
         )
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path):
+    points = write_points(tmp_path / "points.npy")
+    with locked(tmp_path / "run"), pytest.raises(InputError, match="another training is writing"):
+        train(tmp_path / "run", data=points)
+    run = train(tmp_path / "run", data=points)
+    with locked(run.path):
+        with pytest.raises(InputError, match="another training is writing"):
+            train(run.path, data=points, overwrite=True)
+        with pytest.raises(InputError, match="another training is writing"):
+            hilbound.resume(run.path, steps=12, quiet=True)
+    assert Run.open(run.path).read_json("run.json")["step"] == 8
+    assert not (run.path / ".lock").exists()
+
+
+def test_a_lock_that_was_left_behind_keeps_nobody_out(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    assert train(tmp_path / "run").read_json("run.json")["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer_states": None},
+        {"optimizer_states": []},
+        {"global_step": "9"},
+        {"global_step": -4},
+    ],
+)
+def test_a_checkpoint_that_lacks_something_is_damaged(tmp_path, change):
+    run = train(tmp_path / "run")
+    content = torch.load(run.checkpoint, weights_only=True)
+    torch.save({k: v for k, v in (content | change).items() if v is not None}, run.checkpoint)
+    with pytest.raises(InputError, match="is no checkpoint of this run"):
+        hilbound.resume(run.path, steps=12, quiet=True)
+
+
+def test_a_device_without_its_package_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"accelerator 'tpu'.* cannot be used here"):
+        train(tmp_path / "run", accelerator="tpu")

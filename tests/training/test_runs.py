@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hilbound.config import RunConfig
 from hilbound.datasets import load
@@ -216,3 +217,25 @@ def test_the_columns_of_the_bounds_are_as_documented(trained):
     header = (trained.path / "bounds.csv").read_text().splitlines()[0]
     assert tuple(header.split(",")) == BOUND_COLUMNS
     assert json.loads((trained.path / "run.json").read_text())["variance"]["start"] > 0
+
+
+@pytest.mark.parametrize(
+    ("block", "change", "words"),
+    [
+        ("data", {"dim": "two"}, "data.dim is wrong"),
+        ("data", None, "data.fingerprint is wrong"),
+        ("variance", {"end": None}, "variance.end is wrong"),
+    ],
+)
+def test_facts_of_a_wrong_kind_are_named(trained, block, change, words):
+    facts = trained.read_json("run.json")
+    own = {} if change is None else facts[block] | change
+    trained.write_json("run.json", facts | {block: own})
+    with pytest.raises(InputError, match=f"run.json' is damaged \\({words}"):
+        trained.load_model()
+
+
+def test_weights_that_are_no_fractions_are_refused(trained):
+    save_file({n: t.int() for n, t in weights(trained).items()}, trained.path / "model.safetensors")
+    with pytest.raises(InputError, match="does not hold the weights of this run's model"):
+        trained.load_model()

@@ -14,6 +14,7 @@ from hilbound.config import RunConfig
 from hilbound.engine.seeding import stream
 from hilbound.models.autoencoders import EncoderMixtureDecoder, MixtureDecoder
 from hilbound.models.encoder import Encoder
+from hilbound.reports.run_report import write_report
 from hilbound.training import tracking
 from hilbound.training.callbacks import BoundsRecord
 from hilbound.training.plan import plan_training
@@ -376,6 +377,11 @@ def test_a_training_that_collapses_says_so(tmp_path, caplog):
     train(tmp_path / "run", **EMD | {"variance": 1e7})
     (message,) = warnings(caplog)
     assert "data themselves look like one point: lower --variance" in message
+    told = {
+        one["name"]: one for one in Run.open(tmp_path / "run").read_json("run.json")["findings"]
+    }
+    assert told["decoder-collapse"]["message"] == message
+    assert "the decoder has collapsed" in write_report(Run.open(tmp_path / "run")).read_text()
 
 
 def test_a_training_that_does_not_is_silent(tmp_path, caplog):

@@ -60,6 +60,10 @@ out = Console()
 err = Console(stderr=True)
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 'fit' wrote.")]
+Moved = Annotated[
+    str | None,
+    typer.Option("--data", metavar="PATH", help="Where the run's data are now, if moved."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notices.")]
 
 
@@ -89,6 +93,7 @@ def fit(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")
     ] = None,
+    moved: Moved = None,
     report: Annotated[
         bool | None,
         typer.Option(
@@ -106,6 +111,8 @@ def fit(
     given = {name: value for name, value in options.items() if value is not None}
     if resume is not None:
         _refuse_beside_resume(data, config, output, given, overwrite=overwrite)
+    elif moved is not None:
+        raise InputError("--data is for --resume: to start a run, name its data without it")
     settings = read_yaml(config) if config is not None else {}
     switches = Switches.take(settings)
     quiet = quiet or switches.quiet
@@ -116,7 +123,7 @@ def fit(
     try:
         with _notices(quiet=quiet):
             if resume is not None:
-                run = fit.resume(resume, steps=given.get("steps"), quiet=quiet)
+                run = fit.resume(resume, steps=given.get("steps"), data=moved, quiet=quiet)
             else:
                 run = fit.fit(
                     output or switches.output,
@@ -171,21 +178,28 @@ def _refuse_beside_resume(
     others = [name for name in given if name != "steps"]
     if data is not None or config is not None or output is not None or overwrite or others:
         raise InputError(
-            "--resume takes everything from the run folder; only --steps and --quiet go beside it"
+            "--resume takes everything from the run folder; only --steps, --data and --quiet go "
+            "beside it"
         )
 
 
 def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
+    from hilbound.evaluation.evaluate import FEWEST_ROWS, can_measure
     from hilbound.evaluation.evaluate import evaluate as measure
     from hilbound.reports.run_report import write_report
 
+    measured = None
     status = err.status("evaluating and writing the report") if not quiet else nullcontext()
     # What is to be said about the data was said before the training.
     with status, _notices(quiet=True):
-        measured = measure(run)
+        if can_measure(run.dataset):
+            measured = measure(run)
         path = write_report(run)
     if not quiet:
-        _print_metrics(measured)
+        if measured is None:
+            err.print(f"no metrics: fewer than {FEWEST_ROWS} held-out rows", highlight=False)
+        else:
+            _print_metrics(measured)
         out.print(f"report: {path}", soft_wrap=True)
 
 
@@ -194,8 +208,14 @@ def sample(
     run: RunPath,
     n: Annotated[int, typer.Option("-n", "--number", help="How many samples.", min=1)] = 64,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .png, .npz, .npy or .csv file.")
-    ] = Path("samples.png"),
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .png, .npz, .npy or .csv file. (default: samples.png of images and points of "
+            "the plane, samples.csv of tables)",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0)] = 0,
     source: Annotated[
         Literal["centers", "density"],
@@ -206,10 +226,11 @@ def sample(
 ) -> None:
     """Draw samples from a trained RUN into a picture, an array or a table."""
     from hilbound.evaluation.sampling import draw
-    from hilbound.reports.samples import write_samples
+    from hilbound.reports.samples import default_samples, write_samples
 
     opened = hilbound.Run.open(run)
-    path = write_samples(opened, draw(opened, n, seed=seed, source=source), output)
+    rows = draw(opened, n, seed=seed, source=source)
+    path = write_samples(opened, rows, output or default_samples(opened))
     out.print(f"{n} samples: {path}", soft_wrap=True)
 
 
@@ -247,12 +268,13 @@ def evaluate(
         int | None,
         typer.Option(help="Samples to compare. (default: the held-out rows, at most 10,000)"),
     ] = None,
+    data: Moved = None,
 ) -> None:
     """Measure a trained RUN against held-out data, with real data beside it."""
     from hilbound.evaluation.evaluate import evaluate as measure
 
     with err.status("evaluating"):
-        measured = measure(hilbound.Run.open(run), samples)
+        measured = measure(hilbound.Run.open(run).with_data(data), samples)
     _print_metrics(measured)
 
 
@@ -290,12 +312,12 @@ def _print_table(title: str, infos: Mapping[str, "MetricInfo"], entries: dict[st
 
 
 @app.command()
-def report(run: RunPath) -> None:
+def report(run: RunPath, data: Moved = None) -> None:
     """Write RUN's report.html: curves, samples, spectrum, metrics and options on one page."""
     from hilbound.reports.run_report import write_report
 
     with err.status("writing the report"):
-        path = write_report(hilbound.Run.open(run))
+        path = write_report(hilbound.Run.open(run).with_data(data))
     out.print(f"report: {path}", soft_wrap=True)
 
 

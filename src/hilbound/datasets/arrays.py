@@ -71,7 +71,15 @@ def _read_arrays(path: Path, suffix: str) -> Arrays:
             if isinstance(content, np.lib.npyio.NpzFile) and suffix == ".npz":
                 with content:
                     return {name: content[name] for name in content.files}
-    except (EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    # A damaged header may claim terabytes.
+    except (
+        EOFError,
+        OSError,
+        ValueError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise DataError(f"{path}: {_reason(path, suffix, error)}") from error
     raise DataError(
         f"{path}: not what its name says, a {suffix} file: np.save writes .npy, np.savez .npz"

@@ -114,6 +114,17 @@ celeba; the path of a .npy, .npz or .csv file or of a folder of images works as 
     )
 
 
+def whole_path(name: str | Path) -> str:
+    """Return the whole path of a file or folder, and the name of a known data set as it is.
+
+    >>> whole_path("moons"), Path(whole_path("points.csv")).is_absolute()
+    ('moons', True)
+    """
+    if name in DATASETS or not _is_path(name):
+        return str(name)
+    return str(Path(name).expanduser().absolute())
+
+
 def refuse_meaningless(name: str | Path, given: Mapping[str, object]) -> None:
     """Refuse options that a data set would ignore; options of images are refused by :func:`load`.
 

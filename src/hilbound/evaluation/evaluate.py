@@ -23,14 +23,14 @@ from hilbound.evaluation.reconstruction import (
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.autoencoders import EncoderMixtureDecoder, FeatureModel
-from hilbound.training.failures import Finding, far_from_data
+from hilbound.training.failures import far_from_data
 from hilbound.training.runs import Run
 
 # Inputs that are reconstructed, each so many times.
 _RECONSTRUCTED, _TIMES = 500, 10
 
-# Neighbourhoods and covariances of fewer rows say nothing.
-_FEWEST = 10
+#: Neighbourhoods and covariances of fewer rows say nothing.
+FEWEST_ROWS = 10
 
 HeldOut = Literal["validation", "test"]
 
@@ -84,17 +84,9 @@ def evaluate(
     far = far_from_data(real, fake)
     if far is not None:
         content["far_from_data"] = far.message
-        _note(run, far)
+        run.note(run.read_json("run.json")["step"], asdict(far))
     run.write_json("metrics.json", content)
     return content
-
-
-def _note(run: Run, finding: Finding) -> None:
-    """Add a finding to ``run.json``, unless the training has told it."""
-    facts = run.read_json("run.json")
-    known = facts.get("findings", [])
-    if not any(one["name"] == finding.name for one in known):
-        run.update(findings=[*known, {"step": facts["step"], **asdict(finding)}])
 
 
 def measure_reconstructions(
@@ -163,19 +155,24 @@ def conditional_bound_of(
     }
 
 
+def can_measure(dataset: Dataset) -> bool:
+    """Whether a data set has rows enough to measure samples against."""
+    return min(len(dataset.test), len(dataset.train)) >= FEWEST_ROWS
+
+
 def _count(held_out: Tensor, dataset: Dataset, samples: int | None) -> int:
     most = min(len(held_out), len(dataset.train))
-    if most < _FEWEST:
+    if most < FEWEST_ROWS:
         raise InputError(
-            f"{dataset.name!r} has {most} held-out rows, at least {_FEWEST} are needed to measure "
-            "samples: give more data, or a larger --test-fraction; the trained run is kept and can "
-            "be sampled from"
+            f"{dataset.name!r} has {most} held-out rows, at least {FEWEST_ROWS} are needed to "
+            "measure samples: give more data, or a larger --test-fraction; the trained run is kept "
+            "and can be sampled from"
         )
     if samples is None:
         return min(10_000, most)
-    if not _FEWEST <= samples <= most:
+    if not FEWEST_ROWS <= samples <= most:
         raise InputError(
-            f"samples must lie between {_FEWEST} and {most}, the held-out rows of "
+            f"samples must lie between {FEWEST_ROWS} and {most}, the held-out rows of "
             f"{dataset.name!r}, got {samples}"
         )
     return samples

@@ -23,7 +23,7 @@ def draw(
             mixture, which adds the noise of the components' variance.
 
     Raises:
-        InputError: If ``n`` is not positive or ``source`` is unknown.
+        InputError: If ``n`` is not positive, ``source`` is unknown, or the weights are spoilt.
     """
     if n < 1:
         raise InputError(f"n must be at least 1, got {n}")
@@ -35,4 +35,10 @@ def draw(
             rows = model.draw(n, generator).sample((n,), generator=generator)
     else:
         raise InputError(f"source must be 'centers' or 'density', got {source!r}")
+    bad = int((~rows.isfinite()).any(-1).sum())
+    if bad:
+        raise InputError(
+            f"run {str(run.path)!r} draws NaN or infinite values ({bad} of {n} samples): its "
+            "weights are spoilt. Fit again with a lower --learning-rate"
+        )
     return run.to_user_units(rows)

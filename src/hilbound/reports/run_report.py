@@ -15,7 +15,7 @@ from hilbound.datasets import Dataset
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import stream
 from hilbound.engine.spectrum.svd import effective_rank, singular_values
-from hilbound.evaluation.evaluate import evaluate
+from hilbound.evaluation.evaluate import FEWEST_ROWS, can_measure, evaluate
 from hilbound.evaluation.quality import (
     METRICS,
     RECONSTRUCTION,
@@ -66,7 +66,7 @@ def write_report(run: Run) -> Path:
         *_feature_sections(run, dataset, model, measured),
         samples_section(run, dataset, model, fake),
         spectrum_section(run, dataset, fake),
-        metrics_section(measured),
+        metrics_section(measured) if measured else _too_few_section(dataset),
         configuration_section(run),
     ]
     versions = run.read_json("run.json")["versions"]
@@ -83,7 +83,12 @@ def write_report(run: Run) -> Path:
 
 
 def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
-    """Return what was measured; what an older version left out is measured now."""
+    """Return what was measured, nothing of too few rows.
+
+    What an older version left out is measured now.
+    """
+    if not can_measure(run.dataset):
+        return {}
     if (run.path / "metrics.json").exists():
         measured = run.read_json("metrics.json")
         if "reconstruction" in measured or not isinstance(model, FeatureModel):
@@ -96,6 +101,8 @@ def _feature_sections(
 ) -> tuple[Section, ...]:
     if not isinstance(model, FeatureModel):
         return ()
+    if not measured:
+        return (features_section(run, dataset, model),)
     return (
         reconstructions_section(run, dataset, model, measured),
         features_section(run, dataset, model),
@@ -125,7 +132,7 @@ def _lead(run: Run, dataset: Dataset) -> str:
         objective = "for this model the evidence lower bound"
     what = (
         f"{_NAMES.get(config.model, 'A ' + config.model.replace('-', ' '))} trained on "
-        f"{len(dataset.train):,} rows of {config.data} with {features}the objective "
+        f"{len(dataset.train):,} rows of {status['data']['name']} with {features}the objective "
         f"“{config.objective}”: {objective}."
     )
     if status["status"] == "finished":
@@ -136,7 +143,7 @@ def _lead(run: Run, dataset: Dataset) -> str:
 def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
     rows = run.read_bounds()
     status = run.read_json("run.json")
-    values = measured["metrics"]
+    values = measured.get("metrics", {})
     held_out = [row for row in rows if row["split"] == "validation"]
     facts: list[Fact | None] = []
     # Samples that are far from all data reach all of them: their recall is 1, and says nothing.
@@ -156,7 +163,7 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
             f"real data: {format_metric(name, values[name]['real'])}",
         )
         for name in ("coverage", "recall", "precision", "frechet_distance")
-        if not (name == "recall" and (of_features or far))
+        if name in values and not (name == "recall" and (of_features or far))
     ]
     facts.append(Fact("Kernel variance", variance_text(run), str(run.config.variance)))
     facts.append(Fact("Steps", f"{status['step']:,}", f"of {run.config.batch_size:,} rows"))
@@ -333,6 +340,14 @@ def metrics_section(measured: dict[str, Any]) -> Section:
         )
         tables.append(_metrics_table(RECONSTRUCTION, block["metrics"], caption))
     return Section("Metrics", text, (), tuple(tables))
+
+
+def _too_few_section(dataset: Dataset) -> Section:
+    text = (
+        f"There are {len(dataset.test)} held-out rows, and {FEWEST_ROWS} are needed to measure "
+        "samples: give more data, or a larger --test-fraction."
+    )
+    return Section("Metrics", text)
 
 
 def _metrics_table(infos: Mapping[str, MetricInfo], entries: dict[str, Any], caption: str) -> Table:

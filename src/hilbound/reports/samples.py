@@ -14,6 +14,13 @@ from hilbound.training.runs import Run
 SUFFIXES = (".png", ".npz", ".npy", ".csv")
 
 
+def default_samples(run: Run) -> Path:
+    """Return the file that samples go to unless another is named: what can be drawn is drawn."""
+    data = run.read_json("run.json")["data"]
+    drawn = data["image_shape"] is not None or (data["dim"] == 2 and data["columns"] is None)
+    return Path("samples.png" if drawn else "samples.csv")
+
+
 def write_samples(run: Run, samples: Tensor, output: Path) -> Path:
     """Write samples with shape ``(n, d)`` as ``.png``, ``.npz``, ``.npy`` or ``.csv``.
 
@@ -63,8 +70,9 @@ def _write_picture(rows: Tensor, columns: list[str] | None, output: Path) -> Non
         )
         ax.set_aspect("equal")
         first, second = columns or ("x₁", "x₂")
-        ax.set_xlabel(first)
-        ax.set_ylabel(second)
+        # Names are the user's, and a $ in them is no formula.
+        ax.set_xlabel(first, parse_math=False)
+        ax.set_ylabel(second, parse_math=False)
     else:
         raise InputError(
             f"output {str(output)!r}: {rows.shape[1]} coordinates make no picture; "

@@ -119,7 +119,7 @@ class Diagnosis(L.Callback):
         log.warning("%s", finding.message)
         self._told.append({"step": step, **asdict(finding)})
         if self.run is not None:
-            self.run.update(findings=self._told)
+            self.run.note(step, asdict(finding))
 
     def _is_told(self, name: str) -> bool:
         return any(one["name"] == name for one in self._told)

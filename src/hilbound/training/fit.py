@@ -5,12 +5,15 @@ The loop itself is :mod:`hilbound.training.loop`.
 """
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hilbound.config import RunConfig
+from hilbound.datasets.catalogue import whole_path
 from hilbound.errors import InputError
+from hilbound.training.lock import locked
 from hilbound.training.loop import Loop, is_helper, read_checkpoint
 from hilbound.training.plan import plan_training
 from hilbound.training.runs import Run, expand, fingerprint, refuse_occupied
@@ -68,33 +71,57 @@ def fit(
     if "data" not in options and output is not None:
         # Everyone's first line is fit("moons").
         options["data"], output = output, None
-    config = RunConfig.create(**options)
+    given = RunConfig.create(**options)
+    config = _from_anywhere(given)
     path = output_folder(output, options)
     if not is_helper():
         refuse_occupied(path, overwrite=overwrite)
     prepared = plan_training(config)
     run = Run(path, config)
     loop = Loop(run, prepared, quiet=quiet)
-    if not is_helper():
-        Run.create(path, config, overwrite=overwrite)
-        run.describe(prepared.dataset, prepared.schedule, prepared.component_variance(0))
-    loop.train()
+    with _alone(path):
+        if not is_helper():
+            Run.create(path, config, overwrite=overwrite)
+            run.describe(
+                replace(prepared.dataset, name=given.data),
+                prepared.schedule,
+                prepared.component_variance(0),
+            )
+        loop.train()
     run.keep(prepared.dataset)
     return run
 
 
-def resume(path: Path | str, *, steps: int | None = None, quiet: bool = False) -> Run:
+def _alone(path: Path) -> AbstractContextManager[None]:
+    """Keep other trainings out of a folder; those that help this one belong to it."""
+    return nullcontext() if is_helper() else locked(path)
+
+
+def _from_anywhere(config: RunConfig) -> RunConfig:
+    """Return the configuration with whole paths, so that it means the same in every folder."""
+    encoder = None if config.encoder is None else str(expand(config.encoder).absolute())
+    return config.model_copy(update={"data": whole_path(config.data), "encoder": encoder})
+
+
+def resume(
+    path: Path | str,
+    *,
+    steps: int | None = None,
+    data: Path | str | None = None,
+    quiet: bool = False,
+) -> Run:
     """Go on with a run that was interrupted, or train a finished one for longer.
 
     Args:
         path: The run folder.
         steps: The total number of steps, if it is to change.
+        data: Where the data are now, if they were moved.
         quiet: Whether to leave out the progress bar.
 
     Raises:
         InputError: If the folder holds no run or no checkpoint, or its data have changed.
     """
-    run = Run.open(path)
+    run = Run.open(path).with_data(data)
     if steps is not None:
         run = replace(run, config=RunConfig.create(**run.config.model_dump() | {"steps": steps}))
     facts = run.read_json("run.json")
@@ -104,6 +131,7 @@ def resume(path: Path | str, *, steps: int | None = None, quiet: bool = False) -
             f"run {str(run.path)!r} has done all its {checkpoint['global_step']} steps: give a "
             "larger --steps"
         )
+    run.find_data()
     prepared = plan_training(run.config, resumed=True)
     if fingerprint(prepared.dataset) != facts["data"]["fingerprint"]:
         raise InputError(
@@ -112,9 +140,10 @@ def resume(path: Path | str, *, steps: int | None = None, quiet: bool = False) -
         )
     loop = Loop(run, prepared, quiet=quiet)
     loop.check(checkpoint, run.checkpoint)
-    if not is_helper():
-        run.write_text("config.yaml", run.config.to_yaml())
-        run.forget_results()
-    loop.train(run.checkpoint, checkpoint["global_step"])
+    with _alone(run.path):
+        if not is_helper():
+            run.write_text("config.yaml", run.config.to_yaml())
+            run.forget_results()
+        loop.train(run.checkpoint, checkpoint["global_step"])
     run.keep(prepared.dataset)
     return run

@@ -61,7 +61,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         pickle.UnpicklingError,
     ):
         raise _damaged(path) from None
-    if not isinstance(content, dict) or not {"global_step", "state_dict"} <= set(content):
+    kinds = {"global_step": int, "state_dict": dict, "optimizer_states": list, "loops": dict}
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(name), kind) for name, kind in kinds.items()
+    ):
+        raise _damaged(path)
+    if content["global_step"] < 0 or not content["optimizer_states"]:
         raise _damaged(path)
     return content
 
@@ -167,7 +172,7 @@ class Loop:
         if diagnose:
             own.append(diagnosis.Diagnosis(self.plan, self.run))
         if self.plan.objective.tracked:
-            own.append(tracking.ConditionalTracker(self.plan, self.bounds))
+            own.append(tracking.ConditionalTracker(self.plan, self.bounds, self.run))
         if self.plan.config.patience is not None:
             own += callbacks.early_stopping(self._checkpoints, self.plan.config.patience)
         if not quiet:
@@ -267,7 +272,8 @@ def _lightning_trainer(
             callbacks=callbacks,
             logger=logger,
         )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+    # What is missing for a device is a package, to Lightning.
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"{wish} cannot be used here: {error}") from None
     if trainer.precision != config.precision:
         raise InputError(f"{wish} cannot be used here: on a CPU, use 'bf16-mixed' or '32-true'")

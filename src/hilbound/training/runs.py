@@ -35,6 +35,7 @@ from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.models.build import DataShape, build_model
 from hilbound.objectives import create_objective
+from hilbound.training.lock import LOCK
 from hilbound.training.machine import versions
 from hilbound.variance import VarianceSchedule
 
@@ -65,6 +66,20 @@ _OWN = (
 _ENTRIES = {
     "run.json": {"status", "step", "data", "variance", "versions"},
     "metrics.json": {"split", "samples", "features", "metrics"},
+}
+
+_LIST: Any = list | None
+_WITHIN: dict[str, dict[str, Any]] = {
+    "data": {
+        "fingerprint": str,
+        "dim": int,
+        "image_shape": _LIST,
+        "columns": _LIST,
+        "train": int,
+        "offset": _LIST,
+        "scale": _LIST,
+    },
+    "variance": {"start": float | int, "end": float | int, "component_start": float | int},
 }
 
 
@@ -114,6 +129,30 @@ class Run:
             )
         return cls(path, RunConfig.create(**read_yaml(path / "config.yaml")))
 
+    def with_data(self, data: Path | str | None) -> "Run":
+        """Return the run with its data at another place, where they were moved to.
+
+        Args:
+            data: The place, or ``None`` if it is the old one.
+        """
+        if data is None:
+            return self
+        place = datasets.catalogue.whole_path(data)
+        return Run(self.path, self.config.model_copy(update={"data": place}))
+
+    def find_data(self) -> None:
+        """Raise an InputError if the run's data are not where they were.
+
+        Runs of older versions hold the path as it was typed, relative to the folder of that day.
+        """
+        data = self.config.data
+        path = Path(datasets.catalogue.whole_path(data))
+        if data not in datasets.DATASETS and not path.exists():
+            raise InputError(
+                f"the data of run {str(self.path)!r} are gone: {path} does not exist. Say where "
+                "they are now by --data"
+            )
+
     @property
     def checkpoint(self) -> Path:
         """The checkpoint that ``--resume`` goes on from."""
@@ -137,6 +176,9 @@ class Run:
             raise InputError(
                 f"{str(file)!r} is damaged (no {', '.join(sorted(lacking))}): {_remedy(name)}"
             )
+        wrong = _lacking(content) if name == "run.json" else None
+        if wrong is not None:
+            raise InputError(f"{str(file)!r} is damaged ({wrong} is wrong): {_remedy(name)}")
         return dict(content)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
@@ -180,6 +222,12 @@ class Run:
         """Change entries of ``run.json``."""
         self.write_json("run.json", self.read_json("run.json") | facts)
 
+    def note(self, step: int, finding: dict[str, Any]) -> None:
+        """Add a finding to ``run.json``, unless one of its name stands there."""
+        known = self.read_json("run.json").get("findings", [])
+        if all(one["name"] != finding["name"] for one in known):
+            self.update(findings=[*known, {"step": step, **finding}])
+
     def forget_results(self) -> None:
         """Remove what was measured and drawn, before the weights change."""
         for name in ("metrics.json", "report.html"):
@@ -202,7 +250,9 @@ class Run:
         Raises:
             InputError: If the data are gone, or can no longer be compared with the run's samples.
         """
-        dataset, data = load_dataset(self.config), self.read_json("run.json")["data"]
+        data = self.read_json("run.json")["data"]
+        self.find_data()
+        dataset = load_dataset(self.config)
         shape = None if data["image_shape"] is None else tuple(data["image_shape"])
         if (dataset.dim, dataset.image_shape) != (data["dim"], shape):
             raise InputError(
@@ -242,12 +292,12 @@ class Run:
         try:
             state = load_file(file)
             # The precision of the run: all its tensors share it.
-            model.to(next(iter(state.values())).dtype).load_state_dict(state)
+            model.to(_precision(state)).load_state_dict(state)
         except FileNotFoundError:
             raise InputError(
                 f"run {str(self.path)!r} has no weights: {_remedy(file.name)}"
             ) from None
-        except (SafetensorError, OSError, StopIteration, RuntimeError) as error:
+        except (SafetensorError, OSError, TypeError, RuntimeError) as error:
             raise InputError(
                 f"{str(file)!r} does not hold the weights of this run's model: {error}"
             ) from None
@@ -284,6 +334,31 @@ def load_dataset(config: RunConfig) -> Dataset:
         grayscale=config.grayscale,
         classes=config.classes,
     )
+
+
+def _precision(state: dict[str, torch.Tensor]) -> torch.dtype:
+    """Return the precision of a run's weights, which all its tensors share.
+
+    Raises:
+        TypeError: If there are none, or they are no floating-point numbers.
+    """
+    first = next(iter(state.values()), None)
+    if first is None or not first.is_floating_point():
+        kind = "nothing" if first is None else first.dtype
+        raise TypeError(f"floating-point numbers are needed, got {kind}")
+    return first.dtype
+
+
+def _lacking(content: dict[str, Any]) -> str | None:
+    """Return what is wrong within a ``run.json``, or ``None``."""
+    for name, kinds in _WITHIN.items():
+        block = content[name]
+        if not isinstance(block, dict):
+            return name
+        for key, kind in kinds.items():
+            if not isinstance(block.get(key), kind) or isinstance(block.get(key), bool):
+                return f"{name}.{key}"
+    return None
 
 
 def _data_shape(data: dict[str, Any]) -> DataShape:
@@ -344,7 +419,7 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
                 f"output {str(path)!r} already holds a run: choose another folder, go on with it "
                 f"(--resume {path}), or replace it (--overwrite)"
             )
-    elif path.is_dir() and any(path.iterdir()):
+    elif path.is_dir() and any(file.name != LOCK for file in path.iterdir()):
         raise InputError(
             f"output {str(path)!r} holds files that are no run of hilbound: choose another folder"
         )

@@ -8,6 +8,7 @@ passes limit. How often is chosen so that it takes a few percent of the training
 
 import logging
 import time
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -22,7 +23,9 @@ from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
+from hilbound.training.failures import Finding
 from hilbound.training.plan import TrainingPlan
+from hilbound.training.runs import Run
 from hilbound.variance import of_component
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,7 @@ class ConditionalTracker(L.Callback):
     Args:
         plan: The training.
         record: Where the bounds are written.
+        run: Where a collapse is noted, or ``None`` to log it alone.
 
     Attributes:
         interval: Steps between two measurements; by default it is found in the first few steps,
@@ -84,10 +88,11 @@ class ConditionalTracker(L.Callback):
         seconds: Seconds that were spent on measuring.
     """
 
-    def __init__(self, plan: TrainingPlan, record: BoundsRecord) -> None:
+    def __init__(self, plan: TrainingPlan, record: BoundsRecord, run: Run | None = None) -> None:
         config, dataset = plan.config, plan.dataset
         self.plan = plan
         self.record = record
+        self.run = run
         self.rows = {
             split: self._fixed(split, rows)
             for split, rows in (("train", dataset.train), ("validation", dataset.validation))
@@ -156,7 +161,9 @@ class ConditionalTracker(L.Callback):
             if split == "train":
                 shown = {"tightness": float(bound.tightness), "gap": float(bound.gap)}
                 if trainer.global_step >= _EARLIEST * config.steps:
-                    self._look_for_collapse(model, rows.to(module.device), kernel, shown)
+                    self._look_for_collapse(
+                        model, rows.to(module.device), kernel, shown, trainer.global_step
+                    )
         self.seconds += time.perf_counter() - began
         return shown
 
@@ -174,7 +181,12 @@ class ConditionalTracker(L.Callback):
             raise spoilt_weights(trainer.global_step) from error
 
     def _look_for_collapse(
-        self, model: EncoderMixtureDecoder, x: Tensor, kernel: float, shown: dict[str, float]
+        self,
+        model: EncoderMixtureDecoder,
+        x: Tensor,
+        kernel: float,
+        shown: dict[str, float],
+        step: int,
     ) -> None:
         """Say it once where all centres of an input coincide, with the likely cause."""
         k = model.eval_centers
@@ -188,14 +200,16 @@ class ConditionalTracker(L.Callback):
         if diversity > _ONE:
             return
         self._told = True
-        log.warning(
-            "the decoder has collapsed: the %d centres of an input are as diverse as %.3f (bound "
-            "reached: %.1f %%). %s",
-            k,
-            diversity,
-            100 * shown["tightness"],
-            collapse_cause(model, few, self.plan.dataset.train.to(x.device), kernel),
+        cause = collapse_cause(model, few, self.plan.dataset.train.to(x.device), kernel)
+        finding = Finding(
+            "decoder-collapse",
+            f"the decoder has collapsed: the {k} centres of an input are as diverse as "
+            f"{diversity:.3f} (bound reached: {100 * shown['tightness']:.1f} %). {cause}",
+            {"centers": k, "diversity": diversity, "tightness": shown["tightness"]},
         )
+        log.warning("%s", finding.message)
+        if self.run is not None:
+            self.run.note(step, asdict(finding))
 
 
 def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, variance: float) -> str:
