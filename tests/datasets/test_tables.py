@@ -532,3 +532,38 @@ def test_a_header_that_claims_terabytes_is_a_damaged_file(tmp_path):
     assert b"99999999999999" in file.read_bytes()
     with pytest.raises(DataError, match=r"damaged or truncated \.npy file"):
         load_table(file)
+
+
+@pytest.mark.parametrize("header", ["a{m}b{m}c", None])
+@pytest.mark.parametrize(
+    ("mark", "decimal"), [*((m, d) for m in ";\t| " for d in ".,"), (",", ".")]
+)
+@pytest.mark.parametrize("end", ["", "mark"])
+def test_marks_between_fields_and_within_numbers_are_recognised(
+    tmp_path, header, mark, decimal, end
+):
+    x = np.random.default_rng(0).normal(size=(30, 3)).round(3)
+    lines = [] if header is None else [header.format(m=mark)]
+    lines += [mark.join(f"{v:.3f}".replace(".", decimal) for v in row) for row in x]
+    file = tmp_path / "table.csv"
+    file.write_text("".join(line + (mark if end else "") + "\n" for line in lines))
+    data = load_table(file, scale="none")
+    found = torch.cat([data.train, data.validation, data.test]).numpy()
+    assert np.sort(found, 0) == pytest.approx(np.sort(x, 0), abs=1e-6)
+    assert data.columns == (
+        ("column_1", "column_2", "column_3") if header is None else ("a", "b", "c")
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a,b\n1,2,\n3,4,\n", "remove the delimiter at the end of the line"),
+        ("a\n1,5\n2,5\n", "if 1,5 is one number, write it with a decimal point"),
+    ],
+)
+def test_ragged_lines_are_told_with_their_likely_cause(tmp_path, text, hint):
+    file = tmp_path / "table.csv"
+    file.write_text(text)
+    with pytest.raises(DataError, match=hint):
+        load_table(file)

@@ -1,6 +1,7 @@
 """Tables as text: one line for each point, with or without a header.
 
-The fields are separated by commas, or, where the first line has none, by semicolons or tabs. The
+The fields are separated by commas, semicolons, tabs, bars or blanks: by what cuts the first two
+lines alike and the second into numbers. A decimal comma is read where commas part no fields. The
 first line is a header if none of its fields is a number, if it has text above a number of the
 second line, or if it counts ``0, 1, 2, ...`` as pandas does for columns without names. Other
 numbers are data, and that is said; where they are far from all that stands below them, the user is
@@ -9,8 +10,11 @@ asked.
 
 import csv
 import logging
+import re
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +31,7 @@ log = logging.getLogger(__name__)
 
 # What pandas reads as a missing value stands for a number, and is not a name.
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none"}
+_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 # Of fewer rows nothing is outlying.
 _ENOUGH_ROWS = 5
 
@@ -62,11 +67,13 @@ def _read_frame(path: Path, header: bool | None) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        first, second, delimiter = _check_ragged(path)
-        found = _is_header(first, second) if header is None else header
+        layout = _check_ragged(path)
+        first = layout.first
+        found = _is_header(first, layout.second) if header is None else header
         frame = pd.read_csv(
             path,
-            sep=delimiter,
+            sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
+            decimal=layout.decimal,
             skipinitialspace=True,
             header=0 if found else None,
             names=None if found else list(column_names(None, len(first))),
@@ -82,33 +89,81 @@ def _read_frame(path: Path, header: bool | None) -> "pd.DataFrame":
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if frame.empty:
         raise DataError(f"{path}: a header and no rows: there are no points")
+    last = frame.columns[-1]
+    if not first[-1].strip() and frame.shape[1] > 1 and frame[last].isna().all():
+        # Every line ends in a delimiter: that is no column.
+        frame = frame.drop(columns=last)
     frame.attrs["first_line"] = None if found else first
     return frame
 
 
-def _check_ragged(path: Path) -> tuple[list[str], list[str], str]:
-    """Return the first two lines' fields and the delimiter, once all lines have as many fields.
+class _Layout(NamedTuple):
+    """How a file is laid out: its first two lines' fields and the marks between them."""
+
+    first: list[str]
+    second: list[str]
+    delimiter: str
+    decimal: str
+
+
+def _check_ragged(path: Path) -> _Layout:
+    """Return the layout of a file, once all lines have as many fields.
 
     pandas would fill short lines with NaN, and take a surplus first field for an index.
     """
     with path.open(encoding="utf-8-sig", newline="") as handle:
-        opening = next((line for line in handle if line.strip()), "")
-        delimiter = next((mark for mark in ",;\t" if mark in opening), ",")
+        opening = list(islice((line for line in handle if line.strip()), 2))
+        if not opening:
+            raise DataError(f"{path}: an empty file")
+        delimiter = _delimiter(opening)
         handle.seek(0)
-        reader = csv.reader(handle, delimiter=delimiter, skipinitialspace=True)
+        reader = csv.reader(_trimmed(handle, delimiter), delimiter=delimiter, skipinitialspace=True)
         lines = (fields for fields in reader if fields)
         first = next(lines, None)
-        if first is None or not opening:
+        if first is None:
             raise DataError(f"{path}: an empty file")
-        second = first
+        second, decimal = first, "."
         for number, fields in enumerate(lines):
             second = fields if number == 0 else second
             if len(fields) != len(first):
-                raise DataError(
-                    f"{path}: line {reader.line_num} has {len(fields)} fields, the first line has "
-                    f"{len(first)}: every line needs the same number"
-                )
-    return first, second, delimiter
+                raise DataError(_ragged(path, reader.line_num, fields, first))
+            if delimiter != "," and decimal == "." and any(map(_has_comma, fields)):
+                decimal = ","
+    return _Layout(first, second, delimiter, decimal)
+
+
+def _trimmed(lines: Iterable[str], delimiter: str) -> Iterable[str]:
+    """Return lines without blanks at their ends, where blanks part the fields."""
+    return (line.strip() + "\n" for line in lines) if delimiter == " " else lines
+
+
+def _delimiter(opening: list[str]) -> str:
+    """Return the mark that cuts the first two lines alike, the second into most numbers."""
+    best, mark = 0.0, next((mark for mark in ",;\t" if mark in opening[0]), ",")
+    for candidate in ",;\t| ":
+        reader = csv.reader(
+            _trimmed(opening, candidate), delimiter=candidate, skipinitialspace=True
+        )
+        rows = list(reader)
+        if len({len(row) for row in rows}) == 1 and len(rows[0]) > 1:
+            share = sum(map(_is_number, rows[-1])) / len(rows[-1])
+            # Blanks part columns of numbers alone, not words.
+            if share > best and (candidate != " " or share == 1):
+                best, mark = share, candidate
+    return mark
+
+
+def _has_comma(field: str) -> bool:
+    return _COMMA.fullmatch(field.strip()) is not None
+
+
+def _ragged(path: Path, line: int, fields: list[str], first: list[str]) -> str:
+    hint = "every line needs the same number"
+    if len(fields) == len(first) + 1 and not fields[-1].strip():
+        hint = "remove the delimiter at the end of the line"
+    elif len(first) == 1 and len(fields) == 2 and all(map(_is_number, fields)):
+        hint = f"if {','.join(fields)} is one number, write it with a decimal point"
+    return f"{path}: line {line} has {len(fields)} fields, the first line has {len(first)}: {hint}"
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
@@ -154,7 +209,8 @@ def _is_number(field: str) -> bool:
     try:
         float(field)
     except ValueError:
-        return False
+        # As where the decimal mark is a comma, which then parts no fields.
+        return _has_comma(field)
     return True
 
 
