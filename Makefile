@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: demo
-demo: $(STAMP) ## train a small model and show its bounds
+demo: $(STAMP) ## train six small models and compare their bounds
 	@$(BIN)/hilbound demo
 
 .PHONY: test

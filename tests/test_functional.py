@@ -291,3 +291,21 @@ def test_the_likelihood_of_weighted_points_and_of_points_of_their_own():
     assert torch.allclose(F.negative_log_likelihood(x, q), -log_q.mean(-1), rtol=1e-13)
     found = F.negative_log_likelihood(x, q, weights)
     assert torch.allclose(found, -(weights * log_q).sum(-1), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        F.fidelity,
+        F.log_fidelity,
+        F.cauchy_schwarz_divergence,
+        F.log_scalar_cost,
+        F.trace_overlap,
+        F.log_vector_cost,
+        F.schur_cost,
+    ],
+)
+def test_points_in_place_of_a_mixture_are_told(function):
+    x = torch.zeros(3, 2)
+    with pytest.raises(InputError, match=r"p must be a GaussianMixture, got Tensor: of points x"):
+        function(x, x)

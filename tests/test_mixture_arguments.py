@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
+from hilbound.variance import median_variance
 from support.strategies import normal
 
 DTYPES = [torch.float32, torch.float64]
@@ -182,3 +184,15 @@ def test_means_whose_distances_overflow_are_named():
     with pytest.raises(InputError, match=r"smaller than .*e\+\d+, got 1.0e\+20: .*overflow"):
         GaussianMixture(torch.full((4, 2), 1e20), 1.0)
     assert GaussianMixture(torch.full((4, 2), 1e20, dtype=torch.float64), 1.0).components == 4
+
+
+@pytest.mark.parametrize("means", [[[0.0, 1.0]], np.zeros((3, 2))])
+def test_arrays_and_lists_are_told_how_to_become_tensors(means):
+    with pytest.raises(
+        InputError, match=r"means must be a torch\.Tensor, got \w+: give torch\.as_t"
+    ):
+        GaussianMixture(means, 1.0)
+    with pytest.raises(
+        InputError, match=r"x must be a torch\.Tensor, got \w+: give torch\.as_tensor"
+    ):
+        median_variance(means)

@@ -177,6 +177,20 @@ def as_posterior(log_joint: Tensor) -> Tensor:
     return log_joint.log_softmax(-1)
 
 
+def require_tensor(name: str, x: object) -> None:
+    """Raise an InputError unless an argument is a tensor, and say how to make one.
+
+    >>> require_tensor("x", [[0.0, 1.0]])
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.InputError: x must be a torch.Tensor, got list: give torch.as_tensor(x)
+    """
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"{name} must be a torch.Tensor, got {type(x).__name__}: give torch.as_tensor({name})"
+        )
+
+
 def require_one_space(p: int, q: int) -> None:
     """Raise an InputError if two mixtures live in different dimensions."""
     # One coordinate would broadcast against many, and give a number.
@@ -201,6 +215,7 @@ def require_rows(name: str, x: Tensor, least: int = 1) -> None:
         ...
     hilbound.errors.InputError: x must have at least 4 rows, got 3: give more points
     """
+    require_tensor(name, x)
     if x.ndim != 2 or x.shape[1] == 0:
         raise InputError(
             f"{name} must have shape (n, d), one point in a row, got {tuple(x.shape)}: flatten "

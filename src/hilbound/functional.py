@@ -18,6 +18,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from hilbound.arguments import require_one_space
 from hilbound.engine import gram
@@ -55,6 +56,7 @@ def log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     >>> bool(torch.isclose(log_scalar_cost(p, p), p.log_norm()))
     True
     """
+    _require_mixtures(p=p, q=q)
     return 2 * p.log_inner(q) - q.log_norm()
 
 
@@ -72,6 +74,7 @@ def cauchy_schwarz_divergence(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     >>> cauchy_schwarz_divergence(p, q)
     tensor(0.5000)
     """
+    _require_mixtures(p=p, q=q)
     unit = common_unit(p, q)
     return 0.5 * (p.log_inner(p, unit) + q.log_inner(q, unit)) - p.log_inner(q, unit)
 
@@ -91,6 +94,7 @@ def log_fidelity(
     Returns:
         Logarithms with shape ``(*)``, at most 0 up to rounding.
     """
+    _require_mixtures(p=p, q=q)
     require_one_space(p.dim, q.dim)
     factored = _factored_fidelity(p, q, drop, tol)
     if factored is not None:
@@ -128,6 +132,7 @@ def fidelity(
     >>> fidelity(p, q).round(decimals=4)
     tensor(1.)
     """
+    _require_mixtures(p=p, q=q)
     require_one_space(p.dim, q.dim)
     if tol is not None:
         return certified_fidelity(p, q, drop, tol=tol).value.to(p.means.dtype)
@@ -157,6 +162,7 @@ def certified_fidelity(
     >>> bool(certified_fidelity(p, p).error < 1e-6)
     True
     """
+    _require_mixtures(p=p, q=q)
     require_one_space(p.dim, q.dim)
     factored = _factored_fidelity(p, q, drop, tol)
     if factored is not None:
@@ -181,6 +187,7 @@ def negative_log_likelihood(x: Tensor, q: GaussianMixture, weights: Tensor | Non
     >>> negative_log_likelihood(torch.zeros(3, 2), q).abs().round(decimals=4)
     tensor(0.)
     """
+    _require_mixtures(q=q)
     if weights is None:
         return -q.mean_log_prob(x)
     return -(weights.movedim(-1, 0) * q.log_prob(x.movedim(-2, 0))).sum(0)
@@ -209,6 +216,7 @@ def schatten_overlap(
     >>> schatten_overlap(p, p, power=0.5).round(decimals=4)
     tensor(1.4142)
     """
+    _require_mixtures(p=p, q=q)
     return log_schatten_overlap(p, q, power, drop).exp()
 
 
@@ -226,6 +234,7 @@ def log_schatten_overlap(
         power: The power in (0, 1].
         drop: See :func:`hilbound.engine.spectrum.norms.schatten_power`.
     """
+    _require_mixtures(p=p, q=q)
     log_overlaps = p.log_overlaps(q)
     largest = log_overlaps.detach().amax((-2, -1))
     scaled = (log_overlaps - largest[..., None, None]).exp()
@@ -264,6 +273,7 @@ def debiased_fidelity(
     >>> debiased_fidelity(p, p, p, p).abs().round(decimals=4)
     tensor(0.)
     """
+    _require_mixtures(p=p, q=q, q_copy=q_copy)
     own = 0.0 if p_copy is None else 0.5 * fidelity(p, p_copy)
     return own + weight * fidelity(q, q_copy) - 0.5 * (fidelity(p, q) + fidelity(p, q_copy))
 
@@ -316,6 +326,7 @@ def conditional_log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tenso
     >>> bool(torch.isclose(conditional_log_scalar_cost(p, p), p.log_norm()[0]))
     True
     """
+    _require_mixtures(p=p, q=q)
     if len(p.batch_shape) != 1 or p.batch_shape != q.batch_shape:
         raise InputError(
             "p and q must both have batch shape (B,), one mixture for each condition, got "
@@ -340,6 +351,7 @@ def effective_components(q: GaussianMixture) -> Tensor:
     >>> effective_components(GaussianMixture(torch.tensor([[0.0], [0.0], [99.0]]), 0.5))
     tensor(1.8000)
     """
+    _require_mixtures(q=q)
     # The cross Gram matrix holds the roots of the weights; they are wanted whole.
     roots = 0.5 * (q.log_weights.unsqueeze(-1) + q.log_weights.unsqueeze(-2))
     return (-torch.logsumexp(q.log_overlaps(q) + roots, (-2, -1))).exp()
@@ -368,6 +380,7 @@ def trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     >>> trace_overlap(p, p).round(decimals=4)
     tensor(1.)
     """
+    _require_mixtures(p=p, q=q)
     return log_trace_overlap(p, q).exp()
 
 
@@ -381,6 +394,7 @@ def log_trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     Raises:
         InputError: If the numbers of components or coordinates differ.
     """
+    _require_mixtures(p=p, q=q)
     log_overlaps = _log_pair_overlaps(p, q)  # which checks that there are pairs
     return torch.logsumexp(0.5 * (p.log_weights + q.log_weights) + log_overlaps, -1)
 
@@ -425,6 +439,7 @@ def mean_log_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     >>> mean_log_overlap(p, GaussianMixture(torch.tensor([[0.0], [7.0]]), 0.5))
     tensor(-1.)
     """
+    _require_mixtures(p=p, q=q)
     return (p.weights * _log_pair_overlaps(p, q)).sum(-1)
 
 
@@ -444,6 +459,7 @@ def mean_squared_error(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     >>> mean_squared_error(p, GaussianMixture(torch.tensor([[0.0], [7.0]]), 0.5))
     tensor(2.)
     """
+    _require_mixtures(p=p, q=q)
     require_one_space(p.dim, q.dim)
     _require_pairs(p, q)
     return (p.weights.unsqueeze(-1) * (p.means - q.means).square()).sum((-2, -1)) / p.dim
@@ -476,6 +492,7 @@ def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None =
     >>> bool(torch.isclose(log_vector_cost(p, q), p.log_norm().double()))
     True
     """
+    _require_mixtures(p=p, q=q)
     require_one_space(p.dim, q.dim)
     present = q.log_weights > -math.inf
     # Unit vectors for components: the Gram matrix then has a unit diagonal.
@@ -531,6 +548,7 @@ def schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None
     >>> schur_cost(p, p).round(decimals=4)
     tensor(1., dtype=torch.float64)
     """
+    _require_mixtures(p=p, q=q)
     require_one_space(p.dim, q.dim)
     return log_schur_cost(p, q, drop).exp()
 
@@ -543,6 +561,7 @@ def log_schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = 
         q: The model's mixture with the same batch shape.
         drop: See :func:`hilbound.engine.inverse.inverse_form`.
     """
+    _require_mixtures(p=p, q=q)
     require_one_space(p.dim, q.dim)
     present = q.log_weights > -math.inf
     log_k = gram.log_overlaps(q.means, q.component_variance, p.means, p.component_variance)
@@ -567,6 +586,7 @@ def fidelity_plan(p: GaussianMixture, q: GaussianMixture, tol: float | None = No
     >>> fidelity_plan(GaussianMixture(x, 0.5), GaussianMixture(x, 0.5)).method
     'low rank'
     """
+    _require_mixtures(p=p, q=q)
     shared = p.component_variance.shape[:-1] == q.component_variance.shape[:-1] == (1,)
     alone = not p.batch_shape and not q.batch_shape
     return plan_norm(
@@ -615,6 +635,16 @@ def _factored_fidelity(
     rounded = value.to(p.means.dtype)
     rounding = torch.finfo(rounded.dtype).eps * rounded.detach().double()
     return Certified(rounded, certificate + rounding)
+
+
+def _require_mixtures(**given: object) -> None:
+    """Raise an InputError for what is no mixture: points are the likeliest mistake."""
+    for name, mixture in given.items():
+        if not isinstance(mixture, Distribution):
+            raise InputError(
+                f"{name} must be a GaussianMixture, got {type(mixture).__name__}: of points x, "
+                "give GaussianMixture(x, variance)"
+            )
 
 
 def _dtype_of_sums(dtype: torch.dtype) -> torch.dtype:

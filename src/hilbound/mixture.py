@@ -22,6 +22,7 @@ from hilbound.arguments import (
     as_posterior,
     as_values,
     at_least_float32,
+    require_tensor,
     rest_of,
 )
 from hilbound.engine import gram, univariate
@@ -180,6 +181,7 @@ class GaussianMixture(Mixture):
         log_weights: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
+        require_tensor("means", means)
         if means.ndim < 2 or 0 in means.shape[-2:] or not means.is_floating_point():
             raise InputError(
                 f"means must be a floating-point tensor with shape (*batch, K, d), K and d > 0, "

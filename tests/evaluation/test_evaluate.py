@@ -324,3 +324,23 @@ def test_changed_data_are_told_and_data_of_another_shape_refused(trained, tmp_pa
 )
 def test_metrics_are_printed_to_be_read(name, value, text):
     assert format_metric(name, value) == text
+
+
+def test_a_run_that_cannot_be_written_is_measured_and_reported_elsewhere(
+    trained, tmp_path, monkeypatch, caplog
+):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    (trained.path / "metrics.json").unlink()
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    result = ask("evaluate", trained.path)
+    assert (result.exit_code, "Coverage" in result.stdout) == (0, True)
+    assert "cannot be written: No space left on device" in caplog.text
+    assert not [*trained.path.rglob("*.partial")]
+    result = ask("report", trained.path, "-o", tmp_path / "no.html")
+    assert result.exit_code == 2
+    assert "no.html' cannot be written: No space left" in " ".join(result.stderr.split())
+    monkeypatch.undo()
+    assert ask("report", trained.path, "-o", tmp_path / "page.html").exit_code == 0
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")

@@ -150,7 +150,8 @@ def alts(page):
 def test_an_encoder_has_sections_of_its_own(tmp_path, features, alt):
     run = train(tmp_path / "run", data="digits", samples=100, features=features, **EMD)
     page = read(run)
-    assert page.headings == [
+    # So short a training may not have spread its centres yet, which the diagnosis tells.
+    assert [heading for heading in page.headings if heading != "Diagnosis"] == [
         "digits, encoder mixture decoder, conditional",
         "Training",
         "Reconstructions",

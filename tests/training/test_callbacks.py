@@ -1,13 +1,19 @@
 """The callbacks on their own: the record of the bounds, the best checkpoint."""
 
+import io
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import hilbound
 from hilbound.bounds import Bound
+from hilbound.evaluation.quality import METRICS
+from hilbound.training import callbacks
 from hilbound.training.callbacks import BestCheckpoint, BoundsRecord
 from hilbound.training.runs import read_bounds
+from support.tiny_runs import TINY, write_points
 
 
 def start(record, step, *, first=True):
@@ -89,3 +95,37 @@ def test_the_best_checkpoint_is_found_again_in_a_moved_folder(tmp_path):
     fresh = BestCheckpoint(tmp_path / "fresh")
     fresh.load_state_dict(BestCheckpoint(tmp_path / "old").state_dict())
     assert fresh.best_model_path == ""
+
+
+def test_where_no_terminal_is_plain_lines_say_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(callbacks, "progress", lambda: callbacks.Lines(every=0))
+    points = write_points(tmp_path / "points.npy")
+    hilbound.fit(tmp_path / "run", data=points, **TINY)
+    caught = capsys.readouterr()
+    lines = [line for line in caught.err.splitlines() if line.startswith("step ")]
+    assert len(lines) == 8
+    assert re.fullmatch(r"step 8 of 8, tightness 0\.\d+, loss -0\.\d+", lines[-1])
+    assert caught.out == ""
+    monkeypatch.undo()
+    assert isinstance(callbacks.progress(), callbacks.Lines)
+
+
+def test_what_falls_is_not_called_a_cost(tmp_path, monkeypatch):
+    """A cost is maximised below its limit; what the bar shows is the loss."""
+    shown = []
+    bar = callbacks.Bar(leave=True, console_kwargs={"file": io.StringIO()})
+    original = callbacks.Bar.get_metrics
+
+    def keep(self, *arguments):
+        shown.append(original(self, *arguments))
+        return shown[-1]
+
+    monkeypatch.setattr(callbacks.Bar, "get_metrics", keep)
+    monkeypatch.setattr(callbacks, "progress", lambda: bar)
+    hilbound.fit(tmp_path / "run", data=write_points(tmp_path / "points.npy"), **TINY)
+    assert {"loss", "tightness"} <= set(shown[-1])
+    assert "cost" not in shown[-1]
+
+
+def test_names_of_two_quantities_differ():
+    assert "tightness" not in METRICS["tightness"].title.lower()

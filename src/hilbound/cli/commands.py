@@ -312,12 +312,20 @@ def _print_table(title: str, infos: Mapping[str, "MetricInfo"], entries: dict[st
 
 
 @app.command()
-def report(run: RunPath, data: Moved = None) -> None:
+def report(
+    run: RunPath,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The page. (default: report.html in the run folder)"),
+    ] = None,
+    *,
+    data: Moved = None,
+) -> None:
     """Write RUN's report.html: curves, samples, spectrum, metrics and options on one page."""
     from hilbound.reports.run_report import write_report
 
     with err.status("writing the report"):
-        path = write_report(hilbound.Run.open(run).with_data(data))
+        path = write_report(hilbound.Run.open(run).with_data(data), output)
     out.print(f"report: {path}", soft_wrap=True)
 
 
@@ -392,7 +400,8 @@ def experiment(
     except KeyboardInterrupt:
         _fail("interrupted", "what was measured is kept: the same command goes on", 1)
     if not quiet:
-        table = Table("claimed", "came out", "holds", title=f"{name}, {len(result.seeds)} seeds")
+        seeded = f"{len(result.seeds)} seed{'s' if len(result.seeds) > 1 else ''}"
+        table = Table("claimed", "came out", "holds", title=f"{name}, {seeded}")
         for claim in result.claims:
             holds = {True: "yes", False: "no", None: "?"}[claim.holds]
             table.add_row(claim.claim, claim.outcome, holds)

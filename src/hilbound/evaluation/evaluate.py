@@ -5,6 +5,7 @@ measured twice with the same code, once for the model's samples and once for as 
 in their place. The second is the floor that no model without memorising should be expected to pass.
 """
 
+import logging
 import time
 from dataclasses import asdict
 from typing import Any, Literal
@@ -23,8 +24,10 @@ from hilbound.evaluation.reconstruction import (
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.autoencoders import EncoderMixtureDecoder, FeatureModel
-from hilbound.training.failures import far_from_data
+from hilbound.training.failures import Finding, far_from_data
 from hilbound.training.runs import Run
+
+log = logging.getLogger(__name__)
 
 # Inputs that are reconstructed, each so many times.
 _RECONSTRUCTED, _TIMES = 500, 10
@@ -84,9 +87,18 @@ def evaluate(
     far = far_from_data(real, fake)
     if far is not None:
         content["far_from_data"] = far.message
-        run.note(run.read_json("run.json")["step"], asdict(far))
-    run.write_json("metrics.json", content)
+    _keep(run, content, far)
     return content
+
+
+def _keep(run: Run, content: dict[str, Any], far: Finding | None) -> None:
+    """Write what was measured; where that cannot be, it is still worth to be seen."""
+    try:
+        if far is not None:
+            run.note(run.read_json("run.json")["step"], asdict(far))
+        run.write_json("metrics.json", content)
+    except OSError as error:
+        log.warning("metrics.json of run %s cannot be written: %s", run.path, error.strerror)
 
 
 def measure_reconstructions(

@@ -53,7 +53,10 @@ METRICS: Mapping[str, MetricInfo] = {
     ),
     "squared_mmd": MetricInfo("Squared MMD", "lower", "unbiased, at the median variance"),
     "tightness": MetricInfo(
-        "Tightness", "higher", "<p,q>^2 / (<p,p><q,q>) at the median variance, 1 at q = p"
+        # Not the tightness of the bound that was trained, which is of a batch and its own kernel.
+        "Squared cosine",
+        "higher",
+        "<p,q>^2 / (<p,p><q,q>) at the median variance, 1 at q = p",
     ),
     "fidelity": MetricInfo(
         "Fidelity", "higher", "nuclear norm of the cross Gram matrix at the median variance"

@@ -15,6 +15,7 @@ from hilbound.datasets import Dataset
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import stream
 from hilbound.engine.spectrum.svd import effective_rank, singular_values
+from hilbound.errors import InputError
 from hilbound.evaluation.evaluate import FEWEST_ROWS, can_measure, evaluate
 from hilbound.evaluation.quality import (
     METRICS,
@@ -40,7 +41,7 @@ from hilbound.reports.feature_report import (
     tracked_section,
 )
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
-from hilbound.training.runs import Run
+from hilbound.training.runs import Run, write_whole
 from hilbound.variance import of_component
 
 _SPECTRUM_ROWS = 512
@@ -48,13 +49,14 @@ _SHOWN_IMAGES = 64
 _SHOWN_POINTS = 1000
 
 
-def write_report(run: Run) -> Path:
-    """Write ``report.html`` into the run folder and return its path.
+def write_report(run: Run, output: Path | None = None) -> Path:
+    """Write ``report.html`` into the run folder, or to ``output``, and return its path.
 
     The run is evaluated first if it was not yet.
 
     Args:
         run: The run.
+        output: Another place for the page, such as one that can be written to.
     """
     dataset, model = run.dataset, run.model
     measured = _measured(run, model)
@@ -79,7 +81,13 @@ def write_report(run: Run) -> Path:
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + ".",
     )
-    return run.write_text("report.html", render(page))
+    target = output or run.path / "report.html"
+    try:
+        return write_whole(target, render(page))
+    except OSError as error:
+        raise InputError(
+            f"{str(target)!r} cannot be written: {error.strerror}. Name another place (--output)"
+        ) from None
 
 
 def _measured(run: Run, model: DensityModel) -> dict[str, Any]:

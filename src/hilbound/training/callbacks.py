@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from rich.console import Console
 from torch import Tensor
 
 from hilbound.bounds import Bound
@@ -225,8 +226,13 @@ class NonFiniteLoss(L.Callback):
             )
 
 
+def _shown(name: str) -> str:
+    # What is minimised is the loss; the cost is what is maximised, and has a limit.
+    return "loss" if name == "cost" else name
+
+
 class Bar(RichProgressBar):
-    """Lightning's bar with the cost and the tightness, in steps: a run knows no epochs."""
+    """Lightning's bar with the loss and the tightness, in steps: a run knows no epochs."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         return "training"
@@ -236,4 +242,45 @@ class Bar(RichProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Return what stands at the end of the bar."""
         metrics = super().get_metrics(trainer, pl_module)
-        return {name: value for name, value in metrics.items() if name != "v_num"}
+        return {_shown(name): value for name, value in metrics.items() if name != "v_num"}
+
+
+class Lines(L.Callback):
+    """Plain lines in place of a bar, for a file or a pipe: one every few seconds.
+
+    Args:
+        every: Seconds between two lines.
+    """
+
+    def __init__(self, every: float = 5.0) -> None:
+        self.every = every
+        self._said = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Say how far the training is, if it is time."""
+        if time.monotonic() - self._said < self.every or not trainer.is_global_zero:
+            return
+        self._said = time.monotonic()
+        shown = {
+            _shown(name): float(value)
+            for name, value in trainer.progress_bar_metrics.items()
+            if isinstance(value, int | float)
+        }
+        figures = "".join(f", {name} {value:.4g}" for name, value in shown.items())
+        line = f"step {trainer.global_step:,} of {trainer.max_steps:,}{figures}"
+        Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+
+
+def progress() -> L.Callback:
+    """Return a bar where somebody looks on, and plain lines where a file is written."""
+    console = Console(stderr=True)
+    if console.is_terminal or console.is_jupyter:
+        return Bar(leave=True, console_kwargs={"stderr": not console.is_jupyter})
+    return Lines()

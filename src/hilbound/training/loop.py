@@ -157,7 +157,7 @@ class Loop:
         self._checkpoints = scratch if run is None else run.path / "checkpoints"
         with quiet_lightning():
             callbacks = self._callbacks(diagnose=diagnose, quiet=quiet)
-            self.trainer = _lightning_trainer(plan.config, callbacks, self._logger(), quiet=quiet)
+            self.trainer = _lightning_trainer(plan.config, callbacks, self._logger())
             self.module = DensityModule(plan, self.bounds)
 
     def _callbacks(self, *, diagnose: bool, quiet: bool) -> "list[Callback]":
@@ -176,7 +176,7 @@ class Loop:
         if self.plan.config.patience is not None:
             own += callbacks.early_stopping(self._checkpoints, self.plan.config.patience)
         if not quiet:
-            own.append(callbacks.Bar(leave=True))
+            own.append(callbacks.progress())
         return own
 
     def _logger(self) -> "Logger | bool":
@@ -246,11 +246,12 @@ class Loop:
 
 
 def _lightning_trainer(
-    config: RunConfig, callbacks: "list[Callback]", logger: "Logger | bool", *, quiet: bool
+    config: RunConfig, callbacks: "list[Callback]", logger: "Logger | bool"
 ) -> "Trainer":
     """Build Lightning's trainer, and refuse what the machine hasn't got."""
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.callbacks import ProgressBar
 
     wish = f"accelerator {config.accelerator!r}, devices {config.devices!r}, precision "
     wish += repr(config.precision)
@@ -265,7 +266,8 @@ def _lightning_trainer(
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             log_every_n_steps=10,
-            enable_progress_bar=not quiet,
+            # Ours, if any, is among the callbacks.
+            enable_progress_bar=any(isinstance(one, ProgressBar) for one in callbacks),
             enable_model_summary=False,
             enable_checkpointing=config.patience is not None,
             use_distributed_sampler=False,

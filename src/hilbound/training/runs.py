@@ -238,8 +238,12 @@ class Run:
         target = self.path / "model.safetensors"
         beside = target.with_suffix(".partial")
         state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-        beside.write_bytes(save(state))
-        beside.replace(target)
+        try:
+            beside.write_bytes(save(state))
+            beside.replace(target)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -445,8 +449,13 @@ def fingerprint(dataset: Dataset) -> str:
 def write_whole(target: Path, content: str) -> Path:
     """Write the whole file or nothing: what was there before is not lost halfway."""
     beside = target.with_name(target.name + ".partial")
-    beside.write_text(content, encoding="utf-8")
-    beside.replace(target)
+    try:
+        beside.write_text(content, encoding="utf-8")
+        beside.replace(target)
+    except OSError:
+        # A full disk needs no half files.
+        beside.unlink(missing_ok=True)
+        raise
     return target
 
 
