@@ -694,3 +694,14 @@ def test_samples_of_a_table_are_a_table_and_its_names_no_formulas(tmp_path, monk
     result = ask("sample", run.path, "-o", "picture.png")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_an_interruption_of_the_report_keeps_the_training(tmp_path, monkeypatch):
+    points, path = write_points(tmp_path / "points.npy"), tmp_path / "run"
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hilbound.evaluation.evaluate.evaluate", stop)
+    words = f"the run is trained and saved: go on with 'hilbound report {path}'"
+    refused("fit", points, *flags(), "-o", path, "-q", words=words, code=1)

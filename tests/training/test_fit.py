@@ -537,3 +537,30 @@ def test_a_checkpoint_that_lacks_something_is_damaged(tmp_path, change):
 def test_a_device_without_its_package_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"accelerator 'tpu'.* cannot be used here"):
         train(tmp_path / "run", accelerator="tpu")
+
+
+def test_a_run_that_was_lengthened_says_how_it_is_repeated(tmp_path):
+    run = train(tmp_path / "run")
+    assert "To repeat the run: hilbound fit --config" in write_report(run).read_text()
+    hilbound.resume(run.path, steps=12, quiet=True)
+    longer = hilbound.resume(run.path, steps=20, quiet=True)
+    legs = [{"at": 8, "from": 8, "to": 12}, {"at": 12, "from": 12, "to": 20}]
+    assert longer.read_json("run.json")["lengthened"] == legs
+    assert (
+        "fit --config config.yaml --steps 8, stopped at 8; then fit --resume RUN --steps 12, "
+        "stopped at 12; then fit --resume RUN --steps 20."
+    ) in write_report(longer).read_text()
+
+
+def test_data_that_a_run_has_are_not_asked_about_again(tmp_path, caplog):
+    table = tmp_path / "years.csv"
+    table.write_text("9019,9020\n" + "".join(f"0.{i},1.{i + i % 3}\n" for i in range(10, 99)))
+    with pytest.raises(InputError, match="--no-header"):
+        train(tmp_path / "run", data=table)
+    run = train(tmp_path / "run", data=table, header=False)
+    # As an older version has left it.
+    config = run.config.model_copy(update={"header": None})
+    run.write_text("config.yaml", config.to_yaml())
+    assert Run.open(run.path).dataset.dim == 2
+    assert hilbound.resume(run.path, steps=12, quiet=True).read_json("run.json")["step"] == 12
+    assert "header" not in caplog.text

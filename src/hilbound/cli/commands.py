@@ -191,10 +191,14 @@ def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
     measured = None
     status = err.status("evaluating and writing the report") if not quiet else nullcontext()
     # What is to be said about the data was said before the training.
-    with status, _notices(quiet=True):
-        if can_measure(run.dataset):
-            measured = measure(run)
-        path = write_report(run)
+    try:
+        with status, _notices(quiet=True):
+            if can_measure(run.dataset):
+                measured = measure(run)
+            path = write_report(run)
+    except KeyboardInterrupt:
+        command = f"hilbound report {shlex.quote(str(run.path))}"
+        _fail("interrupted", f"the run is trained and saved: go on with '{command}'", 1)
     if not quiet:
         if measured is None:
             err.print(f"no metrics: fewer than {FEWEST_ROWS} held-out rows", highlight=False)

@@ -12,6 +12,7 @@ from hilbound.config import HELD_OUT
 from hilbound.datasets.base import Dataset, Loader
 from hilbound.datasets.celeba import load_celeba
 from hilbound.datasets.cifar import load_cifar10
+from hilbound.datasets.delimited import Header
 from hilbound.datasets.folders import load_folder
 from hilbound.datasets.mnist import load_digits, load_mnist
 from hilbound.datasets.options import ImageOptions, as_classes
@@ -41,7 +42,7 @@ def load(
     validation_fraction: float = HELD_OUT,
     test_fraction: float = HELD_OUT,
     scale: Scale = "standardize",
-    header: bool | None = None,
+    header: Header = None,
     label_column: str | None = None,
     image_size: int | None = None,
     crop: int | None = None,
@@ -61,6 +62,7 @@ def load(
         test_fraction: Share of the rows of a file or folder for testing.
         scale: ``"standardize"`` or ``"none"``, for the vectors of a file.
         header: Whether the first line of a CSV file names the columns; by default it is looked at.
+            ``"guess"`` looks at it without a word.
         label_column: The column (or array of a ``.npz`` file, or attribute of CelebA) that holds
             the labels.
         image_size: Height and width in pixels to which the central square of images is resized.

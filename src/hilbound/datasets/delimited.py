@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from hilbound.registry import suggest
 if TYPE_CHECKING:
     import pandas as pd
 
+Header: TypeAlias = bool | Literal["guess"] | None
+
 log = logging.getLogger(__name__)
 
 # What pandas reads as a missing value stands for a number, and is not a name.
@@ -36,13 +38,14 @@ _COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _ENOUGH_ROWS = 5
 
 
-def read_csv(path: Path, label_column: str | None = None, header: bool | None = None) -> RawTable:
+def read_csv(path: Path, label_column: str | None = None, header: Header = None) -> RawTable:
     """Read the points and, where ``label_column`` names them, the labels.
 
     Args:
         path: The file.
         label_column: The name of the column that holds the labels.
-        header: Whether the first line names the columns; by default that is judged by its fields.
+        header: Whether the first line names the columns; by default that is judged by its fields,
+            and told or asked where it is doubtful. ``"guess"`` judges without a word.
 
     Raises:
         DataError: If the file is empty, ragged, not text, or holds text where numbers are needed.
@@ -62,14 +65,14 @@ def read_csv(path: Path, label_column: str | None = None, header: bool | None = 
     return RawTable(frame.to_numpy(dtype=np.float64), labels, tuple(map(str, frame)))
 
 
-def _read_frame(path: Path, header: bool | None) -> "pd.DataFrame":
+def _read_frame(path: Path, header: Header) -> "pd.DataFrame":
     # pandas takes half a second to import, and only text files need it.
     import pandas as pd
 
     try:
         layout = _check_ragged(path)
         first = layout.first
-        found = _is_header(first, layout.second) if header is None else header
+        found = _is_header(first, layout.second) if header in {None, "guess"} else header
         frame = pd.read_csv(
             path,
             sep=r"\s+" if layout.delimiter == " " else layout.delimiter,

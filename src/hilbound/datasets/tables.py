@@ -21,7 +21,7 @@ from hilbound.config import HELD_OUT
 from hilbound.datasets.arrays import read_npy, read_npz
 from hilbound.datasets.base import Dataset, Parts, RawTable, Standardization
 from hilbound.datasets.checks import check_finite, check_shape, check_unit_range, check_varying
-from hilbound.datasets.delimited import read_csv
+from hilbound.datasets.delimited import Header, read_csv
 from hilbound.datasets.splits import Split, split_rows
 from hilbound.errors import DataError, InputError
 
@@ -42,7 +42,7 @@ def load_table(
     validation_fraction: float = HELD_OUT,
     test_fraction: float = HELD_OUT,
     scale: Scale = "standardize",
-    header: bool | None = None,
+    header: Header = None,
     label_column: str | None = None,
 ) -> Dataset:
     """Load a ``.npy``, ``.npz`` or ``.csv`` file and split its rows at random.
@@ -59,6 +59,7 @@ def load_table(
         scale: Whether to ``"standardize"`` vectors by the training rows' mean and variance, or
             ``"none"``. Images are never standardised.
         header: Whether the first line of a CSV file names the columns; by default it is looked at.
+            ``"guess"`` looks at it without a word.
         label_column: The column (or array of a ``.npz`` file) that holds the labels.
 
     Raises:

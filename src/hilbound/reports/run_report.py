@@ -381,6 +381,21 @@ def configuration_section(run: Run) -> Section:
     variance = run.read_json("run.json")["variance"]
     text = (
         f"The kernel variance {variance_text(run)} starts with component variance "
-        f"{variance['component_start']:.4g}. To repeat the run: hilbound fit --config config.yaml."
+        f"{variance['component_start']:.4g}. {_repetition(run)}"
     )
     return Section("Configuration", text, (), (Table(("Option", "Value"), tuple(rows), "Options"),))
+
+
+def _repetition(run: Run) -> str:
+    """Return how to repeat the run: of one that was lengthened, every leg."""
+    legs = run.read_json("run.json").get("lengthened", [])
+    if not legs:
+        return "To repeat the run: hilbound fit --config config.yaml."
+    words = [f"fit --config config.yaml --steps {legs[0]['from']}, stopped at {legs[0]['at']}"]
+    for leg, after in zip(legs, [*legs[1:], None], strict=True):
+        end = "" if after is None else f", stopped at {after['at']}"
+        words.append(f"fit --resume RUN --steps {leg['to']}{end}")
+    return (
+        "The number of steps was changed on the way, so that config.yaml alone does not repeat the "
+        "run. It was trained by hilbound " + "; then ".join(words) + "."
+    )

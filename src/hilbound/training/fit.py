@@ -122,6 +122,7 @@ def resume(
         InputError: If the folder holds no run or no checkpoint, or its data have changed.
     """
     run = Run.open(path).with_data(data)
+    before = run.config.steps
     if steps is not None:
         run = replace(run, config=RunConfig.create(**run.config.model_dump() | {"steps": steps}))
     facts = run.read_json("run.json")
@@ -143,7 +144,19 @@ def resume(
     with _alone(run.path):
         if not is_helper():
             run.write_text("config.yaml", run.config.to_yaml())
+            _note_length(run, before, checkpoint["global_step"])
             run.forget_results()
         loop.train(run.checkpoint, checkpoint["global_step"])
     run.keep(prepared.dataset)
     return run
+
+
+def _note_length(run: Run, before: int, done: int) -> None:
+    """Note in ``run.json`` that a run got another number of steps on its way.
+
+    Learning rate and schedules follow the number of steps, so that one training of as many is
+    another run.
+    """
+    if run.config.steps != before:
+        known = run.read_json("run.json").get("lengthened", [])
+        run.update(lengthened=[*known, {"at": done, "from": before, "to": run.config.steps}])

@@ -74,7 +74,7 @@ def plan_training(
     _check_names(config)
     if dataset is None and not resumed:
         _refuse_without_meaning(config)
-    dataset = load_dataset(config) if dataset is None else dataset
+    dataset = load_dataset(config, known=resumed) if dataset is None else dataset
     schedule = specification.read(dataset.train, stream(config.seed, "median"))
     if config.learn_variance and not schedule.constant:
         raise InputError(

@@ -1,7 +1,8 @@
 """The run folder: what a run leaves behind, and how it is read again.
 
 ========================  ====================================================================
-``config.yaml``           every option; ``hilbound fit --config`` repeats the run from it
+``config.yaml``           every option; ``hilbound fit --config`` repeats the run from it, unless it
+                          was lengthened (``lengthened`` in ``run.json``)
 ``run.json``              status, versions, the resolved variance and facts about the data
 ``model.safetensors``     the weights
 ``bounds.csv``            cost, limit, gap and tightness while training
@@ -256,7 +257,7 @@ class Run:
         """
         data = self.read_json("run.json")["data"]
         self.find_data()
-        dataset = load_dataset(self.config)
+        dataset = load_dataset(self.config, known=True)
         shape = None if data["image_shape"] is None else tuple(data["image_shape"])
         if (dataset.dim, dataset.image_shape) != (data["dim"], shape):
             raise InputError(
@@ -322,8 +323,14 @@ class Run:
         return read_bounds(self.path / "bounds.csv")
 
 
-def load_dataset(config: RunConfig) -> Dataset:
-    """Load the data set that a configuration names."""
+def load_dataset(config: RunConfig, *, known: bool = False) -> Dataset:
+    """Load the data set that a configuration names.
+
+    Args:
+        config: The options.
+        known: Whether a run has these data already: what was doubtful in them was told at its
+            start, and is not asked again.
+    """
     return datasets.load(
         config.data,
         seed=config.seed,
@@ -331,7 +338,7 @@ def load_dataset(config: RunConfig) -> Dataset:
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         scale=config.scale,
-        header=config.header,
+        header="guess" if known and config.header is None else config.header,
         label_column=config.label_column,
         image_size=config.image_size,
         crop=config.crop,
