@@ -341,7 +341,7 @@ def spread():
     ("variance_y", "variance", "cause", "remedy"),
     [
         (0.1, 1e6, "variance 1e+06 the data themselves look like one point", "lower --variance"),
-        (1e-12, 0.5, "A feature tells the rows apart (1.0", "raise --variance-y"),
+        (1e-12, 0.5, "The features tell all rows apart (1.0", "raise --variance-y"),
         (0.1, 0.5, "The decoder does not use its noise", "raise --noise-dim"),
     ],
 )
