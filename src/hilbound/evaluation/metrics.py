@@ -209,9 +209,7 @@ def _cosine_spectrum(x: Tensor) -> Tensor:
     """
     norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     if bool((norms == 0).any()):
-        raise InputError(
-            "x has rows of zeros, which have no cosine: remove them or give a kernel"
-        )
+        raise InputError("x has rows of zeros, which have no cosine: remove them or give a kernel")
     unit = x / norms
     gram = unit @ unit.T if len(x) <= x.shape[1] else unit.T @ unit
     spectrum: Tensor = torch.linalg.eigvalsh(gram / len(x))

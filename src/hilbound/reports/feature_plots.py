@@ -298,9 +298,7 @@ def _classes(y: Array, labels: Tensor | None) -> dict[str, Array]:
     if labels is None:
         return {"": np.ones(len(y), dtype=bool)}
     if labels.shape != (len(y),):
-        raise InputError(
-            f"labels has shape {tuple(labels.shape)}, but features has {len(y)} rows"
-        )
+        raise InputError(f"labels has shape {tuple(labels.shape)}, but features has {len(y)} rows")
     own = labels.cpu().numpy()
     numbers, counts = np.unique(own, return_counts=True)
     kept = np.sort(numbers[np.argsort(-counts, kind="stable")[:MOST_CLASSES]])

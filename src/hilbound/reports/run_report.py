@@ -300,9 +300,7 @@ def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     text = (
         f"Singular values of the cross Gram matrix of {n} held-out points and {n} centres at "
         f"kernel variance {variance:.4g}. Their sum is the fidelity. Diversity shows in the tail. "
-        "Effective rank: "
-        + ", ".join(f"{rank:.1f} ({name})" for name, rank in ranks.items())
-        + "."
+        "Effective rank: " + ", ".join(f"{rank:.1f} ({name})" for name, rank in ranks.items()) + "."
     )
     picture = Figure(
         figure_uri(figure),
