@@ -327,7 +327,7 @@ def test_drop_reaches_every_gradient(name):
         (
             "scalar",
             {"momentum": 0.9, "reference": True},
-            "cannot be combined with reference, got 0.9",
+            "combined with reference, got 0.9",
         ),
         ("debiased", {"weight": -0.1}, "weight must be 0 or more, got -0.1: 0.5 is unbiased"),
         ("debiased", {"weight": math.inf}, "weight must be 0 or more, got inf"),

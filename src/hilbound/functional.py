@@ -556,8 +556,8 @@ def log_schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = 
 
 # ------------------------------------------------------------------ factors of low rank
 
-# A default tolerance is a share of the fidelity, which is not known beforehand. If the fidelity is at
-# least this value, the first attempt meets it.
+# A default tolerance is a share of the fidelity, which is not known beforehand. If the fidelity is
+# at least this value, the first attempt meets it.
 _LEAST_FIDELITY = 0.25
 
 
