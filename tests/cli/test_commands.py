@@ -307,7 +307,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, monkeypatch):
         "-q",
         "--no-report",
         code=1,
-        words="interrupted: what was reached is saved: go on with 'hilbound fit --resume",
+        words="interrupted: the state is saved: continue with 'hilbound fit --resume",
     )
     for command in (
         ["sample", path, "-o", tmp_path / "x.csv"],
@@ -346,7 +346,7 @@ def test_resume_beside_other_options_is_refused(trained, others):
         "--resume",
         trained.path,
         *others,
-        words="--resume takes everything from the run folder; only --steps and --quiet",
+        words="--resume takes all options from the run folder; it can be combined only",
     )
     assert content(trained.path) == before
 
@@ -593,7 +593,7 @@ def test_ctrl_c_in_the_middle_of_a_training(tmp_path):
     done.send_signal(signal.SIGINT)
     out, err = done.communicate(timeout=60)
     assert (done.returncode, out) == (1, "")
-    assert "interrupted: what was reached is saved" in err
+    assert "interrupted: the state is saved" in err
     assert "Traceback" not in err
     run = Run.open(path)
     facts = run.read_json("run.json")

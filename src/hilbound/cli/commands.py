@@ -1,7 +1,7 @@
 """The command line: ``hilbound fit``, ``sample``, ``reconstruct``, ``evaluate``, ``report``, ...
 
-Exit codes: 0 done, 2 wrong use (what to mend is said), 1 failed or interrupted. Nothing heavy is
-imported until a command needs it, so that ``--help`` answers at once.
+Exit codes: 0 for success, 2 for wrong use (the message says what to correct), 1 for a failure or an
+interruption. Heavy modules are imported only when a command needs them, so ``--help`` is quick.
 """
 
 import logging
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """Turns errors into exit codes, without a traceback where the message says it all."""
+    """Turns errors into exit codes. Expected errors are shown without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -74,7 +74,7 @@ def fit(
     ] = None,
     *,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with any of these options; flags win over it.")
+        Path | None, typer.Option(help="YAML file with any of these options. Flags override it.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -83,10 +83,10 @@ def fit(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a run that is there.")
+        bool, typer.Option("--overwrite", help="Replace an existing run.")
     ] = False,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")
+        Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run.")
     ] = None,
     report: Annotated[
         bool | None,
@@ -121,14 +121,14 @@ def fit(
                     **settings,
                 )
     except KeyboardInterrupt:
-        _fail("interrupted", "what was reached is saved: go on with 'hilbound fit --resume RUN'", 1)
+        _fail("interrupted", "the state is saved: continue with 'hilbound fit --resume RUN'", 1)
     if switches.report if report is None else report:
         _finish(run, quiet=quiet)
 
 
 @contextmanager
 def _notices(*, quiet: bool) -> Iterator[None]:
-    """Leave out the library's notices for a while, if that was asked for."""
+    """If ``quiet``, leave out the library's notices inside a ``with`` block."""
     logger = logging.getLogger("hilbound")
     before = logger.level
     logger.setLevel(logging.ERROR if quiet else before)
@@ -146,11 +146,12 @@ def _refuse_beside_resume(
     *,
     overwrite: bool,
 ) -> None:
-    """A resumed run keeps its options: anything else beside --resume is a misunderstanding."""
+    """Refuse other options beside --resume, because a resumed run keeps its options."""
     others = [name for name in given if name != "steps"]
     if data is not None or config is not None or output is not None or overwrite or others:
         raise InputError(
-            "--resume takes everything from the run folder; only --steps and --quiet go beside it"
+            "--resume takes all options from the run folder; it can be combined only with --steps "
+            "and --quiet"
         )
 
 
@@ -159,7 +160,7 @@ def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
     from hilbound.reports.run_report import write_report
 
     status = err.status("evaluating and writing the report") if not quiet else nullcontext()
-    # What is to be said about the data was said before the training.
+    # Notices about the data were already shown before the training.
     with status, _notices(quiet=True):
         measured = measure(run)
         path = write_report(run)
@@ -208,7 +209,7 @@ def reconstruct(
     ),
     seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
 ) -> None:
-    """Reconstruct some inputs by a trained RUN with an encoder, each many times."""
+    """Reconstruct some inputs with a trained RUN that has an encoder, each many times."""
     from hilbound.evaluation.reconstruction import reconstruct as make
     from hilbound.reports import reconstructions as files
 
@@ -227,7 +228,7 @@ def evaluate(
         typer.Option(help="Samples to compare. (default: the held-out rows, at most 10,000)"),
     ] = None,
 ) -> None:
-    """Measure a trained RUN against held-out data, with real data beside it."""
+    """Measure a trained RUN against held-out data, and compare it with real data."""
     from hilbound.evaluation.evaluate import evaluate as measure
 
     with err.status("evaluating"):
@@ -321,7 +322,7 @@ def experiment(
     name: Annotated[str, typer.Argument(help="Name of an experiment ('hilbound list' has all).")],
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only show that the road works, in a few seconds.")
+        bool, typer.Option("--quick", help="Only check that it runs, in a few seconds.")
     ] = False,
     seeds: Annotated[
         int | None, typer.Option(help="How many seeds. (default: 3, or 1 with --quick)", min=1)
@@ -331,11 +332,11 @@ def experiment(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Measurements at once. (default: as many as cores)", min=1),
+        typer.Option(help="Measurements at a time. (default: as many as cores)", min=1),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Rerun an experiment of the paper: result.json, figures and a page that judges the claims."""
+    """Rerun an experiment of the paper, and write result.json, figures and a page on its claims."""
     from hilbound.experiments.runner import default_folder, run_experiment
 
     folder = default_folder(name, quick=quick) if output is None else output
@@ -345,7 +346,7 @@ def experiment(
                 name, folder, quick=quick, seeds=seeds, workers=workers, quiet=quiet
             )
     except KeyboardInterrupt:
-        _fail("interrupted", "what was measured is kept: the same command goes on", 1)
+        _fail("interrupted", "measurements are kept: run the same command to continue", 1)
     if not quiet:
         table = Table("claimed", "came out", "holds", title=f"{name}, {len(result.seeds)} seeds")
         for claim in result.claims:
@@ -363,7 +364,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    # Answered by its callback, before a command is missed.
+    # Its callback runs first, so --version needs no command.
     version: Annotated[
         bool,
         typer.Option(
@@ -378,7 +379,7 @@ def _common(
 
 
 def main() -> None:
-    """Run the command line, its notices on stderr."""
+    """Run the command line. Notices go to stderr."""
     handler = RichHandler(console=err, show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     app()

@@ -1,8 +1,11 @@
 """Tables as text: one line for each point, with or without a header.
 
-The fields are separated by commas, or, where the first line has none, by semicolons or tabs. The
-first line is a header if none of its fields is a number, if it has text above a number of the
-second line, or if it counts ``0, 1, 2, ...`` as pandas does for columns without names.
+The fields are separated by commas. If the first line has no comma, they are separated by semicolons
+or tabs.
+
+The first line is a header in any of three cases: none of its fields is a number; it has text above
+a number of the second line; or it counts ``0, 1, 2, ...``, as pandas does for columns without
+names.
 """
 
 import csv
@@ -20,12 +23,12 @@ from hilbound.registry import suggest
 if TYPE_CHECKING:
     import pandas as pd
 
-# What pandas reads as a missing value stands for a number, and is not a name.
+# pandas reads these as missing values. So they stand for a number and are not column names.
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none"}
 
 
 def read_csv(path: Path, label_column: str | None = None) -> RawTable:
-    """Read the points and, where ``label_column`` names them, the labels.
+    """Read the points. If ``label_column`` names a column, read the labels from it.
 
     Raises:
         DataError: If the file is empty, ragged, not text, or holds text where numbers are needed.
@@ -44,7 +47,7 @@ def read_csv(path: Path, label_column: str | None = None) -> RawTable:
 
 
 def _read_frame(path: Path) -> "pd.DataFrame":
-    # pandas takes half a second to import, and only text files need it.
+    # Imported here because pandas takes half a second, and only text files need it.
     import pandas as pd
 
     try:
@@ -72,9 +75,9 @@ def _read_frame(path: Path) -> "pd.DataFrame":
 
 
 def _check_ragged(path: Path) -> tuple[list[str], list[str], str]:
-    """Return the first two lines' fields and the delimiter, once all lines have as many fields.
+    """Return the fields of the first two lines and the delimiter. Refuse lines of unequal length.
 
-    pandas would fill short lines with NaN, and take a surplus first field for an index.
+    pandas would fill short lines with NaN, and would use a surplus first field as an index.
     """
     with path.open(encoding="utf-8-sig", newline="") as handle:
         opening = next((line for line in handle if line.strip()), "")
@@ -97,11 +100,11 @@ def _check_ragged(path: Path) -> tuple[list[str], list[str], str]:
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
-    # A lone 0 may well be a value, unless what follows has a decimal point.
+    # A single 0 may be a value, unless the second line has a decimal point.
     counts = first == [str(j) for j in range(len(first))]
     counted = counts and (len(first) > 1 or "." in second[0])
     text = [not _is_number(field) for field in first]
-    # Text above text is a column of classes in a file without a header.
+    # Text above text may be a column of classes in a file without a header.
     named = any(above and _is_number(field) for above, field in zip(text, second, strict=True))
     return counted or named or all(text)
 

@@ -1,7 +1,7 @@
 """Training: from a configuration to a run folder.
 
-:func:`fit` checks everything first (the data, the names, the folder), and only then writes.
-The loop itself is :mod:`hilbound.training.loop`.
+:func:`fit` first checks everything (the data, the names, the folder). Only then does it write.
+The loop itself is in :mod:`hilbound.training.loop`.
 """
 
 import logging
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 def default_output(config: RunConfig) -> Path:
     """Return where a run goes without ``--output``.
 
-    It is ``runs/DATA-OBJECTIVE-SEED``, with the model's name before the objective's if it is not
-    the default model.
+    It is ``runs/DATA-OBJECTIVE-SEED``. A model other than the default is named before the
+    objective.
 
     >>> default_output(RunConfig(data="moons")).name, default_output(
     ...     RunConfig(data="digits", model="vae")).name
@@ -42,17 +42,18 @@ def fit(
     """Train a model and leave a run folder.
 
     Args:
-        output: The run folder; that of :func:`default_output` by default.
+        output: The run folder, by default the one that :func:`default_output` returns.
         overwrite: Whether a run that is already there may be replaced.
         quiet: Whether to leave out the progress bar.
-        **options: The fields of :class:`hilbound.config.RunConfig`, ``data`` above all.
+        **options: The fields of :class:`hilbound.config.RunConfig`. Only ``data`` is required.
 
     Returns:
         The run.
 
     Raises:
         InputError: If an option, the data or the folder cannot be used. Nothing is written then.
-        KeyboardInterrupt: If interrupted. What was reached is saved; :func:`resume` goes on.
+        KeyboardInterrupt: If the user interrupts the training. The state is saved, and
+            :func:`resume` continues from it.
     """
     config = RunConfig.create(**options)
     path = Path(output) if output is not None else default_output(config)
@@ -70,7 +71,7 @@ def fit(
 
 
 def resume(path: Path | str, *, steps: int | None = None, quiet: bool = False) -> Run:
-    """Go on with a run that was interrupted, or train a finished one for longer.
+    """Continue a run that was interrupted, or train a finished one for longer.
 
     Args:
         path: The run folder.

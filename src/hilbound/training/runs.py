@@ -11,8 +11,8 @@
 ``tensorboard/``          TensorBoard logs
 ========================  ====================================================================
 
-Files are written beside their place and then moved into it, so that an interruption never leaves
-half a file. Nothing executable is unpickled from a run folder.
+A file is written under a temporary name and then renamed, so an interruption never leaves half a
+file. Nothing executable is unpickled from a run folder.
 """
 
 import csv
@@ -104,7 +104,7 @@ class Run:
         """Open a run folder that exists.
 
         Raises:
-            InputError: If the path is no run folder or its configuration cannot be used.
+            InputError: If the path is not a run folder, or its configuration cannot be used.
         """
         path = Path(path)
         if not (path / "config.yaml").is_file():
@@ -116,7 +116,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint that ``--resume`` goes on from."""
+        """The checkpoint from which ``--resume`` continues."""
         return self.path / "checkpoints" / "last.ckpt"
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Run:
         self.write_json("run.json", self.read_json("run.json") | facts)
 
     def forget_results(self) -> None:
-        """Remove what was measured and drawn, before the weights change."""
+        """Remove the metrics and the report, because the weights are about to change."""
         for name in ("metrics.json", "report.html"):
             _remove(self.path / name)
 
@@ -195,9 +195,9 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data of the run, loaded once, to measure and draw it against.
+        """The data of the run, loaded once, for evaluation and reports.
 
-        Rows that have changed since the training are told in a warning.
+        If the training rows have changed since the training, a warning says so.
 
         Raises:
             InputError: If the data are gone, or can no longer be compared with the run's samples.
@@ -215,7 +215,7 @@ class Run:
 
     @cached_property
     def model(self) -> DensityModel:
-        """The trained model in evaluation mode, loaded once; see :meth:`load_model`."""
+        """The trained model in evaluation mode, loaded once. See :meth:`load_model`."""
         return self.load_model()
 
     @property
@@ -225,14 +225,14 @@ class Run:
         return objective.component_variance(self.read_json("run.json")["variance"]["end"])
 
     def keep(self, dataset: Dataset) -> None:
-        """Take data that are in memory already as the run's."""
+        """Use a data set that is already in memory as the data of this run."""
         vars(self)["dataset"] = dataset
 
     def load_model(self) -> DensityModel:
         """Build the model and load its weights.
 
         Raises:
-            InputError: If the weights are missing, damaged, or those of another model.
+            InputError: If the weights are missing or damaged, or belong to another model.
         """
         facts = self.read_json("run.json")
         model = build_model(
@@ -241,7 +241,7 @@ class Run:
         file = self.path / "model.safetensors"
         try:
             state = load_file(file)
-            # The precision of the run: all its tensors share it.
+            # All tensors of a run have one dtype, so the first one shows the run's precision.
             model.to(next(iter(state.values())).dtype).load_state_dict(state)
         except FileNotFoundError:
             raise InputError(
@@ -264,7 +264,7 @@ class Run:
         return Standardization(offset, scale).inverse(x)
 
     def read_bounds(self) -> list[dict[str, Any]]:
-        """Return the rows of ``bounds.csv``, numbers as numbers."""
+        """Return the rows of ``bounds.csv``, numbers as floats."""
         return read_bounds(self.path / "bounds.csv")
 
 
@@ -286,14 +286,14 @@ def load_dataset(config: RunConfig) -> Dataset:
 
 
 def _data_shape(data: dict[str, Any]) -> DataShape:
-    """Return what ``run.json`` says of the data."""
+    """Return the shape of the data from their entry in ``run.json``."""
     shape = data["image_shape"]
     image_shape = None if shape is None else (shape[0], shape[1], shape[2])
     return DataShape(data["dim"], image_shape, data["train"])
 
 
 def read_bounds(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a ``bounds.csv``, numbers as numbers; none if there is no file.
+    """Return the rows of a ``bounds.csv``, numbers as floats. Without a file there are no rows.
 
     Raises:
         InputError: If the file is damaged.
@@ -329,7 +329,7 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a folder is a run of ours: other programs, too, write a ``config.yaml``."""
+    """Whether a folder is a hilbound run. A ``config.yaml`` alone may come from another program."""
     try:
         Run.open(path)
     except InputError:
@@ -338,7 +338,7 @@ def _is_run(path: Path) -> bool:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return a short hash of the training rows, by which a resumed run knows its data."""
+    """Return a short hash of the training rows. A resumed run recognises its data by it."""
     import hashlib
 
     rows = dataset.train.contiguous().numpy().tobytes()
@@ -346,7 +346,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def write_whole(target: Path, content: str) -> Path:
-    """Write the whole file or nothing: what was there before is not lost halfway."""
+    """Write the whole file or nothing. If writing fails, the former file is still there."""
     beside = target.with_name(target.name + ".partial")
     beside.write_text(content, encoding="utf-8")
     beside.replace(target)
