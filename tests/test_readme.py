@@ -12,8 +12,20 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_table_is_predicted():
+    _, code = CODE
+    assert len(code.strip().splitlines()) <= 6
+    names = {}
+    quick = code.replace("random_state=0", "random_state=0, max_epochs=2")
+    exec(compile(quick, "README.md", "exec"), names)
+    assert names["interval"].shape == (442, 2)
+
+
 def test_the_example_trains(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code, _ = CODE
     assert len(code.strip().splitlines()) <= 14
     assert "range(500)" in code
     names = {}
