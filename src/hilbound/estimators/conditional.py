@@ -180,7 +180,7 @@ class ConditionalDensityEstimator(MultiOutputMixin, RegressorMixin, BaseEstimato
         Raises:
             InputError: If a probability is not between 0 and 1.
         """
-        levels = np.atleast_1d(np.asarray(alpha, dtype=np.float64))
+        levels = np.array(alpha, dtype=np.float64, ndmin=1)
         if levels.ndim > 1 or not ((levels > 0) & (levels < 1)).all():
             raise InputError(
                 f"alpha must be probabilities between 0 and 1 (both excluded), got {alpha!r}"

@@ -38,11 +38,46 @@ def probabilities(q: GaussianMixture, y: Floats) -> Floats:
     return torch.stack(parts, 1).numpy()
 
 
+def distances(q: GaussianMixture, y: Floats) -> Floats:
+    r"""Return the mean distance from ``y`` of every target, with shape ``(n, d)``.
+
+    .. math:: E|X - y| = \sum_k b_k A(y - m_k, v_k),
+        \qquad A(m, v) = m (2 \Phi(m / \sqrt v) - 1) + 2 \sqrt v \varphi(m / \sqrt v)
+
+    Args:
+        q: Mixtures with batch shape ``(n,)``.
+        y: Targets with shape ``(n, d)``.
+    """
+    points, result = torch.from_numpy(y), np.empty(y.shape)
+    for rows, part in _blocks(q, q.dim):
+        to_point = _mean_distance(points[rows].unsqueeze(-2) - part.means, _variance(part))
+        result[rows] = torch.einsum("nk,nkd->nd", part.weights, to_point).numpy()
+    return result
+
+
+def spreads(q: GaussianMixture) -> Floats:
+    r"""Return the mean distance between two draws of every target, with shape ``(n, d)``.
+
+    .. math:: E|X - X'| = \sum_{kl} b_k b_l A(m_k - m_l, v_k + v_l)
+
+    Args:
+        q: Mixtures with batch shape ``(n,)``; A is as in :func:`distances`.
+    """
+    result = np.empty((q.batch_shape[0], q.dim))
+    for rows, part in _blocks(q, q.components):
+        for i in range(q.dim):
+            m, v = part.means[..., i], _variance(part)[..., i]
+            gap, spread = m.unsqueeze(-1) - m.unsqueeze(-2), v.unsqueeze(-1) + v.unsqueeze(-2)
+            pairs = _mean_distance(gap, spread)
+            within = torch.einsum("nk,nkl,nl->n", part.weights, pairs, part.weights)
+            result[rows, i] = within.numpy()
+    return result
+
+
 def crps(q: GaussianMixture, y: Floats) -> Floats:
     r"""Return the continuous ranked probability score of every target, with shape ``(n, d)``.
 
-    .. math:: \sum_k b_k A(y - m_k, v_k) - \tfrac12 \sum_{kl} b_k b_l A(m_k - m_l, v_k + v_l),
-        \qquad A(m, v) = m (2 \Phi(m / \sqrt v) - 1) + 2 \sqrt v \varphi(m / \sqrt v)
+    .. math:: E|X - y| - \tfrac12 E|X - X'|
 
     Args:
         q: Mixtures with batch shape ``(n,)``.
@@ -51,17 +86,7 @@ def crps(q: GaussianMixture, y: Floats) -> Floats:
     References:
         The CRPS of a mixture of normal distributions (Grimit, Gneiting, Berrocal, Johnson, 2006).
     """
-    points, result = torch.from_numpy(y), np.empty(y.shape)
-    for rows, part in _blocks(q, q.components):
-        b = part.weights
-        for i in range(q.dim):
-            m, v = part.means[..., i], _variance(part)[..., i]
-            to_point = (b * _mean_distance(points[rows, i, None] - m, v)).sum(-1)
-            gap, spread = m.unsqueeze(-1) - m.unsqueeze(-2), v.unsqueeze(-1) + v.unsqueeze(-2)
-            pairs = _mean_distance(gap, spread)
-            within = torch.einsum("nk,nkl,nl->n", b, pairs, b)
-            result[rows, i] = (to_point - 0.5 * within).numpy()
-    return result
+    return distances(q, y) - 0.5 * spreads(q)
 
 
 def draws(q: GaussianMixture, count: int, generator: torch.Generator) -> Floats:
