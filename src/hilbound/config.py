@@ -5,6 +5,7 @@ The fields of :class:`RunConfig` are the options of ``hilbound fit`` (``batch_si
 module imports neither torch nor Lightning, so ``hilbound --help`` is quick.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -268,6 +269,79 @@ class RunConfig(BaseModel):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+class TableConfig(BaseModel):
+    """Everything that decides what a run on a table's target computes.
+
+    >>> TableConfig.create(data="houses.csv", target="price").target
+    ['price']
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    kind: Literal["table"] = "table"
+    data: str
+    target: list[str] = Field(min_length=1)
+    effort: Literal["default", "high"] = "default"
+    seed: int = Field(0, ge=0, lt=2**32)
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    max_epochs: int | None = Field(None, ge=1)
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("target")
+    @classmethod
+    def _different(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("each column can be a target only once")
+        return value
+
+    @classmethod
+    def create(cls, **options: Any) -> Self:
+        """Build a configuration; what is wrong is said in one line for each option.
+
+        Raises:
+            InputError: If an option is unknown, missing, out of range, or one of other trainings.
+
+        >>> TableConfig.create(data="houses.csv", target="price", steps=3)
+        Traceback (most recent call last):
+            ...
+        hilbound.errors.InputError: --steps does not go with --target: a table takes --effort, \
+--seed, --test-fraction, --max-epochs
+        """
+        foreign = [n for n in options if n in RunConfig.model_fields and n not in cls.model_fields]
+        if foreign:
+            own = [name for name in cls.model_fields if name not in {"kind", "data", "target"}]
+            raise InputError(
+                f"{_flags(foreign)} {'do' if len(foreign) > 1 else 'does'} not go with --target: "
+                f"a table takes {_flags(own)}"
+            )
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise InputError(
+                _sentences(error, (*cls.model_fields, *Switches.model_fields))
+            ) from None
+
+    def to_yaml(self) -> str:
+        """Return the configuration as YAML, every option written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def is_table_run(path: Path) -> bool:
+    """Whether a folder is a run on a table's target, by its ``config.yaml``."""
+    try:
+        return read_yaml(path / "config.yaml").get("kind") == "table"
+    except InputError:
+        return False
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
 class Switches(BaseModel):
     """Further options of ``hilbound fit``. The trained weights do not depend on them."""
 
@@ -292,19 +366,19 @@ class Switches(BaseModel):
             raise InputError(_sentences(error)) from None
 
 
-def _sentences(error: ValidationError) -> str:
+def _sentences(error: ValidationError, known: Sequence[str] = ()) -> str:
     """Return one line for each option. pydantic has one for each type that the option may have."""
+    known = known or (*RunConfig.model_fields, *Switches.model_fields)
     lines: dict[str, str] = {}
     for one in error.errors():
         # For an option with several types, the location ends in the name of a type.
         name = ".".join(map(str, one["loc"][:-1] or one["loc"])) or "configuration"
-        lines.setdefault(name, _sentence(name, one))
+        lines.setdefault(name, _sentence(name, one, known))
     return "\n".join(lines.values())
 
 
-def _sentence(name: str, error: Any) -> str:
+def _sentence(name: str, error: Any, known: Sequence[str]) -> str:
     if error["type"] == "extra_forbidden":
-        known = [*RunConfig.model_fields, *Switches.model_fields]
         hint = suggest(name, known) or f"known: {', '.join(known)}"
         return f"unknown option {name!r}: {hint}".rstrip()
     if error["type"] == "missing":

@@ -1,14 +1,14 @@
-"""The command line: ``hilbound fit``, ``sample``, ``reconstruct``, ``evaluate``, ``report``, ...
+"""The command line: ``hilbound fit``, ``sample``, ``predict``, ``evaluate``, ``report``, ...
 
 Exit codes: 0 for success, 2 for wrong use (the message says what to correct), 1 for a failure or an
 interruption. Heavy modules are imported only when a command needs them, so ``--help`` is quick.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,11 +18,8 @@ from typer.core import TyperGroup
 
 import hilbound
 from hilbound.cli.options import with_run_options
-from hilbound.config import Switches, read_yaml
+from hilbound.config import Switches, is_table_run, read_yaml
 from hilbound.errors import InputError
-
-if TYPE_CHECKING:
-    from hilbound.evaluation.quality import MetricInfo
 
 
 class _Commands(TyperGroup):
@@ -58,6 +55,7 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
+_TABLES = "Tables with a target"
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 'fit' wrote.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notices.")]
 
@@ -69,10 +67,34 @@ def fit(
         str | None,
         typer.Argument(
             metavar="[DATA]",
-            help="Name of a data set, a .npy, .npz or .csv file, or a folder of images.",
+            help="Name of a data set, a .npy, .npz or .csv file, or a folder of images; with "
+            "--target a table as .csv, .csv.gz, .tsv or .parquet.",
         ),
     ] = None,
     *,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of a table to predict, with its whole density; may come several times.",
+            rich_help_panel=_TABLES,
+        ),
+    ] = None,
+    effort: Annotated[
+        Literal["default", "high"] | None,
+        typer.Option(
+            help="One kind of model, or a weighted mixture of several, which takes some ten times "
+            "as long. (default: default)",
+            rich_help_panel=_TABLES,
+        ),
+    ] = None,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Most passes over the rows. (default: by their number)",
+            min=1,
+            rich_help_panel=_TABLES,
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with any of these options. Flags override it.")
     ] = None,
@@ -100,15 +122,24 @@ def fit(
     **options: Any,
 ) -> None:
     """Train a model on DATA and leave a run folder with its weights, bounds, metrics and report."""
-    from hilbound.training import fit
-
-    given = {name: value for name, value in options.items() if value is not None}
+    tabular = {"target": target or None, "effort": effort, "max_epochs": max_epochs}
+    given = {name: value for name, value in (options | tabular).items() if value is not None}
     if resume is not None:
         _refuse_beside_resume(data, config, output, given, overwrite=overwrite)
     settings = read_yaml(config) if config is not None else {}
     switches = Switches.take(settings)
     quiet = quiet or switches.quiet
+    overwrite = overwrite or switches.overwrite
+    report = switches.report if report is None else report
     settings |= given | ({} if data is None else {"data": data})
+    if "target" in settings:
+        _fit_table(
+            settings, output or switches.output, overwrite=overwrite, report=report, quiet=quiet
+        )
+        return
+    _refuse_of_tables(settings)
+    from hilbound.training import fit
+
     try:
         with _notices(quiet=quiet):
             if resume is not None:
@@ -116,14 +147,44 @@ def fit(
             else:
                 run = fit.fit(
                     output or switches.output,
-                    overwrite=overwrite or switches.overwrite,
+                    overwrite=overwrite,
                     quiet=quiet,
                     **settings,
                 )
     except KeyboardInterrupt:
         _fail("interrupted", "the state is saved: continue with 'hilbound fit --resume RUN'", 1)
-    if switches.report if report is None else report:
+    if report:
         _finish(run, quiet=quiet)
+
+
+def _fit_table(
+    settings: dict[str, Any],
+    output: Path | None,
+    *,
+    overwrite: bool,
+    report: bool,
+    quiet: bool,
+) -> None:
+    from hilbound.cli import tables
+
+    try:
+        with _notices(quiet=quiet):
+            run = tables.fit(settings, output, overwrite=overwrite, quiet=quiet)
+    except KeyboardInterrupt:
+        _fail("interrupted", "nothing was written", 1)
+    status = err.status("evaluating") if not quiet else nullcontext()
+    with status:
+        tables.finish(run, out, report=report, quiet=quiet)
+
+
+def _refuse_of_tables(settings: dict[str, Any]) -> None:
+    """Options of tables mean nothing to other trainings."""
+    for name in ("effort", "max_epochs"):
+        if name in settings:
+            raise InputError(
+                f"--{name.replace('_', '-')} goes with --target: name the column of the table "
+                "that is to be predicted, or leave it out"
+            )
 
 
 @contextmanager
@@ -156,6 +217,7 @@ def _refuse_beside_resume(
 
 
 def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
+    from hilbound.cli.printing import print_metrics
     from hilbound.evaluation.evaluate import evaluate as measure
     from hilbound.reports.run_report import write_report
 
@@ -165,7 +227,7 @@ def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
         measured = measure(run)
         path = write_report(run)
     if not quiet:
-        _print_metrics(measured)
+        print_metrics(measured, out)
         out.print(f"report: {path}", soft_wrap=True)
 
 
@@ -227,54 +289,67 @@ def evaluate(
         int | None,
         typer.Option(help="Samples to compare. (default: the held-out rows, at most 10,000)"),
     ] = None,
+    split: Annotated[
+        Literal["test", "train"] | None,
+        typer.Option(
+            help="Rows of a table with a target to measure on. (default: test)",
+            rich_help_panel=_TABLES,
+        ),
+    ] = None,
 ) -> None:
-    """Measure a trained RUN against held-out data, and compare it with real data."""
+    """Measure a trained RUN against held-out data, and compare it with real data or baselines."""
+    if is_table_run(run):
+        from hilbound.cli import tables
+
+        if samples is not None:
+            raise InputError("--samples is for runs that draw samples: leave it out for a table")
+        with err.status("evaluating"):
+            of_table = tables.evaluate(run, split or "test")
+        tables.print_metrics(of_table, out)
+        return
+    if split is not None:
+        raise InputError("--split is for runs on a table's target: leave it out")
+    from hilbound.cli.printing import print_metrics
     from hilbound.evaluation.evaluate import evaluate as measure
 
     with err.status("evaluating"):
         measured = measure(hilbound.Run.open(run), samples)
-    _print_metrics(measured)
-
-
-def _print_metrics(measured: dict[str, Any]) -> None:
-    from hilbound.evaluation.quality import METRICS, RECONSTRUCTION
-
-    title = f"{measured['samples']:,} samples against held-out rows"
-    _print_table(title, METRICS, measured["metrics"])
-    if "reconstruction" in measured:
-        block = measured["reconstruction"]
-        title = f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out rows"
-        _print_table(title, RECONSTRUCTION, block["metrics"])
-    if "conditional_bound" in measured:
-        bound = measured["conditional_bound"]
-        out.print(
-            f"conditional bound on {bound['rows']:,} held-out rows: "
-            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats",
-            highlight=False,
-        )
-
-
-def _print_table(title: str, infos: Mapping[str, "MetricInfo"], entries: dict[str, Any]) -> None:
-    from hilbound.evaluation.quality import format_metric
-
-    table = Table(title=title)
-    table.add_column("metric")
-    for column in ("model", "real data", "better"):
-        table.add_column(column, justify="right")
-    for name, entry in entries.items():
-        values = (format_metric(name, entry[side]) for side in ("model", "real"))
-        table.add_row(infos[name].title, *values, entry["better"])
-    out.print(table)
+    print_metrics(measured, out)
 
 
 @app.command()
 def report(run: RunPath) -> None:
-    """Write RUN's report.html: curves, samples, spectrum, metrics and options on one page."""
+    """Write RUN's report.html: pictures, metrics and options on one page."""
+    from hilbound.cli import tables
     from hilbound.reports.run_report import write_report
 
     with err.status("writing the report"):
-        path = write_report(hilbound.Run.open(run))
+        path = tables.report(run) if is_table_run(run) else write_report(hilbound.Run.open(run))
     out.print(f"report: {path}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="New rows: .csv, .csv.gz, .tsv or .parquet.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .csv, .csv.gz or .parquet file.")
+    ] = Path("predictions.csv"),
+    quantiles: Annotated[
+        str, typer.Option(help="Probabilities between 0 and 1, with commas between them.")
+    ] = "0.05,0.5,0.95",
+    unknown: Annotated[
+        Literal["error", "missing"],
+        typer.Option(help="Refuse texts that RUN has never seen, or count them as missing."),
+    ] = "error",
+) -> None:
+    """Predict the target of a table's RUN for new rows: mean, deviation, quantiles, log density."""
+    from hilbound.cli import tables
+
+    n, path = tables.predict(run, table, output, quantiles, unknown)
+    out.print(f"{n:,} predictions: {path}", soft_wrap=True)
 
 
 @app.command(name="list")

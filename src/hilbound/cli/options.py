@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hilbound.config import MODEL_DEFAULTS, RunConfig
+from hilbound.config import MODEL_DEFAULTS, RunConfig, TableConfig
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -54,6 +54,9 @@ def _default(name: str, default: object) -> str | None:
         if len(names) == len(MODEL_DEFAULTS):
             models[value] = ["models with an encoder"]
     others = [f"{value} for {' and '.join(names)}" for value, names in models.items()]
+    of_tables = TableConfig.model_fields.get(name)
+    if of_tables is not None and of_tables.default != default:
+        others.append(f"{_in_words(of_tables.default)} with --target")
     return "; ".join([_in_words(default), *others])
 
 

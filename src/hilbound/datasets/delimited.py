@@ -9,8 +9,9 @@ names.
 """
 
 import csv
+import gzip
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +52,8 @@ def _read_frame(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        first, second, delimiter = _check_ragged(path)
-        header = _is_header(first, second)
+        first, second, delimiter = check_ragged(path)
+        header = is_header(first, second)
         frame = pd.read_csv(
             path,
             sep=delimiter,
@@ -74,14 +75,20 @@ def _read_frame(path: Path) -> "pd.DataFrame":
     return frame
 
 
-def _check_ragged(path: Path) -> tuple[list[str], list[str], str]:
+def check_ragged(path: Path, delimiter: str = "") -> tuple[list[str], list[str], str]:
     """Return the fields of the first two lines and the delimiter. Refuse lines of unequal length.
 
-    pandas would fill short lines with NaN, and would use a surplus first field as an index.
+    Args:
+        path: The file; with the suffix ``.gz`` it is decompressed.
+        delimiter: What separates the fields; the first line tells by default.
+
+    Raises:
+        DataError: If the file is empty, or a line has more or fewer fields than the first.
     """
-    with path.open(encoding="utf-8-sig", newline="") as handle:
+    # pandas would fill short lines with NaN, and would use a surplus first field as an index.
+    with _open(path) as handle:
         opening = next((line for line in handle if line.strip()), "")
-        delimiter = next((mark for mark in ",;\t" if mark in opening), ",")
+        delimiter = delimiter or next((mark for mark in ",;\t" if mark in opening), ",")
         handle.seek(0)
         reader = csv.reader(handle, delimiter=delimiter, skipinitialspace=True)
         lines = (fields for fields in reader if fields)
@@ -99,7 +106,14 @@ def _check_ragged(path: Path) -> tuple[list[str], list[str], str]:
     return first, second, delimiter
 
 
-def _is_header(first: list[str], second: list[str]) -> bool:
+def _open(path: Path) -> TextIO:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def is_header(first: list[str], second: list[str]) -> bool:
+    """Whether the first line names the columns, by the fields of the first two lines."""
     # A single 0 may be a value, unless the second line has a decimal point.
     counts = first == [str(j) for j in range(len(first))]
     counted = counts and (len(first) > 1 or "." in second[0])

@@ -93,7 +93,7 @@ def load_table(
 def _reader(path: Path) -> Callable[[Path, str | None], RawTable]:
     allowed = ", ".join(READERS)
     if not path.exists():
-        raise DataError(f"{path} does not exist: {_neighbours(path)}")
+        raise DataError(f"{path} does not exist: {neighbours(path)}")
     if path.is_dir():
         raise DataError(f"{path} is a folder: name a file ({allowed}) in it")
     if path.suffix.lower() not in READERS:
@@ -101,7 +101,8 @@ def _reader(path: Path) -> Callable[[Path, str | None], RawTable]:
     return READERS[path.suffix.lower()]
 
 
-def _neighbours(path: Path) -> str:
+def neighbours(path: Path) -> str:
+    """Return what to say of a file that is not there: names like it, if any."""
     if not path.parent.is_dir():
         return f"nor does the folder {path.parent}"
     names = sorted(file.name for file in path.parent.iterdir())

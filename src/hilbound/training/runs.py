@@ -19,6 +19,7 @@ import csv
 import json
 import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from hilbound import datasets
-from hilbound.config import RunConfig, read_yaml
+from hilbound.config import RunConfig, is_table_run, read_yaml
 from hilbound.datasets import Dataset, Standardization
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
@@ -91,8 +92,7 @@ class Run:
         refuse_occupied(path, overwrite=overwrite)
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            for name in _OWN:
-                _remove(path / name)
+            clear(path)
             (path / "checkpoints").mkdir()
             write_whole(path / "config.yaml", config.to_yaml())
         except OSError as error:
@@ -112,6 +112,12 @@ class Run:
             raise InputError(
                 f"run {str(path)!r} {reason}: give the folder that 'hilbound fit' wrote"
             )
+        if is_table_run(path):
+            raise InputError(
+                f"run {str(path)!r} predicts a table's target, it draws no samples and goes on "
+                f"with no training: use 'hilbound predict {path} TABLE', 'hilbound evaluate "
+                f"{path}' or 'hilbound report {path}'"
+            )
         return cls(path, RunConfig.create(**read_yaml(path / "config.yaml")))
 
     @property
@@ -125,19 +131,7 @@ class Run:
         Raises:
             InputError: If the file is missing or damaged.
         """
-        file = self.path / name
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except OSError:
-            raise InputError(f"run {str(self.path)!r} has no {name}: {_remedy(name)}") from None
-        except ValueError as error:
-            raise InputError(f"{str(file)!r} is damaged ({error}): {_remedy(name)}") from None
-        lacking = _ENTRIES[name] - set(content if isinstance(content, dict) else ())
-        if lacking:
-            raise InputError(
-                f"{str(file)!r} is damaged (no {', '.join(sorted(lacking))}): {_remedy(name)}"
-            )
-        return dict(content)
+        return read_entries(self.path, name, _ENTRIES[name])
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write ``run.json`` or ``metrics.json`` in one piece."""
@@ -316,11 +310,13 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
     """Raise an InputError if a new run must not be written to ``path``."""
     if path.exists() and not path.is_dir():
         raise InputError(f"output {str(path)!r} is a file: give a folder")
-    if _is_run(path):
+    of_table = is_table_run(path)
+    if of_table or _is_run(path):
         if not overwrite:
+            go_on = "" if of_table else f"go on with it (--resume {path}), "
             raise InputError(
-                f"output {str(path)!r} already holds a run: choose another folder, go on with it "
-                f"(--resume {path}), or replace it (--overwrite)"
+                f"output {str(path)!r} already holds a run: choose another folder, {go_on}"
+                "or replace it (--overwrite)"
             )
     elif path.is_dir() and any(path.iterdir()):
         raise InputError(
@@ -335,6 +331,33 @@ def _is_run(path: Path) -> bool:
     except InputError:
         return False
     return True
+
+
+def read_entries(folder: Path, name: str, wanted: Collection[str]) -> dict[str, Any]:
+    """Read a JSON file of a run folder that holds at least the entries that are wanted.
+
+    Raises:
+        InputError: If the file is missing or damaged.
+    """
+    file = folder / name
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"run {str(folder)!r} has no {name}: {_remedy(name)}") from None
+    except ValueError as error:
+        raise InputError(f"{str(file)!r} is damaged ({error}): {_remedy(name)}") from None
+    lacking = set(wanted) - set(content if isinstance(content, dict) else ())
+    if lacking:
+        raise InputError(
+            f"{str(file)!r} is damaged (no {', '.join(sorted(lacking))}): {_remedy(name)}"
+        )
+    return dict(content)
+
+
+def clear(path: Path) -> None:
+    """Remove what an earlier run left in its folder."""
+    for name in _OWN:
+        _remove(path / name)
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from hilbound.errors import InputError
 from hilbound.estimators import predictions
 from hilbound.estimators.frames import Floats
+from hilbound.evaluation import calibration
 from hilbound.mixture import GaussianMixture
 
 
@@ -127,11 +128,11 @@ class PredictedMixture(BaseDistribution):  # type: ignore[misc]
         return self._labelled(norms)
 
     def _energy_self(self) -> Floats | float:
-        return self._shaped(predictions.spreads(self._rows).sum(-1, keepdims=True))
+        return self._shaped(calibration.spreads(self._rows).sum(-1, keepdims=True))
 
     def _energy_x(self, x: Floats) -> Floats | float:
         points = self._entries(x).numpy()
-        return self._shaped(predictions.distances(self._rows, points).sum(-1, keepdims=True))
+        return self._shaped(calibration.distances(self._rows, points).sum(-1, keepdims=True))
 
     def _sample(self, n_samples: int | None = None) -> pd.DataFrame | float:
         count = 1 if n_samples is None else n_samples
