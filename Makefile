@@ -7,13 +7,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 STAMP := $(VENV)/.installed
+SKPRO := .venv-skpro
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(STAMP) ## build .venv with hilbound and its development tools (skipped when up to date)
@@ -42,6 +43,19 @@ test: lint ## run the linters, the doctests and the tests
 	@echo "== tests"
 	@OMP_NUM_THREADS=1 $(RUN) pytest tests -n $(WORKERS)
 
+.PHONY: test-skpro
+test-skpro: $(SKPRO)/.installed ## test the adapter to skpro, in an environment of its own
+	@OMP_NUM_THREADS=1 $(SKPRO)/bin/python -m pytest tests/estimators/test_skpro.py
+
+# skpro wants an older pandas than ours; everything else is the same.
+$(SKPRO)/.installed: pyproject.toml constraints.txt
+	@echo "installing into $(SKPRO) (some minutes)"
+	@$(PYTHON) -m venv --clear $(SKPRO)
+	@grep -v '^pandas==' constraints.txt > $(SKPRO)/constraints.txt
+	@$(SKPRO)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+		-c $(SKPRO)/constraints.txt -e ".[skpro]" hypothesis pytest
+	@touch $@
+
 .PHONY: lint
 lint: $(STAMP) ## check style, types and the direction of imports
 	@echo "== style"
@@ -59,5 +73,5 @@ format: $(STAMP) ## mend the style, where a tool can
 
 .PHONY: clean
 clean: ## delete .venv, caches and build outputs
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(SKPRO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

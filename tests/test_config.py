@@ -338,7 +338,7 @@ def test_an_option_that_means_nothing_is_refused_with_the_models_it_belongs_to(
 ):
     (name,) = options
     message = refusal(data="moons", model=model, **options)
-    start = f"{name} means nothing to model {model!r}: leave it out, or use "
+    start = f"{name} has no effect for model {model!r}: leave it out, or use "
     assert message.startswith(start)
     assert sorted(message.removeprefix(start).split(" or ")) == others
     for other in others:

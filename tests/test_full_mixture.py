@@ -120,7 +120,7 @@ def test_full_components_of_weight_zero_are_not_there():
     [
         (torch.eye(3), r"shape \(3, 3\) does not broadcast to \(4, 2, 2\)"),
         (torch.tensor([[1.0, 0.5], [0.0, 1.0]]), "symmetric"),
-        (torch.tensor([[1.0, 2.0], [2.0, 1.0]]), "positive definite, which 4 of 4 are not"),
+        (torch.tensor([[1.0, 2.0], [2.0, 1.0]]), "positive definite, but 4 of 4 are not"),
         (torch.tensor([[math.nan, 0.0], [0.0, 1.0]]), "finite and symmetric"),
     ],
 )

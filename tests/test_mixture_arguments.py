@@ -161,7 +161,7 @@ def test_weights_that_are_passed_on_keep_their_bits():
 
 
 def test_weights_come_once():
-    with pytest.raises(InputError, match="weights and log_weights came both: give one"):
+    with pytest.raises(InputError, match="weights and log_weights were both given: give one"):
         GaussianMixture(normal(0, 2, 1), 0.5, torch.ones(2), log_weights=torch.zeros(2))
     with pytest.raises(InputError, match=r"log_weights must have shape \(2,\).*got \(3,\)"):
         GaussianMixture(normal(0, 2, 1), 0.5, log_weights=torch.zeros(3))

@@ -324,7 +324,11 @@ def test_drop_reaches_every_gradient(name):
         ("scalar", {"momentum": 1.0}, r"momentum must lie in \(0, 1\).*got 1.0"),
         ("scalar", {"momentum": -0.1}, r"momentum must lie in \(0, 1\).*got -0.1"),
         ("scalar", {"momentum": math.nan}, r"momentum must lie in \(0, 1\).*got nan"),
-        ("scalar", {"momentum": 0.9, "reference": True}, "stand without reference, got 0.9"),
+        (
+            "scalar",
+            {"momentum": 0.9, "reference": True},
+            "combined with reference, got 0.9",
+        ),
         ("debiased", {"weight": -0.1}, "weight must be 0 or more, got -0.1: 0.5 is unbiased"),
         ("debiased", {"weight": math.inf}, "weight must be 0 or more, got inf"),
         ("debiased", {"weight": math.nan}, "weight must be 0 or more, got nan"),

@@ -5,15 +5,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.main import get_command
 
-from hilbound.config import RunConfig
+from hilbound import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+CODE = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_table_is_predicted():
+    _, code = CODE
+    assert len(code.strip().splitlines()) <= 6
+    names = {}
+    quick = code.replace("random_state=0", "random_state=0, max_epochs=2")
+    exec(compile(quick, "README.md", "exec"), names)
+    assert names["interval"].shape == (442, 2)
+
+
 def test_the_example_trains(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code, _ = CODE
     assert len(code.strip().splitlines()) <= 14
     assert "range(500)" in code
     names = {}
@@ -26,14 +39,20 @@ def test_the_example_trains(capsys):
 
 
 def test_its_options_exist():
-    commands = re.findall(r"^hilbound fit (.*)$", README, flags=re.MULTILINE)
-    options = {option for line in commands for option in re.findall(r"--([a-z-]+)", line)}
-    own = {name.replace("_", "-") for name in RunConfig.model_fields}
-    assert options
-    assert options <= own
+    commands = re.findall(r"^hilbound (\w+) (.*)$", README, flags=re.MULTILINE)
+    known = get_command(cli.app).commands
+    assert len(commands) > 5
+    for name, line in commands:
+        own = {option for parameter in known[name].params for option in parameter.opts}
+        assert set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", " " + line.partition("#")[0])) <= own, line
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results/mnist.md", "CONTRIBUTING.md"])
+PAGES = sorted(
+    str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_its_links_lead_to_files(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if not t.startswith("http")]

@@ -1,8 +1,7 @@
 """hilbound: train density models on contrastive entropy bounds, and see how tight each bound is.
 
-Names are loaded when they are first used, so that ``import hilbound`` and ``hilbound --help`` pay
-for nothing that they don't need. What there is stands in ``__init__.pyi``, once, where type
-checkers read it, too.
+Names are loaded when they are first used, so ``import hilbound`` and ``hilbound --help`` are quick.
+All public names are listed in ``__init__.pyi``, which type checkers read, too.
 """
 
 from pathlib import Path
@@ -19,5 +18,5 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-# Modules that moved into rooms answer under their former names for one release.
+# For one release, modules that moved can also be imported under their former names.
 __path__.append(str(Path(__file__).parent / "_former"))

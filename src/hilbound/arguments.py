@@ -1,4 +1,4 @@
-"""How arguments are read: shapes, defaults and what is refused."""
+"""Reading and checking arguments: shapes, defaults and refusals."""
 
 import math
 import operator
@@ -12,7 +12,7 @@ from hilbound.errors import InputError
 
 
 def at_least_float32(means: Tensor, variance: float | Tensor) -> Tensor:
-    """Raise half precision to float32, and say what its rounding has already cost."""
+    """Convert half precision to float32, and warn of the error of the earlier rounding."""
     if means.dtype not in {torch.float16, torch.bfloat16}:
         return means
     smallest = float(torch.as_tensor(variance).detach().min())
@@ -26,11 +26,11 @@ def at_least_float32(means: Tensor, variance: float | Tensor) -> Tensor:
 
 
 def _rounding_of_means(means: Tensor) -> float:
-    """Bound the change of |x - y|²/4 by the means' own rounding: their spread times its size."""
+    """Return a bound of the change of |x - y|²/4 that rounding of the means may have caused."""
     points = means.detach().double()
     norm = math.sqrt(points.square().sum(-1).amax())
     spread = math.sqrt((points - points.mean(-2, keepdim=True)).square().sum(-1).amax())
-    # Two points are at most two spreads apart, and each may have moved by half a unit of its norm.
+    # Two points are at most two spreads apart. Rounding moves each by half a unit of its norm.
     return 0.5 * (2 * spread) * torch.finfo(means.dtype).eps * norm
 
 
@@ -43,7 +43,7 @@ def _expands_to(tensor: Tensor, shape: torch.Size) -> bool:
 
 
 def as_component_variance(variance: float | Tensor, means: Tensor) -> Tensor:
-    """Bring a variance to shape ``(*, K or 1, d or 1)``, which :mod:`hilbound.engine.gram` reads.
+    """Bring a variance to the shape ``(*, K or 1, d or 1)`` of :mod:`hilbound.engine.gram`.
 
     Raises:
         InputError: If it does not broadcast to the means' shape.
@@ -59,10 +59,10 @@ def as_component_variance(variance: float | Tensor, means: Tensor) -> Tensor:
 
 
 def as_log_weights(weights: Tensor | None, log_weights: Tensor | None, means: Tensor) -> Tensor:
-    """Return logarithms of the weights' shares, with shape ``(*, K)``; equal ones for ``None``.
+    """Return logarithms of normalised weights, with shape ``(*, K)``. By default all are equal.
 
     Raises:
-        InputError: If there is not one weight for each component, or weights come twice.
+        InputError: If there is not one weight for each component, or both arguments are given.
     """
     if log_weights is not None:
         return _as_normalised(weights, log_weights, means)
@@ -75,15 +75,15 @@ def as_log_weights(weights: Tensor | None, log_weights: Tensor | None, means: Te
         )
     weights = weights.to(means).expand(means.shape[:-1])
     weights = weights / weights.sum(-1, keepdim=True)
-    # log 0 would send an infinite gradient back to a weight that plays no part, and the reciprocal
-    # of a number below the normal ones overflows just the same.
+    # log 0 would give an infinite gradient to a weight without effect. The reciprocal of a
+    # subnormal number overflows, too.
     present = weights >= torch.finfo(weights.dtype).tiny
     return weights.where(present, 1).log().masked_fill(~present, -math.inf)
 
 
 def _as_normalised(weights: Tensor | None, log_weights: Tensor, means: Tensor) -> Tensor:
     if weights is not None:
-        raise InputError("weights and log_weights came both: give one of them")
+        raise InputError("weights and log_weights were both given: give one of them")
     shape = means.shape[:-1]
     if log_weights.shape[-1:] != shape[-1:] or not _expands_to(log_weights, shape):
         raise InputError(
@@ -92,16 +92,16 @@ def _as_normalised(weights: Tensor | None, log_weights: Tensor, means: Tensor) -
         )
     log_weights = log_weights.to(means)
     total = log_weights.logsumexp(-1, keepdim=True)
-    # Weights that are passed on sum to one but for rounding, and keep their bits.
+    # Weights from another mixture already sum to one, up to rounding. They are not changed.
     rounding = 8 * torch.finfo(means.dtype).eps
     return (log_weights - total.where(total.abs() > rounding, 0)).expand(shape)
 
 
 def as_coordinates(dims: Sequence[int], dim: int) -> list[int]:
-    """Return distinct coordinates between 0 and ``dim - 1``; negative ones count from the end.
+    """Return distinct coordinates between 0 and ``dim - 1``. Negative ones count from the end.
 
     Raises:
-        InputError: If there are none, one comes twice, or one is no integer or out of range.
+        InputError: If there are none, one is repeated, or one is not an integer or is out of range.
 
     >>> as_coordinates((2, -3), 3)
     [2, 0]
@@ -127,7 +127,8 @@ def as_values(values: Tensor, count: int, means: Tensor) -> Tensor:
     """Return values of ``count`` coordinates, shape ``(*, count)``, in the dtype of the means.
 
     Raises:
-        InputError: If the last axis is another, or the others don't broadcast with the batch.
+        InputError: If the last axis has another size, or the others do not broadcast with the
+            batch shape.
     """
     values = torch.as_tensor(values, dtype=means.dtype, device=means.device)
     try:
@@ -157,17 +158,17 @@ def rest_of(coordinates: Sequence[int], dim: int) -> list[int]:
     rest = [c for c in range(dim) if c not in set(coordinates)]
     if not rest:
         raise InputError(
-            f"dims names all {dim} coordinates: leave at least one whose distribution is wanted, "
-            "or ask log_prob for the density at a point"
+            f"dims names all {dim} coordinates: leave out at least one, whose distribution is "
+            "returned, or use log_prob for the density at a point"
         )
     return rest
 
 
 def as_posterior(log_joint: Tensor) -> Tensor:
-    """Return the logarithms of weights that are known up to a factor, with shape ``(*, K)``.
+    """Normalise logarithms of weights that are known up to a factor, with shape ``(*, K)``.
 
     Raises:
-        InputError: If they are all zero, even as logarithms, or one is not a number.
+        InputError: If all are -inf, or one is not a number.
     """
     if not (log_joint.amax(-1) > -math.inf).all():
         raise InputError(
@@ -192,8 +193,8 @@ def require_tensor(name: str, x: object) -> None:
 
 
 def require_one_space(p: int, q: int) -> None:
-    """Raise an InputError if two mixtures live in different dimensions."""
-    # One coordinate would broadcast against many, and give a number.
+    """Raise an InputError if two mixtures have different numbers of coordinates."""
+    # A single coordinate would broadcast against many, and give a wrong number without an error.
     if p != q:
         raise InputError(f"p has {p} coordinates and q has {q}: both must live in the same space")
 
@@ -202,13 +203,13 @@ def require_rows(name: str, x: Tensor, least: int = 1) -> None:
     """Raise an InputError unless an argument is a matrix of finite rows.
 
     Args:
-        name: What the argument is called.
-        x: What came, wanted with shape ``(n, d)``.
-        least: How many rows it must have.
+        name: The name of the argument.
+        x: Its value, which should have shape ``(n, d)``.
+        least: The least number of rows.
 
     Raises:
-        InputError: If it has another shape, too few rows, no floating-point numbers, or NaN or
-            infinite values.
+        InputError: If it has another shape, too few rows, another type than floating point, or NaN
+            or infinite values.
 
     >>> require_rows("x", torch.zeros(3, 2), least=4)
     Traceback (most recent call last):
@@ -230,7 +231,7 @@ def require_rows(name: str, x: Tensor, least: int = 1) -> None:
         raise InputError(
             f"{name} must have at least {least} {rows}, got {len(x)}: give more points"
         )
-    # A nan is both the least and the largest; a mask would take memory for every entry.
+    # A NaN becomes both minimum and maximum. A mask would take memory for every entry.
     least_of_row, largest_of_row = x.detach().aminmax(dim=-1)
     bad = int((~(least_of_row.isfinite() & largest_of_row.isfinite())).sum())
     if bad:

@@ -1,7 +1,7 @@
-"""A cost beside the limit that it cannot pass.
+"""A cost together with the limit that it cannot pass.
 
-A :class:`Bound` holds both as logarithms, because only their difference is needed and the numbers
-themselves are outside float64 in high dimension.
+A :class:`Bound` holds both as logarithms, because only their difference is needed, and because the
+numbers themselves are outside the range of float64 in high dimension.
 """
 
 import math
@@ -18,24 +18,26 @@ from hilbound.engine.blocks import blocks, rows_of_a_tile
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture, precise_log_inner
 
-# What a block takes beside its sums, in products: a small problem is one block.
+# The fixed work for a block, in products. It keeps a small problem in a single block.
 _BLOCK_WORK = 2**25
 
-# Data rows in a tile of their Gram matrix: small enough to skip most of the lower triangle.
+# Data rows in a tile of their Gram matrix. It is small, so that most of the lower triangle is
+# skipped.
 _GRAM_ROWS = 1024
 
-#: The model at feature points: decoded already, or what decodes points with shape ``(b, F)``.
+#: A function that maps feature points with shape ``(b, F)`` to the model at these points.
 Decoder = Callable[[Tensor], GaussianMixture]
 
 
 class Products(NamedTuple):
-    """The three averaged inner products with weights that were cut, and how much was.
+    """The three averaged inner products with cut weights, and a bound of what was cut.
 
     Args:
         log_pq: Logarithm of the average of <p, q>, a number in float64.
         log_qq: Logarithm of the average of <q, q>.
         log_pp: Logarithm of the average of <p, p>.
-        log_tail: Logarithm of the largest mass that was left out, relative to what was kept.
+        log_tail: Logarithm of the largest weight that was left out at a point, relative to the
+            weight that was kept.
         log_component: Logarithm of the squared norm of a component of p.
     """
 
@@ -47,10 +49,10 @@ class Products(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The bound of the module docstring on the error of both logarithms, in nats."""
+        """The largest possible error of both logarithms, in nats. See ``docs/conditional.md``."""
         spread = 0.5 * (self.log_component + float(self.log_qq.detach()))
         exponent = self.log_tail + spread - float(self.log_pq.detach())
-        # log(1 + e^a), also where e^a overflows.
+        # log(1 + e^a) without overflow of e^a.
         return 2 * (max(exponent, 0.0) + math.log1p(math.exp(-abs(exponent))))
 
 
@@ -61,7 +63,7 @@ def _log_cross(
 
     Args:
         x: Data with shape ``(N, d)``.
-        active: Indices of the data that count, with shape ``(S,)``.
+        active: Indices of the data that are kept, with shape ``(S,)``.
         log_weights: Their log weights at c points, with shape ``(c, S)``.
         variance: Variance of a component of the data.
         q: The model at these points, with batch shape ``(c,)``.
@@ -70,7 +72,7 @@ def _log_cross(
     v = q.component_variance
     unit = variance + float(v.detach().mean())
     v = v.expand(*q.means.shape[:-1], v.shape[-1]) if max(v.shape[:-1]) > 1 else v
-    # Where neither a product nor a scaling does, a pair takes d differences.
+    # Without a matrix product a pair needs d differences in memory.
     per_pair = d if max(v.shape[:-1]) > 1 and v.shape[-1] > 1 else 1
     parts = []
     for data, log_w in zip(
@@ -94,11 +96,11 @@ def _log_cross(
 def _own(x: Tensor, active: Tensor, weights: Tensor, variance: float) -> Tensor:
     r"""Return :math:`\sum_{nn'} w_n w_{n'} \langle p_n, p_{n'} \rangle / C` with shape ``(b,)``.
 
-    The Gram matrix is symmetric: of the tiles off its diagonal one of each pair is formed.
+    The Gram matrix is symmetric, so only one of each pair of tiles off its diagonal is formed.
 
     Args:
         x: Data with shape ``(N, d)``.
-        active: Indices of the data that count, with shape ``(S,)``.
+        active: Indices of the data that are kept, with shape ``(S,)``.
         weights: Their weights at b points, with shape ``(b, S)``.
         variance: Variance of a component of the data.
     """
@@ -135,10 +137,10 @@ def _decoded(
 
 
 def check_decoded(q: object, count: int, features: int, dim: int) -> None:
-    """Refuse what a decoder must not return.
+    """Check the result of a decoder.
 
     Raises:
-        InputError: If it is no mixture, not one for each point, or not in the data's space.
+        InputError: If it is not a mixture for each point, with the coordinates of the data.
     """
     batch = (count,)
     if isinstance(q, GaussianMixture) and q.batch_shape == batch and q.dim == dim:
@@ -192,7 +194,7 @@ def inner_products(
 
 @torch.no_grad()
 def _first(q: GaussianMixture | Decoder, points: Tensor, dim: int) -> GaussianMixture:
-    """Return the model at the first point, to know its size, or all of it where it is there."""
+    """Return the model at the first point, for its size. A given mixture is returned as it is."""
     if isinstance(q, GaussianMixture):
         return q
     first = q(points[:1])
@@ -203,9 +205,9 @@ def _first(q: GaussianMixture | Decoder, points: Tensor, dim: int) -> GaussianMi
 def log_component_norm(variance: float, dim: int) -> float:
     r"""Return :math:`\log (4 \pi v)^{-d/2}`, the squared norm of one Gaussian component.
 
-    No conditional cost and no limit of one is larger. It is reached where every feature belongs to
-    one row. A limit relative to it is the inverse of an effective number of rows that share a
-    feature.
+    No conditional cost and no limit of it is larger. The limit has this value if every feature
+    belongs to one row. Otherwise, the limit divided by this value is the inverse of the effective
+    number of rows that share a feature.
 
     Args:
         variance: Variance v of the component.
@@ -229,7 +231,7 @@ class Bound:
     Args:
         log_value: Logarithm of the cost, with shape ``(*)``.
         log_limit: Logarithm of its limit, with shape ``(*)``.
-        error: Bound on the error of both logarithms from what was left out, in nats.
+        error: The largest possible error of both logarithms from cut weights, in nats.
 
     >>> import torch
     >>> bound = Bound(torch.tensor(0.5).log(), torch.tensor(0.0))
@@ -248,7 +250,7 @@ class Bound:
 
     @property
     def tightness(self) -> Tensor:
-        """The share of the limit that is reached, in [0, 1] up to rounding, with shape ``(*)``."""
+        """The share of the limit that the cost reaches, in [0, 1] up to rounding, shape ``(*)``."""
         return (-self.gap).exp()
 
     def __str__(self) -> str:
@@ -267,8 +269,8 @@ def marginal_bound(p: GaussianMixture, q: GaussianMixture) -> Bound:
         q: The model's mixture with the same batch shape.
 
     Returns:
-        Both logarithms with shape ``(*)``, in float64: the constants that cancel in the gap would
-        take the digits of the gap along in float32.
+        Both logarithms with shape ``(*)``, in float64. In float32 the gap would lose its digits,
+        because large constants cancel in it.
 
     >>> import torch
     >>> p = GaussianMixture(torch.tensor([[0.0], [1.0]]), 0.5)
@@ -297,30 +299,32 @@ def conditional_bound(
         \le \frac1M \sum_m \langle p(\cdot|y_m), p(\cdot|y_m) \rangle, \qquad
         p(x|y) = \frac{\sum_n N(y - y_n; v_y)\, N(x - x_n; v_p)}{\sum_n N(y - y_n; v_y)}
 
-    Both sides are computed at the same feature points with the same weights, so the inequality
-    holds for the numbers themselves, up to rounding. Where features are far apart against the
-    noise, weights are cut with a certified tail (:mod:`hilbound.bounds`). A model whose
-    tightness is far below the tail needs a smaller ``tail`` (any positive float) for a small error.
+    Both sides are computed at the same feature points with the same weights. So the inequality
+    holds for the computed numbers, up to rounding. If features are far apart compared with the
+    noise, small weights are cut, and the error is bounded (see ``docs/conditional.md``). A model
+    with a tiny tightness needs a smaller ``tail`` for a small error. Any positive number is
+    allowed.
 
-    Gradients flow to everything that requires them, and a graph of all pairs is then kept: to track
-    a model during training, call this under ``torch.no_grad()``.
+    Gradients flow to everything that requires them, and then a graph of all pairs is kept in
+    memory. To track a model during training, call this under ``torch.no_grad()``.
 
     Args:
         x: Data with shape ``(N, d)``.
         features: Their features without noise, with shape ``(N, F)``.
         feature_points: Points drawn from p(y), features with noise, with shape ``(M, F)``.
-        q_at_points: The model at the feature points, with batch shape ``(M,)``, or a deterministic
-            function from points with shape ``(b, F)`` to a mixture with batch shape ``(b,)``, which
-            is called for some points at a time and first for a single one.
+        q_at_points: The model at the feature points, with batch shape ``(M,)``. It may also be a
+            deterministic function that maps points with shape ``(b, F)`` to a mixture with batch
+            shape ``(b,)``. It is first called for a single point, and then for some at a time.
         variance_p: Variance of a component of the data.
         variance_y: Variance of the noise of the features.
-        tail: The weights that may be left out at a feature point, relative to those that are kept.
+        tail: The weight that may be left out at a feature point, relative to the weight that is
+            kept.
 
     Returns:
-        Both logarithms as numbers in float64, and a bound on the error of either by the cut.
+        Both logarithms as numbers in float64, and a bound of the error that the cut causes.
 
     Raises:
-        InputError: If shapes don't fit, there are no rows, something is not finite, a variance is
+        InputError: If shapes do not fit, there are no rows, a value is not finite, a variance is
             not positive, or ``tail`` is not between 0 and 1.
 
     References:

@@ -2,9 +2,10 @@
 
 The fields of :class:`RunConfig` are the options of ``hilbound fit`` (``batch_size`` becomes
 ``--batch-size``), the keys of a ``--config`` file and the arguments of :func:`hilbound.fit`. This
-module imports neither torch nor Lightning, so that ``hilbound --help`` stays quick.
+module imports neither torch nor Lightning, so ``hilbound --help`` is quick.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,18 +17,20 @@ from hilbound.registry import suggest
 
 
 def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:
-    """A field whose description and panel the command line shows."""
+    """Return a field. The command line shows its description and groups options by panel."""
     return Field(default, description=description, json_schema_extra={"panel": panel}, **limits)
 
 
-#: Share of the rows of a file or folder that is held out for validation, and again for testing.
+#: Share of the rows of a file or folder that is held out for validation. The same share is held out
+#: for testing.
 HELD_OUT = 0.1
 
 _DATA, _IMAGES, _MODEL = "Data", "Images", "Model"
 _OBJECTIVE, _TRAINING = "Objective", "Training"
 
-#: Defaults that a model changes. To a kernel as wide as the median one centre for every input would
-#: do; likelihoods need a variance per coordinate, and learn it.
+#: Defaults that differ by model. With the median as variance, one centre for every input would be
+#: enough, so models with an encoder have a smaller one. Likelihoods need a variance for one
+#: coordinate, and learn it.
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "encoder-mixture-decoder": {
         "objective": "conditional",
@@ -58,7 +61,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 _FEATURES_ONLY = frozenset({"features", "variance_y", "encoder"})
 _MIXTURE_ONLY = frozenset({"noise_dim", "centers", "eval_centers", "learn_weights"})
-# Options that mean nothing to a model: to accept them would be to pretend.
+# Options without effect for a model. They are refused, because ignoring them would mislead.
 _WITHOUT_MEANING = {
     "mixture-density-network": _FEATURES_ONLY | {"bound_rows"},
     "autoencoder": _MIXTURE_ONLY | {"bound_rows"},
@@ -67,13 +70,13 @@ _WITHOUT_MEANING = {
 
 
 class RunConfig(BaseModel):
-    """Everything that decides what a run computes.
+    """All options that determine what a run computes.
 
     >>> RunConfig(data="moons", batch_size=256).objective
     'nuclear'
     """
 
-    # YAML reads `devices: 2` as a number, and infinity is no learning rate.
+    # Numbers become strings, because YAML reads `devices: 2` as a number. Infinity is refused.
     model_config = ConfigDict(
         extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
     )
@@ -105,7 +108,7 @@ class RunConfig(BaseModel):
 
     image_size: int | None = _option(
         None,
-        "Height and width to which the central square of images is resized. (default: as they are; "
+        "Height and width to which the central square of images is resized. (default: not resized; "
         "64 for celeba)",
         _IMAGES,
         ge=1,
@@ -127,13 +130,12 @@ class RunConfig(BaseModel):
     features: int = _option(2, "Number of features that an encoder makes.", _MODEL, ge=1)
     variance_y: float | None = _option(
         None,
-        "Variance of the noise on features, whose own is 1. (default: 0.01; none for autoencoder)",
+        "Variance of the noise on features, relative to their own variance. (default: 0.01; no "
+        "noise for autoencoder)",
         _MODEL,
         gt=0,
     )
-    encoder: str | None = _option(
-        None, "Run folder whose encoder is taken over, and kept as it is.", _MODEL
-    )
+    encoder: str | None = _option(None, "Run folder whose encoder is used and frozen.", _MODEL)
     noise_dim: int = _option(16, "Number of noise coordinates.", _MODEL, ge=1)
     width: int = _option(
         512, "Units of a hidden layer, or channels of the coarse grid.", _MODEL, ge=1
@@ -142,13 +144,16 @@ class RunConfig(BaseModel):
     learn_weights: bool = _option(False, "Learn a weight for every centre.", _MODEL)
     learn_variance: bool = _option(False, "Learn a variance for every centre.", _MODEL)
     min_variance: float | None = _option(
-        None, "Lower bound of learned variances. (default: a hundredth of the start)", _MODEL, gt=0
+        None,
+        "Lower bound of learned variances. (default: a hundredth of the initial variance)",
+        _MODEL,
+        gt=0,
     )
 
     objective: str = _option("nuclear", "Name of the objective.", _OBJECTIVE)
     objective_options: dict[str, float | bool] = _option(
         {},
-        "Option of the objective, such as power=0.7 for schatten; repeat it for more.",
+        "Option of the objective, such as power=0.7 for schatten. Can be repeated.",
         _OBJECTIVE,
     )
     variance: float | str = _option(
@@ -160,8 +165,8 @@ class RunConfig(BaseModel):
     batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2)
     centers: int | None = _option(
         None,
-        "Centres of the model in a step. (default: as many as data points; with an encoder 10 for "
-        "every input)",
+        "Centres of the model in a step. (default: as many as data points; with an encoder, 10 "
+        "for every input)",
         _OBJECTIVE,
         ge=1,
     )
@@ -170,13 +175,13 @@ class RunConfig(BaseModel):
     )
     bound_every: int | None = _option(
         None,
-        "Steps between two measurements of the bound. (default: 20; of a conditional bound so "
-        "many that it takes 3 % of the time)",
+        "Steps between two measurements of the bound. (default: 20; for a conditional bound, "
+        "chosen so that measuring takes 3 % of the time)",
         _OBJECTIVE,
         ge=1,
     )
     bound_rows: int = _option(
-        800, "Rows that a conditional bound is measured on, the same each time.", _OBJECTIVE, ge=2
+        800, "Number of fixed rows on which a conditional bound is measured.", _OBJECTIVE, ge=2
     )
 
     steps: int = _option(2000, "Number of training steps.", _TRAINING, ge=1)
@@ -187,7 +192,7 @@ class RunConfig(BaseModel):
     validate_every: int = _option(100, "Steps between two validations.", _TRAINING, ge=1)
     patience: int | None = _option(
         None,
-        "Stop after this many validations without improvement, and keep the best.",
+        "Stop after this many validations without improvement, and keep the best weights.",
         _TRAINING,
         ge=1,
     )
@@ -195,7 +200,7 @@ class RunConfig(BaseModel):
     devices: str = _option("1", "Number of devices, or auto.", _TRAINING)
     accelerator: str = _option("auto", "cpu, gpu, mps or auto.", _TRAINING)
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = _option(
-        "32-true", "Precision of the network; objectives are never below float32.", _TRAINING
+        "32-true", "Precision of the network. Objectives use float32 or more.", _TRAINING
     )
     tensorboard: bool = _option(True, "Write TensorBoard logs into the run folder.", _TRAINING)
 
@@ -217,13 +222,13 @@ class RunConfig(BaseModel):
                     if name not in _WITHOUT_MEANING.get(model, frozenset())
                 ]
                 raise ValueError(
-                    f"{name} means nothing to model {self.model!r}: leave it out, or use "
+                    f"{name} has no effect for model {self.model!r}: leave it out, or use "
                     f"{' or '.join(dict.fromkeys(models))}"
                 )
         if (self.model, self.objective, self.learn_variance) == ("autoencoder", "mse", True):
             raise ValueError(
-                "learn_variance means nothing to objective 'mse', which knows no variance: leave "
-                "it out, or use objective 'trace'"
+                "learn_variance has no effect for objective 'mse', which does not use a variance: "
+                "leave it out, or use objective 'trace'"
             )
         return self
 
@@ -240,7 +245,7 @@ class RunConfig(BaseModel):
     @field_validator("objective_options", mode="before")
     @classmethod
     def _read_pairs(cls, value: Any) -> Any:
-        """Read ``["power=0.7"]``, as the command line has it, as ``{"power": 0.7}``."""
+        """Convert ``["power=0.7"]``, the form on the command line, to ``{"power": 0.7}``."""
         if not isinstance(value, list):
             return value
         pairs = [str(pair).partition("=") for pair in value]
@@ -250,7 +255,7 @@ class RunConfig(BaseModel):
 
     @classmethod
     def create(cls, **options: Any) -> Self:
-        """Build a configuration; what is wrong is said in one line for each option.
+        """Build a configuration. The error has one line for each invalid option.
 
         Raises:
             InputError: If an option is unknown, missing or out of range.
@@ -266,12 +271,85 @@ class RunConfig(BaseModel):
             raise InputError(_sentences(error)) from None
 
     def to_yaml(self) -> str:
+        """Return the configuration as YAML, with all options."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class TableConfig(BaseModel):
+    """Everything that decides what a run on a table's target computes.
+
+    >>> TableConfig.create(data="houses.csv", target="price").target
+    ['price']
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    kind: Literal["table"] = "table"
+    data: str
+    target: list[str] = Field(min_length=1)
+    effort: Literal["default", "high"] = "default"
+    seed: int = Field(0, ge=0, lt=2**32)
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    max_epochs: int | None = Field(None, ge=1)
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("target")
+    @classmethod
+    def _different(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("each column can be a target only once")
+        return value
+
+    @classmethod
+    def create(cls, **options: Any) -> Self:
+        """Build a configuration; what is wrong is said in one line for each option.
+
+        Raises:
+            InputError: If an option is unknown, missing, out of range, or one of other trainings.
+
+        >>> TableConfig.create(data="houses.csv", target="price", steps=3)
+        Traceback (most recent call last):
+            ...
+        hilbound.errors.InputError: --steps does not go with --target: a table takes --effort, \
+--seed, --test-fraction, --max-epochs
+        """
+        foreign = [n for n in options if n in RunConfig.model_fields and n not in cls.model_fields]
+        if foreign:
+            own = [name for name in cls.model_fields if name not in {"kind", "data", "target"}]
+            raise InputError(
+                f"{_flags(foreign)} {'do' if len(foreign) > 1 else 'does'} not go with --target: "
+                f"a table takes {_flags(own)}"
+            )
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise InputError(
+                _sentences(error, (*cls.model_fields, *Switches.model_fields))
+            ) from None
+
+    def to_yaml(self) -> str:
         """Return the configuration as YAML, every option written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def is_table_run(path: Path) -> bool:
+    """Whether a folder is a run on a table's target, by its ``config.yaml``."""
+    try:
+        return read_yaml(path / "config.yaml").get("kind") == "table"
+    except InputError:
+        return False
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
 class Switches(BaseModel):
-    """What ``hilbound fit`` takes beside the options of a run; the weights do not depend on it."""
+    """Further options of ``hilbound fit``. The trained weights do not depend on them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -285,7 +363,7 @@ class Switches(BaseModel):
         """Move the switches out of the settings that a YAML file holds.
 
         Raises:
-            InputError: If a value is no path, or neither true nor false.
+            InputError: If a value is not a path, or neither true nor false.
         """
         own = {name: settings.pop(name) for name in cls.model_fields if name in settings}
         try:
@@ -294,24 +372,24 @@ class Switches(BaseModel):
             raise InputError(_sentences(error)) from None
 
 
-def _sentences(error: ValidationError) -> str:
-    """Return one line for each option; pydantic has one for each type that it might have been."""
+def _sentences(error: ValidationError, known: Sequence[str] = ()) -> str:
+    """Return one line for each option. pydantic has one for each type that the option may have."""
+    known = known or (*RunConfig.model_fields, *Switches.model_fields)
     lines: dict[str, str] = {}
     for one in error.errors():
-        # Of an option of several types the place ends in the type.
+        # For an option with several types, the location ends in the name of a type.
         name = ".".join(map(str, one["loc"][:-1] or one["loc"])) or "configuration"
-        lines.setdefault(name, _sentence(name, one))
+        lines.setdefault(name, _sentence(name, one, known))
     return "\n".join(lines.values())
 
 
-def _sentence(name: str, error: Any) -> str:
+def _sentence(name: str, error: Any, known: Sequence[str]) -> str:
     if error["type"] == "extra_forbidden":
-        known = [*RunConfig.model_fields, *Switches.model_fields]
         hint = suggest(name, known) or f"known: {', '.join(known)}"
         return f"unknown option {name!r}: {hint}".rstrip()
     if error["type"] == "missing":
         return f"{name} is missing: name a data set or a file (hilbound list shows the names)"
-    if not error["loc"]:  # of several options together, which the message names
+    if not error["loc"]:  # an error of several options together, which the message names
         return str(error["msg"].removeprefix("Value error, "))
     message = error["msg"].removeprefix("Value error, ").lower()
     return f"{name}: {message}, got {error['input']!r}"
@@ -327,10 +405,10 @@ class _Plain(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read options from a YAML file; ``batch-size`` and ``batch_size`` are the same option.
+    """Read options from a YAML file. ``batch-size`` and ``batch_size`` are the same option.
 
     Raises:
-        InputError: If the file is missing, is not YAML, or holds no mapping of options.
+        InputError: If the file is missing, is not YAML, or is not a mapping of options.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)  # noqa: S506 - a SafeLoader

@@ -1,4 +1,4 @@
-r"""Every objective once, as a pure function of two mixtures.
+r"""Every objective as a pure function of two mixtures.
 
 ``p`` is the data's mixture and ``q`` the model's. All of them compare the two in the Hilbert space
 of square-integrable functions, and all of them have a limit that no ``q`` can pass:
@@ -41,8 +41,8 @@ def log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tensor:
 
     .. math:: \log \frac{\langle p, q \rangle^2}{\langle q, q \rangle} \le \log \langle p, p \rangle
 
-    by Cauchy-Schwarz, with equality where q is proportional to p. The norm in the denominator is
-    largest when all centres coincide, so the ratio forbids collapse.
+    by Cauchy-Schwarz, with equality if q is proportional to p. The norm in the denominator is
+    largest if all centres coincide, so the ratio discourages collapse.
 
     Args:
         p: The data's mixture with batch shape ``(*)``.
@@ -88,8 +88,8 @@ def log_fidelity(
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
         drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
-        tol: See :func:`fidelity`. What a given tolerance says is about the fidelity itself, so the
-            logarithm of one below it may be infinite.
+        tol: See :func:`fidelity`. It is a tolerance of the fidelity itself. If the fidelity is
+            smaller than the tolerance, the logarithm may be infinite.
 
     Returns:
         Logarithms with shape ``(*)``, at most 0 up to rounding.
@@ -110,18 +110,18 @@ def fidelity(
     .. math:: F = \big\| \operatorname{diag}(\sqrt a)\, k \operatorname{diag}(\sqrt b) \big\|_*
         = \operatorname{tr} \sqrt{\sqrt\rho\, \sigma \sqrt\rho}
 
-    with the overlaps k of normalised components: the fidelity of the operators
+    with the overlaps k of normalised components. It is the fidelity of the operators
     :math:`\rho = \sum_i a_i \varphi_i \varphi_i^\top` and
-    :math:`\sigma = \sum_j b_j \psi_j \psi_j^\top`. It is 1 exactly when both mixtures have the same
-    components and weights in any order; no pairing is needed. The factor :math:`1/\sqrt{NM}` of
-    equal weights is included. :func:`fidelity_plan` says how it is computed.
+    :math:`\sigma = \sum_j b_j \psi_j \psi_j^\top`. It is 1 exactly if both mixtures have the same
+    components and weights, in any order. No pairing is needed. With equal weights, the factor
+    :math:`1/\sqrt{NM}` is included. :func:`fidelity_plan` says how it is computed.
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
         drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
-        tol: The absolute error that is accepted; see :func:`certified_fidelity`. The default
-            accepts what rounding does.
+        tol: The accepted absolute error, as in :func:`certified_fidelity`. By default, rounding
+            errors are accepted.
 
     Returns:
         Fidelities with shape ``(*)``.
@@ -136,7 +136,7 @@ def fidelity(
     require_one_space(p.dim, q.dim)
     if tol is not None:
         return certified_fidelity(p, q, drop, tol=tol).value.to(p.means.dtype)
-    # The logarithm cannot underflow on the way.
+    # Computed from the logarithm, which cannot underflow.
     return log_fidelity(p, q, drop).exp()
 
 
@@ -145,14 +145,14 @@ def certified_fidelity(
 ) -> Certified:
     """Return the fidelity with a bound of the error of its decomposition.
 
-    Smooth kernels then need neither an N x M matrix nor its decomposition. The gradient loses the
-    directions whose singular values are below what the bound leaves open.
+    With a tolerance, smooth kernels need neither an N x M matrix nor its decomposition. The
+    gradient loses the directions whose singular values are below the bound.
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
         q: The model's mixture with the same batch shape and M components.
         drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
-        tol: The absolute error that is accepted. The default accepts what rounding does.
+        tol: The accepted absolute error. By default, rounding errors are accepted.
 
     Returns:
         Fidelities and bounds, each with shape ``(*)``.
@@ -174,10 +174,10 @@ def negative_log_likelihood(x: Tensor, q: GaussianMixture, weights: Tensor | Non
     r"""Return :math:`-\sum_i a_i \log q(x_i)` in nats, to be minimised.
 
     Args:
-        x: Points with shape ``(N, d)``, or ``(*, N, d)`` where every mixture has its own.
+        x: Points with shape ``(N, d)``, or ``(*, N, d)`` if every mixture has its own points.
         q: A mixture with batch shape ``(*)``.
         weights: The weights :math:`a_i` with shape ``(*, N)``, which sum to one. The default is
-            :math:`1/N`, whose gradient is formed on the way.
+            :math:`1/N`, for which the gradient is computed together with the value.
 
     Returns:
         Means over the points, with shape ``(*)``.
@@ -198,9 +198,9 @@ def schatten_overlap(
 ) -> Tensor:
     r"""Return :math:`S_p = \sum_i \sigma_i^p` of the matrix of :func:`fidelity`, to be maximised.
 
-    Its limit is :math:`\min(N, M)^{1-p}`, reached by a flat spectrum. At power 1 it is the
-    fidelity; below 1 it favours diverse centres, and its maximum is no longer at q = p: it is a
-    counterweight to the blur that mini-batches cause, to be calibrated.
+    Its limit is :math:`\min(N, M)^{1-p}`, which a flat spectrum reaches. At power 1 it is the
+    fidelity. Below 1 it favours diverse centres, and its maximum is no longer at q = p. This
+    counteracts the blur that mini-batches cause, and the power must be calibrated.
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
@@ -225,8 +225,8 @@ def log_schatten_overlap(
 ) -> Tensor:
     """Return the logarithm of :func:`schatten_overlap`, finite however far apart p and q are.
 
-    The largest overlap is taken out before the exponential, so that nothing underflows: at
-    d = 12288 two mixtures can overlap by 1e-500 and still be compared.
+    The largest overlap is divided out before the exponential, so nothing underflows. At d = 12288
+    two mixtures can overlap by 1e-500 and still be compared.
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
@@ -254,19 +254,20 @@ def debiased_fidelity(
         - \tfrac12 F(p, q) - \tfrac12 F(p, \tilde q)
 
     with independent batches :math:`p, \tilde p` of the data and :math:`q, \tilde q` of the model.
-    At :math:`\lambda = \tfrac12` its expectation is 0 at q = p by construction. The self term is to
-    the fidelity what :math:`\langle q, q \rangle` is to the scalar cost: the contrast.
+    At :math:`\lambda = \tfrac12` its expectation is 0 at q = p by construction. The self term
+    :math:`F(q, \tilde q)` has the same role as :math:`\langle q, q \rangle` in the scalar cost: it
+    penalises a model that is too concentrated.
 
     Args:
         p: A batch of the data, with batch shape ``(*)``.
-        p_copy: An independent batch of the data, or ``None`` to drop the data's own term, which
-            sends no gradient to the model.
+        p_copy: An independent batch of the data, or ``None`` to leave out the data's own term,
+            which has no gradient for the model.
         q: A batch of the model, with the same batch shape.
         q_copy: An independent batch of the model.
         weight: The weight :math:`\lambda` of the model's own term.
 
     Returns:
-        Values with shape ``(*)``; a single one can be negative.
+        Values with shape ``(*)``. A single value can be negative.
 
     >>> import torch
     >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
@@ -284,8 +285,8 @@ def distance_nuclear_norm(x: Tensor, y: Tensor) -> Tensor:
     .. math:: \Big\| \frac{1}{\sqrt{NM}} \big( |x_i - y_j|^2 \big)_{ij} \Big\|_*
         \ge \frac1N \sum_i |x_i - \bar x|^2
 
-    An ablation. The matrix has rank at most d + 2, so its norm sees little more than second
-    moments, and its lower limit, the total variance of x, asks y to collapse to the mean.
+    It is an ablation. The matrix has rank at most d + 2, so its norm depends on little more than
+    second moments. Its lower limit, the total variance of x, favours a collapse of y to the mean.
 
     Args:
         x: Points with shape ``(*, N, d)``.
@@ -311,15 +312,15 @@ def conditional_log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tenso
         {\tfrac1B \sum_b \langle q_b, q_b \rangle}
         \le \log \tfrac1B \sum_b \langle p_b, p_b \rangle
 
-    by Cauchy-Schwarz for the B conditions together. Both means sit inside a logarithm, so a batch
-    is needed.
+    by Cauchy-Schwarz for the B conditions together. Both means are inside the logarithm, so the
+    cost needs a batch of conditions.
 
     Args:
         p: Mixtures of the data with batch shape ``(B,)``, one for each condition.
         q: Mixtures of the model with the same batch shape.
 
     Raises:
-        InputError: If a mixture has another batch shape than ``(B,)``.
+        InputError: If the batch shape of a mixture is not ``(B,)``.
 
     >>> import torch
     >>> p = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
@@ -341,8 +342,8 @@ def effective_components(q: GaussianMixture) -> Tensor:
 
     .. math:: \Big(\sum_{kl} b_k b_l\, k_{kl}\Big)^{-1}
 
-    with the overlaps :math:`k_{kl}` as similarities: 1 where all centres coincide, K where K
-    equally weighted ones are far apart.
+    with the overlaps :math:`k_{kl}` as similarities. It is 1 if all centres coincide, and K if K
+    centres with equal weights are far apart.
 
     References:
         Measuring diversity: the importance of species similarity (Leinster and Cobbold, 2012).
@@ -365,8 +366,8 @@ def trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
 
     .. math:: T = \sum_i \sqrt{a_i b_i}\, k_{ii}
 
-    It is 1 only where every centre sits on its own data point. :func:`fidelity` is its relaxation
-    from a given pairing to all orthogonal ones, and never smaller.
+    It is 1 only if every centre coincides with its own data point. :func:`fidelity` relaxes the
+    given pairing to all orthogonal matrices, so it is never smaller.
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
@@ -400,10 +401,10 @@ def log_trace_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
 
 
 def _log_pair_overlaps(p: GaussianMixture, q: GaussianMixture) -> Tensor:
-    """Return the logarithms of the overlaps of every component with its own, shape ``(*, N)``."""
+    """Return the log overlaps of component i of p with component i of q, shape ``(*, N)``."""
     require_one_space(p.dim, q.dim)
     _require_pairs(p, q)
-    # Every pair is a batch of its own, so that nothing is formed but the diagonal.
+    # Every pair is a batch element of its own, so only the diagonal is computed.
     pairs = (
         t.unsqueeze(-2) for t in (p.means, p.component_variance, q.means, q.component_variance)
     )
@@ -423,9 +424,9 @@ def mean_log_overlap(p: GaussianMixture, q: GaussianMixture) -> Tensor:
 
     .. math:: \sum_i a_i \log k_{ii} \le \log \sum_i a_i k_{ii}
 
-    by Jensen's inequality: the geometric mean beside the arithmetic one of :func:`trace_overlap`,
-    where both mixtures have the weights :math:`a_i`. With equal variances it is
-    :math:`-\tfrac1{4v} \sum_i a_i |x_i - x'_i|^2`, a squared error.
+    by Jensen's inequality. If both mixtures have the weights :math:`a_i`, its exponential is the
+    geometric mean of the overlaps, and :func:`trace_overlap` is their arithmetic mean. With equal
+    variances it is a squared error, :math:`-\tfrac1{4v} \sum_i a_i |x_i - x'_i|^2`.
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components.
@@ -448,8 +449,8 @@ def mean_squared_error(p: GaussianMixture, q: GaussianMixture) -> Tensor:
 
     Args:
         p: The data's mixture with batch shape ``(*)`` and N components of weights a.
-        q: The model's mixture with the same batch shape and as many components; of both mixtures
-            only the centres matter.
+        q: The model's mixture with the same batch shape and as many components. Its weights and
+            the variances of both mixtures are not used.
 
     Raises:
         InputError: If the numbers of components or coordinates differ.
@@ -474,9 +475,9 @@ def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None =
     .. math:: k^\top G^{-1} k \le \langle p, p \rangle, \qquad
         k_j = \langle p, q_j \rangle, \quad G_{jl} = \langle q_j, q_l \rangle,
 
-    with equality where p lies in the span of the :math:`q_j`. It is the scalar cost at the best
-    weights of the components, of any sign, so it does not depend on those that q has (a component
-    of weight zero is absent).
+    with equality if p lies in the span of the :math:`q_j`. It is the scalar cost at the best
+    weights of the components, which may be negative. So it does not depend on the weights of q,
+    except that a component of weight zero is absent.
 
     Args:
         p: The data's mixture with batch shape ``(*)``.
@@ -495,7 +496,7 @@ def log_vector_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None =
     _require_mixtures(p=p, q=q)
     require_one_space(p.dim, q.dim)
     present = q.log_weights > -math.inf
-    # Unit vectors for components: the Gram matrix then has a unit diagonal.
+    # Components are normalised, so the Gram matrix has a unit diagonal.
     log_k = _log_projections(p, q).masked_fill(~present, -math.inf)
     largest = log_k.detach().amax(-1, keepdim=True)
     k = (log_k - largest).exp().unsqueeze(-1)
@@ -517,7 +518,7 @@ def _log_projections(p: GaussianMixture, q: GaussianMixture) -> Tensor:
 
 
 def _unit_gram(q: GaussianMixture, present: Tensor) -> Tensor:
-    """Return the overlaps of q's components; absent ones see nothing but themselves."""
+    """Return the overlaps of q's components. Absent ones overlap only with themselves."""
     v = q.component_variance
     overlaps = gram.log_overlaps(q.means, v, q.means, v).exp()
     both = present.unsqueeze(-1) & present.unsqueeze(-2)
@@ -531,9 +532,9 @@ def schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = None
     .. math:: \operatorname{tr}(K_{pq} K_{qq}^{-1} K_{qp}) = \sum_i a_i\, k_i^\top G^{-1} k_i \le
         \operatorname{tr} K_{pp} = 1
 
-    with normalised, weighted overlaps: how much of every data component, on average, lies in the
-    span of the model's. It is 1 where all of them do. Like :func:`log_vector_cost` it does not
-    depend on the weights of q.
+    with normalised, weighted overlaps. It is the average share of a data component that lies in the
+    span of the model's components, and it is 1 if all of them lie in the span. Like
+    :func:`log_vector_cost` it does not depend on the weights of q.
 
     Args:
         p: The data's mixture with batch shape ``(*)``.
@@ -574,8 +575,8 @@ def log_schur_cost(p: GaussianMixture, q: GaussianMixture, drop: float | None = 
 
 # ------------------------------------------------------------------ factors of low rank
 
-# Where the tolerance is a share of the fidelity, which nobody knows beforehand: from here up it
-# is met at the first attempt.
+# A default tolerance is a share of the fidelity, which is not known beforehand. If the fidelity is
+# at least this value, the first attempt meets it.
 _LEAST_FIDELITY = 0.25
 
 
@@ -608,13 +609,13 @@ def _is_differentiable(*mixtures: GaussianMixture) -> bool:
 def _factored_fidelity(
     p: GaussianMixture, q: GaussianMixture, drop: float | None = None, tol: float | None = None
 ) -> Certified | None:
-    """Return the fidelity and its certificate, or ``None`` where the plan or the rank says so.
+    """Return the fidelity and its certificate, or ``None`` if low rank is not planned or fails.
 
     Args:
         p: The data's mixture.
         q: The model's mixture.
         drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
-        tol: The largest certificate; the default is a rounding unit of the fidelity itself.
+        tol: The largest certificate. The default is a rounding unit of the fidelity itself.
     """
     chosen = fidelity_plan(p, q, tol)
     if chosen.method != "low rank":
@@ -648,12 +649,12 @@ def _require_mixtures(**given: object) -> None:
 
 
 def _dtype_of_sums(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype, or float64 where torch may form its products in fewer bits."""
+    """Return the dtype, or float64 if torch may form its products in fewer bits."""
     return dtype if gram.rounding_unit(dtype) <= torch.finfo(dtype).eps else torch.float64
 
 
 def _points(p: GaussianMixture, q: GaussianMixture) -> Points:
-    """Return both sets in float64, around their centre and in units of the kernel's spread."""
+    """Return both sets in float64, centred, in units of the kernel's standard deviation."""
     v, w = p.component_variance.double(), q.component_variance.double()
     centre = p.means.detach().double().mean(-2)
     unit, total = (v + w).rsqrt(), (v + w).detach().squeeze(0)

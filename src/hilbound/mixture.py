@@ -1,9 +1,9 @@
 r"""Gaussian mixtures as torch distributions, with inner products in closed form.
 
-A data set and a model are the same kind of thing here: :math:`p = \sum_i a_i N(\cdot - x_i; v_i)`.
-Inner products of two of them are double sums of Gaussians (:mod:`hilbound.engine.gram`), and the
-norm :math:`\langle p, p \rangle` gives Rényi's quadratic entropy :math:`H_2(p) = -\log \langle p, p
-\rangle`.
+A data set and a model are both mixtures :math:`p = \sum_i a_i N(\cdot - x_i; v_i)`. The inner
+product of two mixtures is a double sum of Gaussians (:mod:`hilbound.engine.gram`). The squared norm
+:math:`\langle p, p \rangle` gives Rényi's quadratic entropy
+:math:`H_2(p) = -\log \langle p, p \rangle`.
 """
 
 import math
@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
 
 
 class Mixture(Distribution):
-    """A mixture with K components in d coordinates; a subclass gives them their spread.
+    """A mixture with K components in d coordinates. Subclasses define the components' spread.
 
     Attributes:
         means: Centres of the components, with shape ``(*batch, K, d)``.
@@ -151,15 +151,15 @@ class GaussianMixture(Mixture):
             to float32, with a warning that predicts the error of its rounding.
         variance: Variance of the components: a number, or a tensor that broadcasts to
             ``(*batch, K, d)``. It is a variance, not a standard deviation.
-        weights: Weights of the components, with shape ``(*batch, K)``, not negative; they are
-            divided by their sum. The default is equal weights.
-        log_weights: Logarithms of the weights, in place of ``weights``, for those that would
-            underflow. They may miss a constant: their exponentials are divided by the sum.
-        validate_args: Whether to check the arguments; torch's own switch decides by default.
+        weights: Non-negative weights of the components, with shape ``(*batch, K)``. They are
+            divided by their sum. By default all weights are equal.
+        log_weights: Logarithms of the weights, in place of ``weights``, for weights that would
+            underflow. A constant offset has no effect, because the weights are normalised.
+        validate_args: Whether to check the arguments. By default torch's own switch decides.
 
     Raises:
         InputError: If the shapes do not fit, a variance is not positive, a weight is negative, or
-            something is not finite.
+            a value is not finite.
 
     >>> q = GaussianMixture(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), variance=0.5)
     >>> q
@@ -192,7 +192,7 @@ class GaussianMixture(Mixture):
         self.log_weights = as_log_weights(weights, log_weights, means)
         #: Whether all weights are equal because none were given.
         self.equal_weights = weights is None and log_weights is None
-        # torch's own switch is read from the class, or from the argument where it is given.
+        # torch's own switch is an attribute of the class. The argument overrides it.
         if self._validate_args if validate_args is None else validate_args:
             self._check_values(weights)
         super().__init__(means.shape[:-2], means.shape[-1:], validate_args=validate_args)
@@ -201,10 +201,10 @@ class GaussianMixture(Mixture):
         if not torch.isfinite(self.means).all():
             bad = int((~torch.isfinite(self.means)).sum())
             raise InputError(f"means must be finite, got {bad} NaN or infinite values")
-        largest, most = float(self.means.detach().abs().amax()), _largest_mean(self.means)
-        if largest > most:
+        sizes, most = self.means.detach().abs(), _largest_mean(self.means)
+        if (sizes > most).any():
             raise InputError(
-                f"means must be smaller than {most:.1e}, got {largest:.1e}: squares of their "
+                f"means must be smaller than {most:.1e}, got {float(sizes.max()):.1e}: squares of their "
                 f"distances overflow in {self.means.dtype}. Give them in a larger unit"
             )
         v = self.component_variance.detach()
@@ -219,7 +219,7 @@ class GaussianMixture(Mixture):
             raise InputError("weights must not all be zero")
         if weights is None and self.log_weights.isnan().any():
             raise InputError(
-                "log_weights must be finite or -inf, and of each mixture one must be finite"
+                "log_weights must be finite or -inf, and at least one of each mixture finite"
             )
 
     @property
@@ -234,7 +234,7 @@ class GaussianMixture(Mixture):
             self._check_dim("value", value.shape[-1])
         points, sample_shape = self._as_rows(value)
         if points.numel() == 0:
-            # Nothing to sum; still a function of the means, so that a backward pass goes through.
+            # There are no points, but the result must depend on the means for a backward pass.
             return self._as_samples((points + self.means.sum()).sum(-1), sample_shape)
         # A point is a component of variance zero: its inner product with q is q(x).
         log_density = sums.log_row_sums(points, points.new_zeros(1, 1), self._side)
@@ -294,14 +294,14 @@ class GaussianMixture(Mixture):
     def mean_log_prob(self, x: Tensor) -> Tensor:
         r"""Return :math:`\frac1n \sum_i \log q(x_i)`, with shape ``(*batch)``.
 
-        The mean of :meth:`log_prob`, whose gradient is formed on the way.
+        It is the mean of :meth:`log_prob`, and its gradient is computed together with the value.
 
         Args:
-            x: Points with shape ``(n, d)``, or ``(*batch, n, d)`` where every mixture of a batch
-                has its own.
+            x: Points with shape ``(n, d)``, or ``(*batch, n, d)`` if every mixture of a batch has
+                its own points.
 
         Raises:
-            InputError: If the points have another number of coordinates.
+            InputError: If the points and the mixture have different numbers of coordinates.
 
         >>> q = GaussianMixture(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), 0.5)
         >>> bool(torch.isclose(q.mean_log_prob(q.means), q.log_prob(q.means).mean()))
@@ -353,10 +353,10 @@ class GaussianMixture(Mixture):
         .. math:: x = m_k + \sqrt{v_k}\, \varepsilon, \qquad k \sim b,
             \quad \varepsilon \sim N(0; 1)
 
-        The gradient to means and variances is that of the chosen component, an unbiased one of
-        every expectation :math:`E f(x)` at given weights. **Weights get no gradient**: the choice
-        of k does not move with them. That is why ``has_rsample`` stays ``False``, by which torch
-        promises a gradient to every parameter.
+        The gradient to means and variances goes through the chosen component. For fixed weights it
+        is an unbiased gradient of every expectation :math:`E f(x)`. **Weights get no gradient**,
+        because the choice of k is not differentiable. So ``has_rsample`` is ``False``: if it were
+        true, torch would promise a gradient to every parameter.
 
         >>> means = torch.tensor([[0.0], [9.0]], requires_grad=True)
         >>> GaussianMixture(means, 0.5, torch.tensor([0.0, 1.0])).rsample((4,)).sum().backward()
@@ -376,7 +376,7 @@ class GaussianMixture(Mixture):
 
         Args:
             other: The mixture p, with the same batch shape.
-            unit: For ratios, where it cancels; see :func:`hilbound.engine.gram.log_inner_products`.
+            unit: See :func:`hilbound.engine.gram.log_inner_products`. In ratios it cancels.
 
         Raises:
             InputError: If the two mixtures live in different dimensions.
@@ -397,8 +397,8 @@ class GaussianMixture(Mixture):
     def log_overlaps(self, other: "GaussianMixture") -> Tensor:
         r"""Return :math:`\log(\sqrt{b_i a_j}\, k_{ij})`, the cross Gram matrix ``(*batch, K, N)``.
 
-        Its entries are overlaps of normalised components times the roots of their weights; its
-        nuclear norm is the fidelity.
+        The entries of this matrix are overlaps of normalised components times square roots of their
+        weights. Its nuclear norm is the fidelity.
         """
         self._check_dim("other", other.dim)
         log_k = gram.log_overlaps(
@@ -423,8 +423,8 @@ class GaussianMixture(Mixture):
         log_weights = self.log_weights[..., components]
         if not (log_weights > -math.inf).any(-1).all():
             raise InputError(
-                "components that are selected must not all have weight zero: select at least one "
-                "that the mixture holds"
+                "the selected components must not all have weight zero: select at least one with a "
+                "positive weight"
             )
         return GaussianMixture(
             self.means[..., components, :],
@@ -454,13 +454,13 @@ class GaussianMixture(Mixture):
         )
 
     def condition(self, dims: Sequence[int], values: Tensor) -> "GaussianMixture":
-        r"""Return the distribution of the other coordinates where those in ``dims`` are given.
+        r"""Return the distribution of the other coordinates, given those in ``dims``.
 
         .. math:: q(x_R \mid x_D = y) = \sum_k w_k N(x_R - m_{kR}; v_{kR}), \qquad
             w_k \propto b_k N(y - m_{kD}; v_{kD})
 
         because the coordinates of a component with diagonal variance are independent. The weights
-        stay logarithms, so that a component far from y may still rule far from the others.
+        are kept as logarithms, so they do not underflow if y is far from all components.
 
         Args:
             dims: The given coordinates, each once; negative ones count from the end.
@@ -472,7 +472,7 @@ class GaussianMixture(Mixture):
 
         Raises:
             InputError: If ``dims`` or the shape of ``values`` does not fit, no coordinate remains,
-                or no component has a density at a value that the dtype can hold, even as a log.
+                or the dtype cannot hold the log density of any component at a value.
 
         >>> q = GaussianMixture(torch.tensor([[0.0, -1.0], [9.0, 1.0]]), 0.5)
         >>> q.condition([0], torch.tensor([[0.0], [9.0], [4.5]])).mean.squeeze(-1)
@@ -483,7 +483,7 @@ class GaussianMixture(Mixture):
         known = self.marginal(given)
         points, sample_shape = known._as_rows(as_values(values, len(given), self.means))
         v = known.component_variance
-        # In this unit, which cancels, the logarithms stay small and keep their digits.
+        # In this unit the logarithms are small and keep their digits. The unit cancels.
         unit = float(v.detach().mean())
         log_joint = known.log_weights.unsqueeze(-2) + gram.log_inner_products(
             points, points.new_zeros(1, 1), known.means, v, unit
@@ -493,7 +493,7 @@ class GaussianMixture(Mixture):
         return self._with(conditional.means, conditional.component_variance, log_weights)
 
     def _with(self, means: Tensor, variance: Tensor, log_weights: Tensor) -> "GaussianMixture":
-        """Return a mixture of other components that validates arguments as this one does."""
+        """Return a mixture of other components with the same validation of arguments."""
         other = GaussianMixture(means, variance, log_weights=log_weights, validate_args=False)
         other._validate_args = self._validate_args
         other.equal_weights = self.equal_weights and log_weights is self.log_weights
@@ -529,11 +529,11 @@ def choose(
     """Draw components of mixtures by their weights, with shape ``(*batch, K)``.
 
     Returns:
-        Indices into the leading axes of any tensor with shape ``(*batch, K, ...)``; what they
-        select has shape ``(*sample, *batch, ...)``.
+        Indices into the leading axes of any tensor with shape ``(*batch, K, ...)``. The selected
+        entries have shape ``(*sample, *batch, ...)``.
     """
     batch_shape, shape = weights.shape[:-1], (*sample_shape, *weights.shape[:-1])
-    if 0 in shape:  # which torch's draw refuses
+    if 0 in shape:  # torch refuses to draw nothing
         chosen = torch.zeros(shape, dtype=torch.long, device=weights.device)
     else:
         rows = weights.detach().reshape(-1, weights.shape[-1])
@@ -546,7 +546,7 @@ def choose(
 
 # ------------------------------------------------------------------ full covariances
 
-# Entries of the pairs' covariances that are held at a time: 128 MiB in float64.
+# The most entries of covariances of pairs in memory at a time: 128 MiB in float64.
 _BLOCK_ENTRIES = 2**24
 
 
@@ -556,15 +556,15 @@ class FullGaussianMixture(Mixture):
     Args:
         means: Centres of the components, with shape ``(*batch, K, d)``.
         covariance: Symmetric positive definite matrices that broadcast to ``(*batch, K, d, d)``.
-        weights: Weights of the components, with shape ``(*batch, K)``, not negative; they are
-            divided by their sum. The default is equal weights.
-        log_weights: Logarithms of the weights, in place of ``weights``; see
+        weights: Non-negative weights of the components, with shape ``(*batch, K)``. They are
+            divided by their sum. By default all weights are equal.
+        log_weights: Logarithms of the weights, in place of ``weights``. See
             :class:`GaussianMixture`.
-        validate_args: Whether to check the arguments; torch's own switch decides by default.
+        validate_args: Whether to check the arguments. By default torch's own switch decides.
 
     Raises:
-        InputError: If the shapes do not fit, a covariance is not symmetric positive definite, or
-            something is negative or not finite.
+        InputError: If the shapes do not fit, a covariance is not symmetric positive definite, a
+            weight is negative, or a value is not finite.
 
     >>> q = FullGaussianMixture(torch.zeros(1, 2), torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
     >>> conditional = q.condition([0], torch.tensor([1.0]))
@@ -581,7 +581,7 @@ class FullGaussianMixture(Mixture):
         log_weights: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        # The diagonal mixture reads means and weights, and refuses what it would refuse anyway.
+        # The diagonal mixture reads and checks means and weights.
         read = GaussianMixture(
             means, 1.0, weights, log_weights=log_weights, validate_args=validate_args
         )
@@ -666,14 +666,16 @@ class FullGaussianMixture(Mixture):
         return FullGaussianMixture(self.means[..., kept], covariance, log_weights=self.log_weights)
 
     def condition(self, dims: Sequence[int], values: Tensor) -> "FullGaussianMixture":
-        r"""Return the distribution of the coordinates R where the others, D or ``dims``, are given.
+        r"""Return the distribution of the coordinates R, given the others D, which are ``dims``.
+
+        The mean and the covariance of every component become
 
         .. math:: m_R + S_{RD} S_{DD}^{-1} (y - m_D), \qquad
             S_{RR} - S_{RD} S_{DD}^{-1} S_{DR}
 
-        for every component, with weights that are multiplied by its density at y. With the Cholesky
-        factor of the components ordered D, R, the new covariance is the product of its last block,
-        which rounding leaves positive definite.
+        and its weight is multiplied by its density at y. With coordinates in the order D, R, the
+        new covariance is :math:`L L^\top` for the last block L of the Cholesky factor. So it stays
+        positive definite under rounding.
 
         Args:
             dims: The given coordinates, each once; negative ones count from the end.
@@ -685,7 +687,7 @@ class FullGaussianMixture(Mixture):
 
         Raises:
             InputError: If ``dims`` or the shape of ``values`` does not fit, no coordinate remains,
-                or no component has a density at a value that the dtype can hold, even as a log.
+                or the dtype cannot hold the log density of any component at a value.
         """
         given = as_coordinates(dims, self.dim)
         values = as_values(values, len(given), self.means)
@@ -721,7 +723,8 @@ def _as_covariance(covariance: Tensor, means: Tensor) -> Tensor:
     scale = s.detach().diagonal(dim1=-2, dim2=-1).abs().amax()
     if not ((s - s.mT).detach().abs() <= 1e-5 * scale).all():
         raise InputError(
-            "covariance must be finite and symmetric: give (S + S.mT) / 2 if it is but for rounding"
+            "covariance must be finite and symmetric: if only rounding breaks the symmetry, give "
+            "(S + S.mT) / 2"
         )
     return s
 
@@ -731,9 +734,9 @@ def _cholesky(covariance: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if failed.any():
         raise InputError(
-            f"covariance must be positive definite, which {int((failed > 0).sum())} of "
-            f"{failed.numel()} are not in {covariance.dtype}; it holds variances on its diagonal, "
-            "not standard deviations"
+            f"covariance must be positive definite, but {int((failed > 0).sum())} of "
+            f"{failed.numel()} are not in {covariance.dtype}; its diagonal holds variances, not "
+            "standard deviations"
         )
     return factor
 
@@ -765,17 +768,17 @@ def common_unit(p: GaussianMixture, q: GaussianMixture) -> float:
     r"""Return the unit for :meth:`GaussianMixture.log_inner` in which ratios keep their digits.
 
     It is the mean variance of the kernel between p and q. In plain units the factor
-    :math:`(2\pi v)^{-d/2}` makes logarithms of about :math:`10^4` at d = 12288, which float32
-    resolves to 0.001; it cancels in every ratio, and in this unit it is never formed.
+    :math:`(2\pi v)^{-d/2}` gives logarithms of about :math:`10^4` at d = 12288, which float32
+    resolves only to 0.001. The factor cancels in every ratio. In this unit it is never computed.
     """
     return float(p.component_variance.detach().mean() + q.component_variance.detach().mean())
 
 
 def precise_log_inner(p: GaussianMixture, q: GaussianMixture) -> Tensor:
-    r"""Return :math:`\log \langle p, q \rangle` with shape ``(*)`` in float64, to be subtracted.
+    r"""Return :math:`\log \langle p, q \rangle` with shape ``(*)`` in float64, for differences.
 
-    In float32 the sums are formed in the common unit, where they are small, and the constant is
-    added in float64: it would take the digits along that are left when two such values cancel.
+    Float32 sums are computed in the common unit, where their logarithms are small. The constant is
+    added in float64. In float32 it would cost the digits that remain when two such values cancel.
     """
     unit = common_unit(p, q)
     return p.log_inner(q, unit).double() - 0.5 * p.dim * math.log(2 * math.pi * unit)

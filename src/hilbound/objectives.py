@@ -1,8 +1,7 @@
-"""The objectives as modules: thin, each over one function of :mod:`hilbound.functional`.
+"""The objectives as modules. Each is a thin layer over a function of :mod:`hilbound.functional`.
 
-What they have in common, and what their variance means, stands in :mod:`hilbound.objectives`; those
-that know which centre belongs to which data point are in :mod:`hilbound.objectives`, those
-that undo the mini-batch's bias of the nuclear norm in :mod:`hilbound.objectives`.
+:class:`Objective` is their base class. There are marginal costs, costs of pairs (every centre
+belongs to one data point), and costs that correct the mini-batch bias of the nuclear norm.
 """
 
 import math
@@ -22,17 +21,18 @@ from hilbound.variance import of_component
 
 
 class Objective(nn.Module):
-    """What the objectives have in common: ``forward(p, q)`` is a loss, ``bound(p, q)`` its limit.
+    """Base class: ``forward(p, q)`` is a loss, and ``bound(p, q)`` is the cost with its limit.
 
     Attributes:
         smoothed: How many of the two mixtures share the kernel's variance.
-        paired: Whether every centre belongs to one data point, so that both need as many.
-        least_rows: How many rows a batch must have, and a validation set too.
-        cost_name: What the cost is called on the axis of a plot.
-        logarithmic: Whether people read the cost as a logarithm.
-        tracked: Whether the limit is that of a fixed set of rows, measured beside the training
-            (:class:`hilbound.training.tracking.ConditionalTracker`), because a batch cannot show
-            it.
+        paired: Whether every centre belongs to one data point. Then both mixtures need the same
+            number of components.
+        least_rows: The smallest number of rows of a batch, and of a validation set.
+        cost_name: The name of the cost on the axis of a plot.
+        logarithmic: Whether the cost is shown as a logarithm.
+        tracked: Whether the limit is measured on a fixed set of rows during training
+            (:class:`hilbound.training.tracking.ConditionalTracker`), because a single batch cannot
+            show it.
     """
 
     smoothed: ClassVar[int] = 2
@@ -44,11 +44,11 @@ class Objective(nn.Module):
 
     @classmethod
     def readable(cls, log_cost: float) -> float:
-        """Return a logarithm of a cost in the form that people read."""
+        """Convert a logarithm of a cost to the form in which the cost is shown."""
         return log_cost if cls.logarithmic else math.exp(log_cost)
 
     def component_variance(self, variance: float) -> float:
-        """Return the variance of a component, for a kernel between point and centre of this one."""
+        """Return the variance of a component, given that of the kernel between point and centre."""
         return of_component(variance, self.smoothed)
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
@@ -56,18 +56,18 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
-        """Return the logarithm of the cost that is to be maximised, with shape ``(*)``."""
+        """Return the logarithm of the cost, which is maximised, with shape ``(*)``."""
         raise NotImplementedError
 
     def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
-        """Return the logarithm of its limit, with shape ``(*)``; most are bounded by 1."""
+        """Return the logarithm of the limit, with shape ``(*)``. By default the limit is 1."""
         del q
         return p.means.new_zeros(p.batch_shape)
 
     def bound(
         self, p: GaussianMixture, q: GaussianMixture, generator: torch.Generator | None = None
     ) -> Bound:
-        """Return the cost and its limit; ``generator`` draws where an integral needs points."""
+        """Return the cost and its limit. ``generator`` draws points if an integral needs them."""
         del generator
         return Bound(self.log_cost(p, q), self.log_limit(p, q))
 
@@ -138,8 +138,8 @@ class NuclearNorm(Objective):
 class ScalarCost(Objective):
     r"""Minus :func:`~hilbound.functional.log_scalar_cost`, or an estimator of low variance.
 
-    A batch enters the cost through a ratio, so its gradient is biased, and noisy where batches are
-    small. With ``momentum`` the ratio is linearised around running averages
+    The cost is a ratio of batch averages, so its gradient is biased, and noisy for small batches.
+    With ``momentum`` the ratio is linearised around running averages
     :math:`\hat a, \hat s` of :math:`a = \langle p, q \rangle` and
     :math:`s = \langle q, q \rangle`,
 
@@ -147,18 +147,18 @@ class ScalarCost(Objective):
         \Big/ \frac{\hat a}{\sqrt{\hat s}}
         = -\Big(\frac{a}{\hat a} - \frac{s}{2 \hat s}\Big),
 
-    which is linear in both sums. (The division, by a number without gradient, keeps the loss near
-    one half in any dimension.) In evaluation mode it is the ratio that it estimates, so that losses
-    of different times can be compared, and the averages stay as they are.
+    which is linear in both sums. (The division is by a number without gradient. It keeps the loss
+    near minus one half in any dimension.) In evaluation mode the loss is the ratio itself, so
+    losses of different steps can be compared, and the averages do not change.
 
     Args:
         reference: Whether to add the data's own :math:`\log \langle p, p \rangle`. The loss is
-            then :math:`-\log \tau`, zero at q = p; the gradient stays the same.
+            then :math:`-\log \tau`, which is zero at q = p. The gradient is the same.
         momentum: Share of the past in the running averages, in (0, 1), or ``None`` for the ratio
             of every batch.
 
     Raises:
-        InputError: If the momentum is not in (0, 1), or comes together with ``reference``.
+        InputError: If the momentum is not in (0, 1), or is combined with ``reference``.
 
     References:
         The linearised ratio: arXiv 2110.04829 (2021).
@@ -181,11 +181,11 @@ class ScalarCost(Objective):
         super().__init__()
         if momentum is not None and (reference or not 0 < momentum < 1):
             raise InputError(
-                f"momentum must lie in (0, 1) and stand without reference, got {momentum}"
+                f"momentum must lie in (0, 1) and cannot be combined with reference, got {momentum}"
             )
         self.reference = reference
         self.momentum = momentum
-        # In float64, as they are computed: a checkpoint would round them to what is declared here.
+        # Declared in float64, because loading a checkpoint rounds them to the dtype declared here.
         for name in ("log_cross", "log_own"):
             self.register_buffer(name, torch.tensor(math.nan, dtype=torch.float64))
 
@@ -203,7 +203,7 @@ class ScalarCost(Objective):
         return 0.5 * (own - self.log_own).exp() - (cross - self.log_cross).exp()
 
     def _average(self, past: Tensor, now: Tensor) -> Tensor:
-        """Return the logarithm of the running average; the first batch stands for the past."""
+        """Return the logarithm of the running average. The first batch is the initial value."""
         now = now.detach()
         if self.momentum is None or bool(past.isnan().all()):
             return now
@@ -287,12 +287,12 @@ class SchurCost(Objective):
 
 @OBJECTIVES.register("distance", "nuclear norm of squared distances: the ablation without Gaussian")
 class DistanceNuclearNorm(Objective):
-    """The :func:`~hilbound.functional.distance_nuclear_norm`; variances play no part.
+    """The :func:`~hilbound.functional.distance_nuclear_norm`, which does not use variances.
 
-    It is minimised; as a cost with a limit it is read as its reciprocal, which cannot pass the
-    reciprocal of the data's total variance. Centres that all sit at the mean of the data come
-    closest, and reach it where all points are equally far from there: the ablation shows what
-    the Gaussian is for.
+    It is minimised. Its bound is that of the reciprocal, which cannot exceed the reciprocal of the
+    data's total variance. Centres that all lie at the mean of the data come closest to this limit.
+    They reach it if all points are equally far from the mean. So this ablation shows why the
+    Gaussian is needed.
 
     >>> p = GaussianMixture(torch.tensor([[-1.0], [1.0]]), 0.5)
     >>> q = GaussianMixture(torch.tensor([[0.0]]), 0.5)
@@ -318,7 +318,7 @@ class DistanceNuclearNorm(Objective):
 
 @OBJECTIVES.register("likelihood", "maximum likelihood, the baseline, limit -H(p)")
 class Likelihood(Objective):
-    """The negative log-likelihood of the points that p sits on; p's own variance plays no part.
+    """The negative log-likelihood of the centres of p. The variance of p is not used.
 
     >>> p = GaussianMixture(torch.zeros(3, 1), 1.0)
     >>> Likelihood()(p, p).round(decimals=4)
@@ -338,9 +338,9 @@ class Likelihood(Objective):
     ) -> Bound:
         r"""Return :math:`E_p \log q` against :math:`-H(p)`, both at the same draws from p.
 
-        Neither has a closed form for mixtures. With as many draws as p has components the gap is
-        an unbiased estimate of the divergence :math:`KL(p \| q)`; its limit is exact in
-        expectation, unlike those of the other objectives, which hold for the numbers themselves.
+        Neither has a closed form for mixtures, so as many points are drawn as p has components. The
+        gap is an unbiased estimate of the divergence :math:`KL(p \| q)`. This limit holds in
+        expectation only. The limits of the other objectives hold for the computed numbers.
         """
         with torch.no_grad():
             draws = p.sample((p.components,), generator=generator)
@@ -354,10 +354,10 @@ class Likelihood(Objective):
 class ConditionalScalarCost(Objective):
     r"""Minus :func:`~hilbound.functional.conditional_log_scalar_cost`, one number for a batch.
 
-    In training every condition is a feature drawn around the features of one row, and p the single
-    component around that row: the numerator is then an unbiased sample of
-    :math:`E_y \langle p(\cdot|y), q(\cdot|y) \rangle`. Such a p cannot show the limit, which is
-    the norm of a density of many rows: see :attr:`Objective.tracked`.
+    In training every condition is a feature drawn around the features of one row, and p is the
+    single component around that row. The mean of :math:`\langle p_b, q_b \rangle` is then an
+    unbiased sample of :math:`E_y \langle p(\cdot|y), q(\cdot|y) \rangle`. Such a p does not show
+    the limit, which is the norm of a density of many rows. See :attr:`Objective.tracked`.
 
     >>> p = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
     >>> bool(torch.isclose(ConditionalScalarCost()(p, p), p.renyi_entropy()[0]))
@@ -384,7 +384,7 @@ class ConditionalScalarCost(Objective):
 
 @OBJECTIVES.register("trace", "overlap of every centre with its own data point, limit 1")
 class Trace(Objective):
-    """Minus :func:`~hilbound.functional.trace_overlap`: the pairing is part of the data.
+    """Minus :func:`~hilbound.functional.trace_overlap`. Every centre belongs to one data point.
 
     >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
     >>> Trace()(p, p)
@@ -407,7 +407,7 @@ class Trace(Objective):
 class MeanSquaredError(Objective):
     """The :func:`~hilbound.functional.mean_squared_error` of every centre to its own data point.
 
-    As a cost with a limit it is read as the geometric mean of their overlaps, at most 1.
+    Its bound is that of the geometric mean of the overlaps, which is at most 1.
 
     >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
     >>> MeanSquaredError()(p, GaussianMixture(torch.tensor([[0.0], [7.0]]), 0.5))
@@ -428,7 +428,7 @@ class MeanSquaredError(Objective):
 
 # ------------------------------------------------------------------ the mini-batch's bias undone
 
-# Fidelities without gradients beside those of the loss: every so many steps, they cost little.
+# Steps between two calibrations. They need two further fidelities, which then cost little.
 _CALIBRATE_EVERY = 5
 
 _CALIBRATION_RATE = 0.1
@@ -478,30 +478,31 @@ class Schatten(Objective):
 class DebiasedNuclearNorm(Objective):
     r"""The :func:`~hilbound.functional.debiased_fidelity` of the halves of two batches.
 
-    Either mixture is cut into halves of its components, which are independent batches where the
-    components are drawn independently; of an odd number one component is left out. All terms then
-    compare batches of one size, without which their biases would not cancel. (The second half of
-    the data serves the reference and the calibration alone.)
+    Both mixtures are cut into halves of their components. If components are drawn independently,
+    the halves are independent batches. If their number is odd, one component is left out. So all
+    terms compare batches of one size, and their biases cancel. (The second half of the data is used
+    only for the reference and the calibration.)
 
-    A network that cannot follow the data into their valleys spreads beside them, and is then more
-    diverse than the data: recall is bought with precision. ``calibrate`` finds the weight at which
-    two batches of the model overlap as much as two batches of the data do,
+    A network that cannot fit narrow structures of the data spreads beside them. It is then more
+    diverse than the data, and gains recall at the cost of precision. ``calibrate`` finds the weight
+    at which two batches of the model overlap as much as two batches of the data,
 
     .. math:: F(q, \tilde q) = F(p, \tilde p), \qquad
         \lambda \leftarrow \lambda + \eta \Big(\frac{F(q, \tilde q)}{F(p, \tilde p)} - 1\Big),
 
-    kept in [0, 1]: at q = p they agree, whatever the weight. It is a step of :math:`\eta = 0.1` at
-    every fifth training step, and the weight is saved with the objective's state.
+    with the weight kept in [0, 1]. At q = p the overlaps agree, whatever the weight. The step size
+    is :math:`\eta = 0.1`, at every fifth training step. The weight is saved with the objective's
+    state.
 
     Args:
-        weight: Weight of the model's own term, at the start if it is calibrated. At 0.5 the
-            divergence is unbiased; a lower one pays less for diversity.
-        reference: Whether to compute the data's own term, which sends the model no gradient.
-        calibrate: Whether the weight moves while training.
+        weight: Weight of the model's own term. If it is calibrated, this is the initial value. At
+            0.5 the divergence is unbiased. A lower weight rewards diversity less.
+        reference: Whether to compute the data's own term, which has no gradient for the model.
+        calibrate: Whether the weight changes during training.
 
     Raises:
-        InputError: If the weight is negative, or above 1 and calibrated, or a mixture has one
-            component only.
+        InputError: If the weight is negative, or above 1 and calibrated, or a mixture has only one
+            component.
 
     >>> p = GaussianMixture(torch.tensor([[0.0], [9.0], [0.0], [9.0]]), 0.5)
     >>> DebiasedNuclearNorm(reference=True)(p, p).abs().round(decimals=4)
@@ -546,13 +547,13 @@ class DebiasedNuclearNorm(Objective):
         q_copy: GaussianMixture,
     ) -> None:
         data, model = F.fidelity(p, p_copy).mean(), F.fidelity(q, q_copy).mean()
-        # Where nothing overlaps, there is nothing to compare.
+        # Without any overlap there is nothing to compare.
         if float(data) > 0:
             moved = self.weight + _CALIBRATION_RATE * (model / data - 1).to(self.weight)
             self.weight.copy_(moved.clamp(0, 1))
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
-        """Return the logarithm of the plain fidelity, against 1: the divergence has no limit."""
+        """Return the logarithm of the plain fidelity, because the divergence has no limit."""
         return F.log_fidelity(p, q)
 
 

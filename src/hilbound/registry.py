@@ -1,4 +1,4 @@
-"""Names that users type: one table for each kind of thing, with a hint when the name is unknown."""
+"""Tables of names that users type, one for each kind of object, with hints for unknown names."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -23,7 +23,7 @@ class Registry(Mapping[str, T]):
     """A read-only mapping from the names on the command line to objects.
 
     Args:
-        kind: What an entry is called in messages, for example ``"objective"``.
+        kind: The word for an entry in messages, for example ``"objective"``.
 
     >>> greetings = Registry[str]("greeting")
     >>> greetings.register("hello", "Say hello.")(str.title)
@@ -42,7 +42,7 @@ class Registry(Mapping[str, T]):
         self._descriptions: dict[str, str] = {}
 
     def register(self, name: str, description: str) -> Callable[[T], T]:
-        """Return a decorator that files an object under ``name`` with a one-line description."""
+        """Return a decorator that registers an object under ``name``, with a short description."""
 
         def file(entry: T) -> T:
             self._entries[name] = entry

@@ -1,17 +1,20 @@
 r"""Choosing the variance of the kernel between a data point and a centre.
 
-The variance is the one scale of every objective: too small and points do not see each other, too
-large and a blur matches everything. :func:`choose` reads one off the data by a rule of
-:mod:`hilbound.variance`; :func:`parse_variance` takes what users write, a number, a rule or a
-multiple of one, and makes a schedule of it.
+The variance is the only scale of an objective. If it is too small, points do not overlap. If it is
+too large, a blur matches everything. :func:`choose` computes a variance from the data by a rule.
+:func:`parse_variance` reads the user's specification (a number, a rule or a multiple of one) and
+returns a schedule.
 
-There are two defaults. :func:`choose` takes the rule ``"rank"``, for loops of one's own: it asks
-for what a spectral cost lives on, a kernel that tells a handful of points apart, whatever the
-dimension and the size of a batch. The option ``variance`` of a training has ``"median"``, the
-heuristic that is known from elsewhere: it has no number that was chosen on trainings, and the
-defaults of other models and most experiments give variances in multiples of it. How far from the
-best each rule ends was measured with the nuclear norm: ``docs/experiments/variance-sweep`` in the
-repository.
+There are two defaults:
+
+- :func:`choose`, for your own training loop, uses the rule ``"rank"``. It gives a kernel that can
+  distinguish a handful of points, which a spectral cost needs. This holds for any dimension and
+  any batch size.
+- The option ``variance`` of a training is ``"median"``, a well-known heuristic. It has no constant
+  that was tuned on trainings. Other models and most experiments give variances as multiples of it.
+
+``docs/experiments/variance-sweep`` in the repository measures, with the nuclear norm, how far from
+the best variance each rule ends.
 """
 
 import math
@@ -28,15 +31,15 @@ from hilbound.engine.spectrum.svd import effective_rank
 from hilbound.errors import InputError
 from hilbound.registry import Registry, suggest
 
-#: The effective rank that :func:`rank_variance` asks for. It was chosen on trial trainings with the
-#: nuclear norm on toys, digits and MNIST; ``docs/experiments/variance-sweep`` measures, with other
-#: seeds and further data, how far from the best it ends.
+#: The default effective rank of :func:`rank_variance`. It was chosen on trial trainings with the
+#: nuclear norm on toys, digits and MNIST. ``docs/experiments/variance-sweep`` measures how far from
+#: the best variance it ends, with other seeds and further data.
 RANK = 8.0
 
-#: Of how many rows the effective rank is taken.
+#: The number of rows whose effective rank is computed.
 ROWS = 256
 
-# A bracket this narrow on log v: no training feels a thousandth.
+# The final width of the bracket of log v. A thousandth makes no difference to a training.
 _CLOSE = 1e-3
 
 
@@ -47,14 +50,14 @@ def median_variance(
 
     Args:
         x: Points with shape ``(n, d)``.
-        samples: Distances are measured within a random subset of this size, of two at least.
+        samples: Distances are measured within a random subset of this size, at least 2.
         generator: Draws the subset.
 
     Returns:
         A variance, in squared units of ``x``.
 
     Raises:
-        InputError: If ``x`` is no matrix of two finite points at least, ``samples`` is below two,
+        InputError: If ``x`` is not a matrix of at least two finite points, ``samples`` is below 2,
             or at least half of all pairs coincide.
 
     References:
@@ -79,14 +82,14 @@ def silverman_variance(x: Tensor) -> float:
 
     .. math:: v = 2 h^2, \qquad h^2 = \sigma^2 \Big(\frac{4}{(d + 2)\, n}\Big)^{2 / (d + 4)},
 
-    with :math:`\sigma^2` the mean variance of the coordinates. It is made for densities in few
-    dimensions: in many, a kernel of this variance tells all points apart.
+    Here :math:`\sigma^2` is the mean variance of the coordinates. The rule is made for densities in
+    few dimensions. In many dimensions, a kernel of this variance separates all points.
 
     Args:
         x: Points with shape ``(n, d)``.
 
     Raises:
-        InputError: If ``x`` is no matrix of two finite points at least, or all points coincide.
+        InputError: If ``x`` is not a matrix of at least two finite points, or all points coincide.
 
     References:
         Density Estimation for Statistics and Data Analysis (Silverman, 1986).
@@ -114,14 +117,14 @@ def rank_variance(
     Args:
         x: Points with shape ``(n, d)``.
         rank: The effective rank, above 1.
-        rows: It is that of a random subset of this size, of two at least.
+        rows: The rank is computed for a random subset of this size, at least 2.
         generator: Draws the subset.
 
     Returns:
-        A variance, in squared units of ``x``, to a thousandth.
+        A variance, in squared units of ``x``, with a relative error of about a thousandth.
 
     Raises:
-        InputError: If ``x`` is no matrix of two finite points at least, ``rows`` is below two, or
+        InputError: If ``x`` is not a matrix of at least two finite points, ``rows`` is below 2, or
             ``rank`` does not lie between 1 and the effective number of different points.
 
     >>> x = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
@@ -135,12 +138,12 @@ def rank_variance(
 def half_rank_variance(
     x: Tensor, rows: int = ROWS, generator: torch.Generator | None = None
 ) -> float:
-    """Return the variance at which the kernel tells apart half as many points as there are.
+    """Return the variance at which the effective rank is half of the number of points.
 
-    Arguments and errors as in :func:`rank_variance`. It depends on ``rows``: more rows are closer
-    to one another, and the variance that makes half of them alone is smaller. Give the batch size
-    for half of a batch; the rule ``"half-rank"`` of :func:`hilbound.variance.choose` knows of no
-    batch and looks at :data:`ROWS` rows always.
+    Arguments and errors are those of :func:`rank_variance`. The result depends on ``rows``: more
+    rows lie closer together, so the variance is smaller. For half of a batch, pass the batch size.
+    The rule ``"half-rank"`` of :func:`hilbound.variance.choose` always uses :data:`ROWS` rows,
+    because it does not know the batch size.
 
     >>> x = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
     >>> half_rank_variance(x) == rank_variance(x, 2.0)
@@ -151,9 +154,9 @@ def half_rank_variance(
 
 
 def _variance_of_rank(x: Tensor, rank: float, name: str) -> float:
-    """Return the variance of a rank; the error calls it what ``name`` says."""
+    """Return the variance of a rank. ``name`` is the name of the rank in an error."""
     distances = squared_distances(x, x).double()
-    # The limit of a small variance: only copies of a point have any kernel left.
+    # As the variance goes to zero, only the kernel between duplicate points is left.
     most = _rank((distances == 0).double())
     if not 1 < rank < most:
         raise InputError(
@@ -172,7 +175,7 @@ def _rank(gram: Tensor) -> float:
 
 
 def _where_it_falls_to(target: float, function: Callable[[float], float], start: float) -> float:
-    """Return where a falling function of a positive number takes a value, by bisection."""
+    """Return the positive number at which a decreasing function has a value, by bisection."""
     low = high = start
     while function(low) < target:
         low /= 4
@@ -185,7 +188,7 @@ def _where_it_falls_to(target: float, function: Callable[[float], float], start:
 
 
 def _subset(x: Tensor, name: str, size: int, generator: torch.Generator | None) -> Tensor:
-    """Return a random subset of ``size`` rows, an argument called ``name``."""
+    """Return a random subset of ``size`` rows. ``name`` is the name of ``size`` in an error."""
     require_rows("x", x, least=2)
     if size < 2:
         raise InputError(f"{name} must be at least 2, to measure a distance, got {size}")
@@ -196,7 +199,7 @@ def _subset(x: Tensor, name: str, size: int, generator: torch.Generator | None) 
 
 # ------------------------------------------------------------------ what users write
 
-#: A rule, from points ``(n, d)`` and a generator that draws a subset of them, to a variance.
+#: A rule maps points ``(n, d)``, and a generator that draws a subset of them, to a variance.
 Rule = Callable[[Tensor, torch.Generator | None], float]
 
 #: The rules of :func:`choose`, by name.
@@ -232,18 +235,17 @@ def choose(x: Tensor, method: str = "rank", generator: torch.Generator | None = 
     Args:
         x: Training points with shape ``(n, d)``.
         method: Name of a rule: ``"rank"``, ``"median"``, ``"silverman"`` or ``"half-rank"`` (half
-            of 256 rows, whatever the batch); see :mod:`hilbound.variance`. ``"rank"`` is the
-            reasoned choice for a loop of one's own and a spectral cost; the option ``variance`` of
-            a training is ``"median"`` unless it is given. The module says why, and where the rules
-            were compared.
-        generator: Draws the subset of ``x`` that a rule looks at.
+            of 256 rows, whatever the batch). ``"rank"`` is recommended for your own loop with a
+            spectral cost. The option ``variance`` of a training is ``"median"`` by default. The
+            docstring of this module gives the reasons.
+        generator: Draws the subset of ``x`` that a rule uses.
 
     Returns:
         A variance, in squared units of ``x``.
 
     Raises:
-        InputError: If there is no such rule, ``x`` is no matrix of finite points, or they are too
-            few or too alike for it.
+        InputError: If there is no such rule, ``x`` is not a matrix of finite points, or the points
+            are too few or too similar for the rule.
 
     >>> choose(torch.tensor([[0.0], [1.0], [3.0]]), "median")
     2.0
@@ -257,7 +259,7 @@ class VarianceSchedule:
 
     Args:
         start: Variance at the first step.
-        end: Variance at the last step; equal to ``start`` for a constant one.
+        end: Variance at the last step. For a constant variance it equals ``start``.
 
     >>> round(VarianceSchedule(100.0, 1.0).at(0.5), 6)
     10.0
@@ -268,7 +270,7 @@ class VarianceSchedule:
 
     @property
     def constant(self) -> bool:
-        """Whether the variance never moves."""
+        """Whether start and end are equal."""
         return self.start == self.end
 
     def at(self, progress: float) -> float:
@@ -284,12 +286,12 @@ class VarianceSchedule:
 
 @dataclass(frozen=True)
 class Specification:
-    """What a user wrote for a variance, read before there are data.
+    """A user's specification of a variance, parsed before the data are loaded.
 
     Args:
-        text: What was written.
-        terms: Its one or two terms: a number with no rule, or a factor, a rule, and whether the
-            share of one coordinate is meant.
+        text: The text of the user.
+        terms: Its one or two terms. Each is a number without a rule, or a factor with a rule. It
+            also says whether the variance is divided by the number of coordinates.
 
     >>> Specification.parse("0.5*median").read(torch.tensor([[0.0], [1.0], [3.0]])).start
     1.0
@@ -300,7 +302,7 @@ class Specification:
 
     @classmethod
     def parse(cls, specification: float | str) -> "Specification":
-        """Read a number, a rule, a multiple of one, or two of those with a colon.
+        """Parse a number, a rule, a multiple of a rule, or two of these with a colon.
 
         Raises:
             InputError: If the text is none of these, or a number is not positive and finite.
@@ -327,14 +329,14 @@ class Specification:
         """Return the schedule for training points with shape ``(n, d)``.
 
         Args:
-            x: The points, measured where a rule is asked for.
+            x: The points to which rules are applied.
             generator: Draws the subset for a rule.
 
         Raises:
             InputError: If a rule cannot measure the points, or the variance is not positive and
                 finite.
         """
-        # Each rule once: both ends of a schedule are multiples of the same number.
+        # Each rule is computed once, so both ends of a schedule are multiples of the same number.
         names = dict.fromkeys(name for _, name, _ in self.terms if name)
         scales = {name: choose(x, name, generator) for name in names}
         values = [
@@ -356,14 +358,14 @@ def _not_positive(text: str) -> str:
 def parse_variance(
     specification: float | str, x: Tensor, generator: torch.Generator | None = None
 ) -> VarianceSchedule:
-    """Turn what a user wrote into a schedule.
+    """Parse a user's specification of a variance, and return a schedule.
 
     Args:
-        specification: A positive number, ``"median"`` or another rule of :func:`choose`, a
-            multiple such as ``"0.5*median"``, the share of one coordinate, ``"median/dim"`` (for
-            likelihoods, which want it much smaller), or two of those with a colon,
-            ``"2*median:0.5*median"``, for a geometric schedule.
-        x: Training points with shape ``(n, d)``, measured where a rule is asked for.
+        specification: A positive number; ``"median"`` or another rule of :func:`choose`; a
+            multiple such as ``"0.5*median"``; ``"median/dim"``, which divides by the number of
+            coordinates (likelihoods need such a small variance); or two of these with a colon,
+            such as ``"2*median:0.5*median"``, for a geometric schedule.
+        x: Training points with shape ``(n, d)``, to which rules are applied.
         generator: Draws the subset for a rule.
 
     Raises:
@@ -377,9 +379,9 @@ def parse_variance(
 
 
 def of_component(kernel: float, mixtures: int = 2) -> float:
-    """Return the variance of a component, where that of the kernel between two is given.
+    """Return the variance of a component for a given variance of the kernel.
 
-    Variances add in an inner product: where both mixtures are smoothed alike, each gets half.
+    In an inner product variances add. So if both mixtures are smoothed alike, each gets half.
 
     Args:
         kernel: Variance of the kernel between a point and a centre.

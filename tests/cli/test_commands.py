@@ -346,7 +346,7 @@ def test_resume_beside_other_options_is_refused(trained, others):
         "--resume",
         trained.path,
         *others,
-        words="--resume takes everything from the run folder; only --steps, --data and --quiet",
+        words="--resume takes all options from the run folder; it can be combined only",
     )
     assert content(trained.path) == before
 
@@ -593,7 +593,7 @@ def test_ctrl_c_in_the_middle_of_a_training(tmp_path):
     done.send_signal(signal.SIGINT)
     out, err = done.communicate(timeout=60)
     assert (done.returncode, out) == (1, "")
-    assert "interrupted: what was reached is saved" in err
+    assert f"interrupted: what was reached is saved in {path}: go on with" in err
     assert "Traceback" not in err
     run = Run.open(path)
     facts = run.read_json("run.json")

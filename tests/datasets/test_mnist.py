@@ -162,7 +162,7 @@ def test_mnist_labels_do_not_match(tmp_path, parts):
 
 def test_mnist_changed_places(tmp_path, parts):
     write_mnist(tmp_path, [parts[1], parts[0], *parts[2:]])
-    with pytest.raises(DataError, match=r"holds labels; have two files changed places\?"):
+    with pytest.raises(DataError, match=r"holds labels; were two files exchanged\?"):
         load("mnist", root=tmp_path)
 
 

@@ -171,6 +171,18 @@ def test_samples_follow_the_distribution(fitted):
     np.testing.assert_array_equal(model.sample(x[:3], 2), model.sample(x[:3], 2))
 
 
+def test_memory_that_is_only_for_reading_is_enough(pair):
+    model, x, y = pair
+    kept = [model.score_samples(x, y), model.predict_quantiles(x, [0.1, 0.9])]
+    levels = np.array([0.1, 0.9])
+    x, y = x.copy(), y.copy()
+    for array in (x, y, levels):
+        array.setflags(write=False)
+    ConditionalDensityEstimator(**QUICK).fit(x, y)
+    np.testing.assert_array_equal(model.score_samples(x, y), kept[0])
+    np.testing.assert_array_equal(model.predict_quantiles(x, levels), kept[1])
+
+
 def test_several_targets_have_an_axis_of_their_own(pair):
     model, x, y = pair
     assert model.predict(x[:7]).shape == (7, 2)

@@ -204,7 +204,7 @@ MAP = torch.ones(2, 3, 4, 4)
         ([MAP, MAP], [MAP], "one at least; got 2 and 1"),
         ([MAP], [MAP[:1]], r"layer 0 of a has shape \(2, 3, 4, 4\), that of b \(1, 3, 4, 4\)"),
         ([MAP, MAP], [MAP, MAP[:, :1]], r"layer 1 of a has .* that of b \(2, 1, 4, 4\)"),
-        ([MAP, MAP[:1]], [MAP, MAP[:1]], "the n being that of all layers"),
+        ([MAP, MAP[:1]], [MAP, MAP[:1]], "with the same n for all layers"),
         ([MAP[0]], [MAP[0]], r"both must be \(n, channels, height, width\)"),
     ],
 )

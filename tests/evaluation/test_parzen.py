@@ -56,7 +56,7 @@ def test_float32_in_many_dimensions():
 
 def test_copies_and_wrong_shapes_are_refused():
     samples = points(5, 2, 10)
-    with pytest.raises(InputError, match="nothing but samples"):
+    with pytest.raises(InputError, match="every validation point is a sample"):
         parzen_log_likelihood(samples, samples, samples)
     with pytest.raises(InputError, match="test must have as many columns as samples, 2; got 3"):
         parzen_log_likelihood(samples, points(4, 3, 11), samples)

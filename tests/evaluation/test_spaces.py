@@ -98,7 +98,7 @@ def test_whitening_wide_rows_repeats_and_leaves_the_global_state():
 
 def test_whitening_refuses_rows_without_variance():
     for constant in (torch.full((5, 2), 0.1), torch.zeros(5, 2)):
-        with pytest.raises(InputError, match="equal rows"):
+        with pytest.raises(InputError, match="all rows of train are equal"):
             WhitenedPCA.fit(constant)
     with pytest.raises(InputError, match="train must be finite, but 1 of 2 rows"):
         WhitenedPCA.fit(torch.tensor([[1.0, float("nan")], [0.0, 1.0]]))

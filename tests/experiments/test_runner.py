@@ -215,7 +215,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "interrupted" in error
-    assert "the same command goes on" in error
+    assert "run the same command to continue" in error
     assert "Traceback" not in error
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("work-quick/*/row.json")}
     assert len(kept) >= 3

@@ -154,7 +154,7 @@ def test_a_class_that_was_told_is_forgotten():
     model = build("mixture")
     with pytest.raises(InputError, match="features and noise must have 2 and 5 coordinates"):
         tell_wrong_shape(model.decoder)
-    with pytest.raises(InputError, match="told no class"):
+    with pytest.raises(InputError, match="not told a class"):
         model.decoder(torch.zeros(2, FEATURES), torch.zeros(3, 5))
 
 

@@ -188,7 +188,7 @@ def test_what_cannot_be_drawn_is_said_in_numbers(tmp_path):
     page = read(run)
     assert "Reconstructions" in page.headings
     assert not any("reconstructions" in alt for alt in alts(page))
-    assert "those of standardised coordinates" in write_report(run).read_text(encoding="utf-8")
+    assert "in standardised coordinates" in write_report(run).read_text(encoding="utf-8")
 
 
 def test_the_curves_are_relative_to_the_largest_value(tmp_path, monkeypatch):

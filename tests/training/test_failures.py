@@ -130,8 +130,8 @@ def test_data_that_look_like_a_point_cannot_be_collapsed_from():
 @pytest.mark.parametrize(
     ("objective", "cause"),
     [
-        ("distance", "meet in the mean: take --objective nuclear"),
-        ("trace", "at random"),
+        ("distance", "lie at the mean: take --objective nuclear"),
+        ("trace", "a random row"),
         ("likelihood", "as wide as the data"),
         ("nuclear", "raise --variance"),
         (None, "raise --variance"),

@@ -131,7 +131,7 @@ WRONG = [
     (["nuclear", "power=0.5"], "objective 'nuclear' has no option 'power': known: drop"),
     (["trace", "power=0.5"], "objective 'trace' has no option 'power': known: none"),
     (["scalar", "momentum=1"], r"momentum must lie in \(0, 1\)"),
-    (["scalar", "momentum=0.9", "reference=true"], "stand without reference"),
+    (["scalar", "momentum=0.9", "reference=true"], "cannot be combined with reference"),
     (["debiased", "weight=-1"], "weight must be 0 or more"),
     (["vector", "drop=1"], r"drop must lie in \[0, 1\), got 1.0"),
     (["schatten", "power"], "must be written as name=value"),

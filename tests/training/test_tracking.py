@@ -342,7 +342,7 @@ def spread():
     ("variance_y", "variance", "cause", "remedy"),
     [
         (0.1, 1e6, "variance 1e+06 the data themselves look like one point", "lower --variance"),
-        (1e-12, 0.5, "A feature tells the rows apart (1.0", "raise --variance-y"),
+        (1e-12, 0.5, "The features tell all rows apart (1.0", "raise --variance-y"),
         (0.1, 0.5, "The decoder does not use its noise", "raise --noise-dim"),
     ],
 )
@@ -395,7 +395,7 @@ def test_neighbours_are_counted_by_the_weights():
     x = torch.stack([torch.arange(10.0).repeat(2), normal(0, 20).float()], 1)
     # A few rows tell apart what the training data share.
     assert "does not use its noise" in collapse_cause(model, x[:10], x, 0.5)
-    assert "(1.00 of them share one)" in collapse_cause(model, x[:10], x[:10], 0.5)
+    assert "(1.00 rows share a feature)" in collapse_cause(model, x[:10], x[:10], 0.5)
     assert "one point" in collapse_cause(model, x, x, 1e5)
 
 

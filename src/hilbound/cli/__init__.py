@@ -1,4 +1,4 @@
-"""The command line: words in, exit codes out."""
+"""The command line: it parses arguments, runs commands and returns exit codes."""
 
 from hilbound.cli.commands import app, main
 

@@ -1,15 +1,15 @@
-"""The command line: ``hilbound fit``, ``sample``, ``reconstruct``, ``evaluate``, ``report``, ...
+"""The command line: ``hilbound fit``, ``sample``, ``predict``, ``evaluate``, ``report``, ...
 
-Exit codes: 0 done, 2 wrong use (what to mend is said), 1 failed or interrupted. Nothing heavy is
-imported until a command needs it, so that ``--help`` answers at once.
+Exit codes: 0 for success, 2 for wrong use (the message says what to correct), 1 for a failure or an
+interruption. Heavy modules are imported only when a command needs them, so ``--help`` is quick.
 """
 
 import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,15 +19,12 @@ from typer.core import TyperGroup
 
 import hilbound
 from hilbound.cli.options import with_run_options
-from hilbound.config import Switches, read_yaml
+from hilbound.config import Switches, is_table_run, read_yaml
 from hilbound.errors import InputError
-
-if TYPE_CHECKING:
-    from hilbound.evaluation.quality import MetricInfo
 
 
 class _Commands(TyperGroup):
-    """Turns errors into exit codes, without a traceback where the message says it all."""
+    """Turns errors into exit codes. Expected errors are shown without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -59,6 +56,7 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
+_TABLES = "Tables with a target"
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 'fit' wrote.")]
 Moved = Annotated[
     str | None,
@@ -74,12 +72,36 @@ def fit(
         str | None,
         typer.Argument(
             metavar="[DATA]",
-            help="Name of a data set, a .npy, .npz or .csv file, or a folder of images.",
+            help="Name of a data set, a .npy, .npz or .csv file, or a folder of images; with "
+            "--target a table as .csv, .csv.gz, .tsv or .parquet.",
         ),
     ] = None,
     *,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of a table to predict, with its whole density; may come several times.",
+            rich_help_panel=_TABLES,
+        ),
+    ] = None,
+    effort: Annotated[
+        Literal["default", "high"] | None,
+        typer.Option(
+            help="One kind of model, or a weighted mixture of several, which takes some ten times "
+            "as long. (default: default)",
+            rich_help_panel=_TABLES,
+        ),
+    ] = None,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Most passes over the rows. (default: by their number)",
+            min=1,
+            rich_help_panel=_TABLES,
+        ),
+    ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with any of these options; flags win over it.")
+        Path | None, typer.Option(help="YAML file with any of these options. Flags override it.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -88,10 +110,10 @@ def fit(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a run that is there.")
+        bool, typer.Option("--overwrite", help="Replace an existing run.")
     ] = False,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")
+        Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run.")
     ] = None,
     moved: Moved = None,
     report: Annotated[
@@ -106,17 +128,25 @@ def fit(
     **options: Any,
 ) -> None:
     """Train a model on DATA and leave a run folder with its weights, bounds, metrics and report."""
-    from hilbound.training import fit
-
-    given = {name: value for name, value in options.items() if value is not None}
+    tabular = {"target": target or None, "effort": effort, "max_epochs": max_epochs}
+    given = {name: value for name, value in (options | tabular).items() if value is not None}
     if resume is not None:
         _refuse_beside_resume(data, config, output, given, overwrite=overwrite)
-    elif moved is not None:
-        raise InputError("--data is for --resume: to start a run, name its data without it")
+    _refuse_moved_without_a_run(resume, moved)
     settings = read_yaml(config) if config is not None else {}
     switches = Switches.take(settings)
     quiet = quiet or switches.quiet
+    overwrite = overwrite or switches.overwrite
+    report = switches.report if report is None else report
     settings |= given | ({} if data is None else {"data": data})
+    if "target" in settings:
+        _fit_table(
+            settings, output or switches.output, overwrite=overwrite, report=report, quiet=quiet
+        )
+        return
+    _refuse_of_tables(settings)
+    from hilbound.training import fit
+
     path = resume or fit.output_folder(output or switches.output, settings)
     if not quiet:
         err.print(f"run: {path}", soft_wrap=True, highlight=False, markup=False)
@@ -127,13 +157,13 @@ def fit(
             else:
                 run = fit.fit(
                     output or switches.output,
-                    overwrite=overwrite or switches.overwrite,
+                    overwrite=overwrite,
                     quiet=quiet,
                     **settings,
                 )
     except KeyboardInterrupt:
         _fail("interrupted", _what_is_left(path), 1)
-    if switches.report if report is None else report:
+    if report:
         _finish(run, quiet=quiet)
     elif not quiet:
         out.print(f"run: {run.path}", soft_wrap=True, highlight=False, markup=False)
@@ -154,9 +184,39 @@ def _what_is_left(path: Path) -> str:
     return f"no step was done, and nothing is saved in {path}: fit again with --overwrite"
 
 
+def _fit_table(
+    settings: dict[str, Any],
+    output: Path | None,
+    *,
+    overwrite: bool,
+    report: bool,
+    quiet: bool,
+) -> None:
+    from hilbound.cli import tables
+
+    try:
+        with _notices(quiet=quiet):
+            run = tables.fit(settings, output, overwrite=overwrite, quiet=quiet)
+    except KeyboardInterrupt:
+        _fail("interrupted", "nothing was written", 1)
+    status = err.status("evaluating") if not quiet else nullcontext()
+    with status:
+        tables.finish(run, out, report=report, quiet=quiet)
+
+
+def _refuse_of_tables(settings: dict[str, Any]) -> None:
+    """Options of tables mean nothing to other trainings."""
+    for name in ("effort", "max_epochs"):
+        if name in settings:
+            raise InputError(
+                f"--{name.replace('_', '-')} goes with --target: name the column of the table "
+                "that is to be predicted, or leave it out"
+            )
+
+
 @contextmanager
 def _notices(*, quiet: bool) -> Iterator[None]:
-    """Leave out the library's notices for a while, if that was asked for."""
+    """If ``quiet``, leave out the library's notices inside a ``with`` block."""
     logger = logging.getLogger("hilbound")
     before = logger.level
     logger.setLevel(logging.ERROR if quiet else before)
@@ -164,6 +224,11 @@ def _notices(*, quiet: bool) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+def _refuse_moved_without_a_run(resume: Path | None, moved: str | None) -> None:
+    if resume is None and moved is not None:
+        raise InputError("--data is for --resume: to start a run, name its data without it")
 
 
 def _refuse_beside_resume(
@@ -174,16 +239,17 @@ def _refuse_beside_resume(
     *,
     overwrite: bool,
 ) -> None:
-    """A resumed run keeps its options: anything else beside --resume is a misunderstanding."""
+    """Refuse other options beside --resume, because a resumed run keeps its options."""
     others = [name for name in given if name != "steps"]
     if data is not None or config is not None or output is not None or overwrite or others:
         raise InputError(
-            "--resume takes everything from the run folder; only --steps, --data and --quiet go "
-            "beside it"
+            "--resume takes all options from the run folder; it can be combined only with --steps, "
+            "--data and --quiet"
         )
 
 
 def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
+    from hilbound.cli.printing import print_metrics
     from hilbound.evaluation.evaluate import FEWEST_ROWS, can_measure
     from hilbound.evaluation.evaluate import evaluate as measure
     from hilbound.reports.run_report import write_report
@@ -203,7 +269,7 @@ def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
         if measured is None:
             err.print(f"no metrics: fewer than {FEWEST_ROWS} held-out rows", highlight=False)
         else:
-            _print_metrics(measured)
+            print_metrics(measured, out, err)
         out.print(f"report: {path}", soft_wrap=True)
 
 
@@ -254,7 +320,7 @@ def reconstruct(
     ),
     seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
 ) -> None:
-    """Reconstruct some inputs by a trained RUN with an encoder, each many times."""
+    """Reconstruct some inputs with a trained RUN that has an encoder, each many times."""
     from hilbound.evaluation.reconstruction import reconstruct as make
     from hilbound.reports import reconstructions as files
 
@@ -272,47 +338,35 @@ def evaluate(
         int | None,
         typer.Option(help="Samples to compare. (default: the held-out rows, at most 10,000)"),
     ] = None,
+    split: Annotated[
+        Literal["test", "train"] | None,
+        typer.Option(
+            help="Rows of a table with a target to measure on. (default: test)",
+            rich_help_panel=_TABLES,
+        ),
+    ] = None,
     data: Moved = None,
 ) -> None:
-    """Measure a trained RUN against held-out data, with real data beside it."""
+    """Measure a trained RUN against held-out data, and compare it with real data or baselines."""
+    if is_table_run(run):
+        from hilbound.cli import tables
+
+        if samples is not None or data is not None:
+            raise InputError(
+                "--samples is for runs that draw samples, and so is --data: leave it out for a table"
+            )
+        with err.status("evaluating"):
+            of_table = tables.evaluate(run, split or "test")
+        tables.print_metrics(of_table, out)
+        return
+    if split is not None:
+        raise InputError("--split is for runs on a table's target: leave it out")
+    from hilbound.cli.printing import print_metrics
     from hilbound.evaluation.evaluate import evaluate as measure
 
     with err.status("evaluating"):
         measured = measure(hilbound.Run.open(run).with_data(data), samples)
-    _print_metrics(measured)
-
-
-def _print_metrics(measured: dict[str, Any]) -> None:
-    from hilbound.evaluation.quality import METRICS, RECONSTRUCTION
-
-    title = f"{measured['samples']:,} samples against held-out rows"
-    _print_table(title, METRICS, measured["metrics"])
-    if "far_from_data" in measured:
-        err.print(f"[bold yellow]warning:[/] {measured['far_from_data']}", highlight=False)
-    if "reconstruction" in measured:
-        block = measured["reconstruction"]
-        title = f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out rows"
-        _print_table(title, RECONSTRUCTION, block["metrics"])
-    if "conditional_bound" in measured:
-        bound = measured["conditional_bound"]
-        out.print(
-            f"conditional bound on {bound['rows']:,} held-out rows: "
-            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats",
-            highlight=False,
-        )
-
-
-def _print_table(title: str, infos: Mapping[str, "MetricInfo"], entries: dict[str, Any]) -> None:
-    from hilbound.evaluation.quality import format_metric
-
-    table = Table(title=title)
-    table.add_column("metric")
-    for column in ("model", "real data", "better"):
-        table.add_column(column, justify="right")
-    for name, entry in entries.items():
-        values = (format_metric(name, entry[side]) for side in ("model", "real"))
-        table.add_row(infos[name].title, *values, entry["better"])
-    out.print(table)
+    print_metrics(measured, out, err)
 
 
 @app.command()
@@ -325,12 +379,43 @@ def report(
     *,
     data: Moved = None,
 ) -> None:
-    """Write RUN's report.html: curves, samples, spectrum, metrics and options on one page."""
+    """Write RUN's report.html: pictures, metrics and options on one page."""
+    from hilbound.cli import tables
     from hilbound.reports.run_report import write_report
 
+    of_table = is_table_run(run)
+    if of_table and (output is not None or data is not None):
+        raise InputError("--output and --data are for runs that draw samples: leave them out")
     with err.status("writing the report"):
-        path = write_report(hilbound.Run.open(run).with_data(data), output)
+        if of_table:
+            path = tables.report(run)
+        else:
+            path = write_report(hilbound.Run.open(run).with_data(data), output)
     out.print(f"report: {path}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="New rows: .csv, .csv.gz, .tsv or .parquet.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .csv, .csv.gz or .parquet file.")
+    ] = Path("predictions.csv"),
+    quantiles: Annotated[
+        str, typer.Option(help="Probabilities between 0 and 1, with commas between them.")
+    ] = "0.05,0.5,0.95",
+    unknown: Annotated[
+        Literal["error", "missing"],
+        typer.Option(help="Refuse texts that RUN has never seen, or count them as missing."),
+    ] = "error",
+) -> None:
+    """Predict the target of a table's RUN for new rows: mean, deviation, quantiles, log density."""
+    from hilbound.cli import tables
+
+    n, path = tables.predict(run, table, output, quantiles, unknown)
+    out.print(f"{n:,} predictions: {path}", soft_wrap=True)
 
 
 @app.command(name="list")
@@ -378,7 +463,7 @@ def experiment(
     name: Annotated[str, typer.Argument(help="Name of an experiment ('hilbound list' has all).")],
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only show that the road works, in a few seconds.")
+        bool, typer.Option("--quick", help="Only check that it runs, in a few seconds.")
     ] = False,
     seeds: Annotated[
         int | None, typer.Option(help="How many seeds. (default: 3, or 1 with --quick)", min=1)
@@ -388,11 +473,11 @@ def experiment(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Measurements at once. (default: as many as cores)", min=1),
+        typer.Option(help="Measurements at a time. (default: as many as cores)", min=1),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Rerun an experiment of the paper: result.json, figures and a page that judges the claims."""
+    """Rerun an experiment of the paper, and write result.json, figures and a page on its claims."""
     from hilbound.experiments.runner import default_folder, run_experiment
 
     folder = default_folder(name, quick=quick) if output is None else output
@@ -402,7 +487,7 @@ def experiment(
                 name, folder, quick=quick, seeds=seeds, workers=workers, quiet=quiet
             )
     except KeyboardInterrupt:
-        _fail("interrupted", "what was measured is kept: the same command goes on", 1)
+        _fail("interrupted", "measurements are kept: run the same command to continue", 1)
     if not quiet:
         seeded = f"{len(result.seeds)} seed{'s' if len(result.seeds) > 1 else ''}"
         table = Table("claimed", "came out", "holds", title=f"{name}, {seeded}")
@@ -421,7 +506,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    # Answered by its callback, before a command is missed.
+    # Its callback runs first, so --version needs no command.
     version: Annotated[
         bool,
         typer.Option(
@@ -436,7 +521,7 @@ def _common(
 
 
 def main() -> None:
-    """Run the command line, its notices on stderr."""
+    """Run the command line. Notices go to stderr."""
     handler = RichHandler(console=err, show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     app()

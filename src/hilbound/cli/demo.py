@@ -1,7 +1,7 @@
 """The demonstration: three objectives on two embedded data sets, one table, one report.
 
-Small networks and few steps, so that it takes less than a minute on two cores: it shows the road,
-not the best that each objective can do.
+Networks are small and steps are few, so it takes less than a minute on two cores. It shows how
+hilbound is used, not the best result of each objective.
 """
 
 import time
@@ -29,7 +29,7 @@ from hilbound.training.runs import Run
 
 _OBJECTIVES = ("nuclear", "scalar", "likelihood")
 _COLUMNS = ("coverage", "recall", "frechet_distance", "tightness")
-#: The likelihood wants a narrower kernel than the Hilbert-space costs, and images a wider one than
+#: The likelihood needs a narrower kernel than the Hilbert-space costs. Images need a wider one than
 #: points in the plane.
 _SETTINGS: dict[str, dict[str, Any]] = {
     "moons": {"steps": 400, "batch_size": 256, "width": 128, "depth": 3, "noise_dim": 2},
@@ -64,7 +64,7 @@ def run_demo(output: Path, console: Console, *, quiet: bool = False) -> Path:
     """Train, measure, print the table and write the report.
 
     Args:
-        output: The folder for the report and the six runs; earlier runs in it are replaced.
+        output: The folder for the report and the six runs. Earlier runs in it are replaced.
         console: Where the table goes.
         quiet: Whether to leave out the progress bars.
 
@@ -147,7 +147,7 @@ def _terminal_table(results: list[Result]) -> RichTable:
 
 
 _CAPTION = (
-    "real data: training rows in the model's place. Tightness: <p,q>^2 / (<p,p><q,q>) at the "
+    "real data: training rows in place of the samples. Tightness: <p,q>^2 / (<p,p><q,q>) at the "
     "median variance, 1 only at q = p."
 )
 
@@ -171,8 +171,8 @@ def _page(results: list[Result]) -> Page:
     return Page(
         "hilbound, a demonstration",
         "Two data sets, three objectives, the same network and the same number of steps. Every "
-        "objective compares the data's Gaussian mixture with the model's, and every one has a "
-        "limit that it cannot pass, so a run can say how much of the possible it has reached.",
+        "objective compares the data's Gaussian mixture with the model's. Every objective has a "
+        "limit that it cannot pass, so a run can report the share of the limit that it reaches.",
         tuple(facts),
         tuple(sections),
         "Made by " + ", ".join(f"{name} {number}" for name, number in versions().items()) + ".",
@@ -192,8 +192,8 @@ def _section(data: str, results: list[Result]) -> Section:
         )
     plots.plot_tightness(ax, curves)
     caption = (
-        "Each objective's own bound while training. The likelihood's tightness is exp(-KL), which "
-        "no model of many dimensions brings far from zero."
+        "The bound of each objective during training. The tightness of the likelihood is exp(-KL), "
+        "which stays near zero for every model in many dimensions."
     )
     figures.append(Figure(figure_uri(figure), f"tightness of the bounds on {data}", caption))
     headings = ("Objective", *(METRICS[name].title for name in _COLUMNS), "Seconds")

@@ -1,4 +1,4 @@
-"""The options of a run as those of a command: one for every field of the configuration."""
+"""Options of a command, one for every field of the configuration of a run."""
 
 import inspect
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from hilbound.config import MODEL_DEFAULTS, RunConfig
+from hilbound.config import MODEL_DEFAULTS, RunConfig, TableConfig
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every field of RunConfig as an option; unset ones arrive as None."""
+    """Give a command every field of RunConfig as an option. Unset options are None."""
     own = inspect.signature(command)
     parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     for name, field in RunConfig.model_fields.items():
@@ -20,7 +20,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         panel = str(extra["panel"]) if isinstance(extra, dict) else None
         flag = "--" + name.replace("_", "-")
         kind: Any = field.annotation
-        # What YAML holds as a number or a mapping is text on a command line.
+        # These are numbers or mappings in YAML, but text on a command line.
         kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
         default = _default(name, field.default)
         option = typer.Option(
@@ -43,7 +43,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _default(name: str, default: object) -> str | None:
-    """Return the default as the help shows it, with those of models that have their own."""
+    """Return the default as the help shows it, with the defaults of individual models."""
     if default is None or default == {}:
         return None
     models: dict[str, list[str]] = {}
@@ -54,6 +54,9 @@ def _default(name: str, default: object) -> str | None:
         if len(names) == len(MODEL_DEFAULTS):
             models[value] = ["models with an encoder"]
     others = [f"{value} for {' and '.join(names)}" for value, names in models.items()]
+    of_tables = TableConfig.model_fields.get(name)
+    if of_tables is not None and of_tables.default != default:
+        others.append(f"{_in_words(of_tables.default)} with --target")
     return "; ".join([_in_words(default), *others])
 
 

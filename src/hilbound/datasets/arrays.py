@@ -1,6 +1,6 @@
 """NumPy's own files: one array (``.npy``) or several by name (``.npz``).
 
-Files with pickled Python objects are refused, for to unpickle a file is to run what it says.
+Files with pickled Python objects are refused, because unpickling a file runs its code.
 """
 
 import zipfile
@@ -27,7 +27,7 @@ def read_npy(path: Path, label_column: str | None = None) -> RawTable:
 
     Raises:
         DataError: If the file is damaged or holds Python objects.
-        InputError: If a label column is asked for, which an array does not have.
+        InputError: If ``label_column`` is given. An array has no named columns.
     """
     if label_column is not None:
         raise InputError(
@@ -41,11 +41,12 @@ def read_npz(path: Path, label_column: str | None = None) -> RawTable:
     """Read points and labels from a ``.npz`` file.
 
     The points are the array called ``x``, ``features``, ``data`` or ``images``, or else the only
-    array of floats. The labels are the array that ``label_column`` names, or else integers called
-    ``y`` or ``labels``; floats of that name are the target of a regression and are left aside.
+    array of floats. The labels are the array that ``label_column`` names, or else an array of
+    integers called ``y`` or ``labels``. An array of floats with such a name is the target of a
+    regression and is ignored.
 
     Raises:
-        DataError: If the file is damaged, holds Python objects, or leaves a choice.
+        DataError: If the file is damaged, holds Python objects, or several arrays could be meant.
         InputError: If no array is called ``label_column``.
     """
     arrays = _read_arrays(path, ".npz")
@@ -63,7 +64,7 @@ def read_npz(path: Path, label_column: str | None = None) -> RawTable:
 
 def _read_arrays(path: Path, suffix: str) -> Arrays:
     try:
-        # Opened here, because np.load leaves the file open when an archive is damaged.
+        # Opened here, because np.load leaves the file open if an archive is damaged.
         with path.open("rb") as file:
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray) and suffix == ".npy":

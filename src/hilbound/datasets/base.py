@@ -1,9 +1,9 @@
-"""A data set: three splits that never mix, and what is known about them.
+"""A data set: three splits without common rows, and facts about them.
 
-Every loader returns a :class:`Dataset`. Points are rows of float32 tensors with shape ``(n, d)``;
-an image keeps its ``image_shape`` beside the flat rows, so that objectives see vectors and pictures
-can be drawn. A table's values may be standardised: then the :class:`Standardization`, learned from
-the training rows alone, leads back to the user's own units.
+Every loader returns a :class:`Dataset`. Points are rows of float32 tensors with shape ``(n, d)``.
+Images are flat rows, too, and ``image_shape`` says how to draw them. The values of a table may be
+standardised. Then the :class:`Standardization`, computed from the training rows only, converts
+values back to the user's units.
 """
 
 import os
@@ -25,8 +25,8 @@ Parts: TypeAlias = tuple[Tensor, Tensor, Tensor]
 class Standardization:
     """The affine map between a table's own units and the standardised ones.
 
-    Both tensors are float64, and so are the results: a column far from zero (a year, a time stamp)
-    would lose its digits in float32.
+    Both tensors are float64, and so are the results. In float32, a column far from zero (a year, a
+    time stamp) would lose digits.
 
     Args:
         offset: Training mean of every column, with shape ``(d,)``.
@@ -45,21 +45,21 @@ class Standardization:
         return z * self.scale + self.offset
 
 
-# One set of rows is itself and no other: comparing tensors has no single answer.
+# Data sets are compared by identity, because == on tensors gives a tensor, not a truth value.
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training, validation and test rows with what a report wants to know about them.
+    """Training, validation and test rows, and the facts about them that a report needs.
 
     Args:
         name: The name or the path that the user typed.
         train: Training rows with shape ``(n, d)``, float32.
-        validation: Rows for choosing and stopping, never trained on.
-        test: Rows for the final figures, never trained on or chosen by.
+        validation: Rows for choosing options and for early stopping. They are never trained on.
+        test: Rows for final results. They are used neither to train nor to choose.
         train_labels: Class numbers with shape ``(n,)``, int64, or ``None`` without labels.
         validation_labels: Likewise for the validation rows.
         test_labels: Likewise for the test rows.
         image_shape: ``(channels, height, width)`` of the flat rows, or ``None`` for vectors.
-        log_density: The true log density, from rows ``(n, d)`` to ``(n,)``, where there is one.
+        log_density: The true log density, which maps rows ``(n, d)`` to ``(n,)``, if it is known.
         columns: Names of the columns of a table.
         standardization: How the rows were standardised, or ``None`` if they are as they came.
     """
@@ -87,7 +87,7 @@ class Dataset:
         columns: tuple[str, ...] | None = None,
         standardization: Standardization | None = None,
     ) -> "Dataset":
-        """Gather the training, validation and test parts, in this order, of rows and labels."""
+        """Make a data set from the parts of rows and labels: training, validation, test."""
         train_labels, validation_labels, test_labels = labels or (None, None, None)
         return cls(
             name,
@@ -116,7 +116,7 @@ class Dataset:
 
 
 class RawTable(NamedTuple):
-    """What a file holds, before it is checked, split and scaled.
+    """The content of a file, before it is checked, split and scaled.
 
     Args:
         values: Points with shape ``(n,)``, ``(n, d)``, ``(n, h, w)`` or ``(n, c, h, w)``.
@@ -130,12 +130,12 @@ class RawTable(NamedTuple):
 
 
 class Loader(Protocol):
-    """What a registered data set is: a function from a folder, a seed and a size to a data set."""
+    """The type of a registered loader: it maps a folder, a seed and a size to a data set."""
 
     def __call__(
         self, *, root: str | Path | None, seed: int, samples: int | None, options: ImageOptions
     ) -> Dataset:
-        """Load the data set: ``root`` is where its files lie, ``samples`` the training rows."""
+        """Load the data set from the folder ``root``, with at most ``samples`` training rows."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""One door to every data set: the name of a known one, or the path of a file or a folder.
+"""Load any data set by the name of a known one, or by the path of a file or a folder.
 
 >>> moons = load("moons", seed=0, samples=500)
 >>> moons.train.shape, moons.classes
@@ -49,14 +49,14 @@ def load(
     grayscale: bool = False,
     classes: str | Sequence[str | int] | None = None,
 ) -> Dataset:
-    """Load a data set by its name or by its path; the same seed gives the same rows.
+    """Load a data set by its name or by its path. The same seed gives the same rows.
 
     Args:
         name: A name in :data:`DATASETS`, or the path of a ``.npy``, ``.npz`` or ``.csv`` file or of
             a folder of images.
-        root: The folder of a named data set's files, by default that in ``HILBOUND_DATA``.
-        seed: Number of the random draw or split, from 0 to 2³² - 1.
-        samples: Train on at most this many rows; a toy draws as many.
+        root: The folder of a named data set's files, by default the one in ``HILBOUND_DATA``.
+        seed: Seed of the random draw or split, from 0 to 2³² - 1.
+        samples: Train on at most this many rows. A toy draws exactly this many.
         validation_fraction: Share of the rows of a file or folder for validation. Named data sets
             have their own.
         test_fraction: Share of the rows of a file or folder for testing.
@@ -69,10 +69,10 @@ def load(
         crop: Side in pixels of the central square that is cut out of images first.
         grayscale: Make images grey.
         classes: Names or numbers of the only classes to use, as in ``"cat,dog"`` or ``[3, 5]``.
-            They are numbered anew from 0, in their own order.
+            They are renumbered from 0 and keep their order.
 
     Raises:
-        InputError: If the name is unknown, an argument is out of its range, or has no meaning for
+        InputError: If the name is unknown, or an argument is out of range or does not apply to
             these data.
         DataError: If a file is missing, damaged or unfit for a density model.
 

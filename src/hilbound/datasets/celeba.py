@@ -29,15 +29,17 @@ def load_celeba(
 ) -> Dataset:
     """Load CelebA: the central 148 by 148 of 178 by 218 pixels, resized to 64 by 64.
 
-    The official partition makes the splits, in a random order; of the validation images 5,000 are
-    taken. With ``label_column`` an attribute such as ``Smiling`` is the label, with the classes
-    ``not-Smiling`` and ``Smiling``. The folder ``img_align_celeba`` and the two lists lie in
-    ``root``, or else in the folder that ``HILBOUND_DATA`` names, directly or in its sub-folder
-    ``celeba``, each there or in the published ``Img``, ``Eval`` and ``Anno``.
+    The splits are those of the official partition, each in a random order. Of the validation
+    images, 5,000 are used. ``label_column`` makes an attribute such as ``Smiling`` the label, with
+    the classes ``not-Smiling`` and ``Smiling``.
+
+    The folder ``img_align_celeba`` and the two lists are looked for in ``root``, or else in the
+    folder that ``HILBOUND_DATA`` names. They may lie directly in it or in its sub-folder
+    ``celeba``, and there also in the published sub-folders ``Img``, ``Eval`` and ``Anno``.
 
     Raises:
         DataError: If files are missing or damaged, or the rows do not fit into memory.
-        InputError: If an option has no meaning here, or there is no such attribute or class.
+        InputError: If an option does not apply here, or there is no such attribute or class.
     """
     options.allow("celeba", "image_size", "crop", "grayscale", "classes", "label_column")
     if options.classes and options.label_column is None:
@@ -59,7 +61,7 @@ def load_celeba(
 
 
 def is_there(root: str | Path | None = None) -> bool:
-    """Whether the images and their partition lie where :func:`load_celeba` looks for them."""
+    """Whether :func:`load_celeba` can find the images and their partition."""
     try:
         return all(_find(data_root(root), name).exists() for name in (IMAGES, PARTITION))
     except DataError:
@@ -83,7 +85,7 @@ def _find(base: Path | None, name: str) -> Path:
 
 
 def _read_lines(path: Path) -> list[list[str]]:
-    """Return the fields of all lines that have some."""
+    """Return the fields of all lines that are not empty."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -121,7 +123,7 @@ def _check_images(folder: Path, names: list[str], listed: Path) -> None:
 def _labels(
     base: Path | None, attribute: str | None, names: list[str]
 ) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Return whether every image has the attribute, 0 or 1 with shape ``(n,)``, and the classes."""
+    """Return 1 for images with the attribute and 0 for others, shape ``(n,)``, and the classes."""
     if attribute is None:
         return None, ()
     path = _find(base, ATTRIBUTES)
@@ -136,7 +138,11 @@ def _labels(
 
 
 def _read_attribute(path: Path, attribute: str) -> dict[str, int]:
-    """Return 0 or 1 by the image's name: a count, the attributes, and lines of -1 or 1 follow."""
+    """Map the names of images to 0 or 1.
+
+    The file has a line with the number of images, one with the names of the attributes, and then
+    a line of values -1 or 1 for each image.
+    """
     lines = _read_lines(path)
     known = lines[1] if len(lines) > 1 else []
     if attribute not in known:

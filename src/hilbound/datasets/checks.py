@@ -1,6 +1,7 @@
-"""What a density model cannot learn from, refused with the place and the remedy.
+"""Checks that refuse data that a density model cannot learn from.
 
-Rows and columns are counted from 1 in messages, as in a spreadsheet; a header is not counted.
+Messages say where the problem is and what to do. They count rows and columns from 1, as in a
+spreadsheet, and do not count a header.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ def column_names(columns: Sequence[str] | None, d: int) -> tuple[str, ...]:
 
 
 def enumerate_names(names: Sequence[str]) -> str:
-    """Return the first few names in quotes, and how many more there are.
+    """Return the first few names in quotes, and the number of further ones.
 
     >>> enumerate_names(["a", "b"])
     "'a', 'b'"
@@ -65,7 +66,7 @@ def check_finite(
     """Refuse NaN, infinite values and values beyond float32 in an array with shape ``(n, d)``.
 
     Raises:
-        DataError: Saying how many there are and where the first ones stand.
+        DataError: If there are any. The message says how many, and where the first ones are.
     """
     bad = ~np.isfinite(values)
     if bad.any():
@@ -90,13 +91,14 @@ def _where(bad: NDArray[np.bool_], columns: Sequence[str] | None) -> str:
 def check_varying(
     train: NDArray[np.floating], source: str, columns: Sequence[str] | None = None
 ) -> None:
-    """Refuse columns of the training rows ``(n, d)`` that never vary: their scale would be zero.
+    """Refuse constant columns of the training rows ``(n, d)``, because their scale would be zero.
 
-    A column whose range is within the rounding of its own values counts as constant, for
-    standardising it would turn rounding errors into data; so does one whose variance underflows.
+    A column counts as constant if its range is within the rounding of its values, because
+    standardising it would turn rounding errors into data. It also counts as constant if its
+    variance underflows.
 
     Raises:
-        DataError: Naming the constant columns.
+        DataError: If there are constant columns. The message names them.
     """
     spread, size = np.ptp(train, axis=0), np.abs(train).max(axis=0)
     constant = (spread <= 8 * np.finfo(train.dtype).eps * size) | (train.var(axis=0) == 0)
@@ -113,7 +115,7 @@ def check_unit_range(values: NDArray[np.floating], source: str) -> None:
     """Refuse images of floats outside [0, 1].
 
     Raises:
-        DataError: Saying the range that came.
+        DataError: If there are values outside. The message names their range.
     """
     low, high = values.min(), values.max()
     if low < 0 or high > 1:

@@ -1,8 +1,9 @@
 """CIFAR-10 from its official binary version, packed as published or unpacked.
 
-A batch is a sequence of records of 3,073 bytes: the class, from 0 to 9, and then 1,024 bytes of
-red, as many of green and of blue, each 32 rows of 32 pixels. Five batches of 10,000 records are for
-training, one for testing. The archive is read in memory, and nothing is unpacked or unpickled.
+A batch is a sequence of records of 3,073 bytes. The first byte is the class, from 0 to 9. Then come
+1,024 bytes each of red, green and blue, as 32 rows of 32 pixels. Five batches of 10,000 records are
+for training and one is for testing. The archive is read in memory. Nothing is unpacked to disk or
+unpickled.
 
 References:
     A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
@@ -47,14 +48,16 @@ def load_cifar10(
 ) -> Dataset:
     """Load CIFAR-10: 32 by 32 pixels in three channels, values in [0, 1].
 
-    The official test images are the test split. Of the training images 5,000 taken at random are
-    the validation split, or a tenth where only some of the five batches are there. The archive, or
-    the folder ``cifar-10-batches-bin`` unpacked from it, lies in ``root``, or else in the folder
-    that ``HILBOUND_DATA`` names, directly or in its sub-folder ``cifar10``.
+    The official test images are the test split. The validation split is 5,000 random training
+    images. If only some of the five batches are present, it is a tenth of the training images.
+
+    The archive, or the folder ``cifar-10-batches-bin`` unpacked from it, is looked for in ``root``,
+    or else in the folder that ``HILBOUND_DATA`` names. It may lie directly there or in the
+    sub-folder ``cifar10``.
 
     Raises:
-        DataError: If a file is missing or damaged, or of the Python version, which is pickled.
-        InputError: If an option has no meaning here, or there is no such class.
+        DataError: If a file is missing or damaged, or is the pickled Python version.
+        InputError: If an option does not apply here, or there is no such class.
     """
     options.allow("cifar10", "image_size", "crop", "grayscale", "classes")
     source = _find(data_root(root))
@@ -113,7 +116,7 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
 
 def _read_archive(path: Path) -> dict[str, bytes]:
     try:
-        # Opened as a stream of its own, so that the rest can be read for its checksum.
+        # The stream is opened separately, so that its rest can be read to verify the checksum.
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             batches = _read_members(archive, path)
             while stream.read(1 << 20):

@@ -9,12 +9,13 @@ asked.
 """
 
 import csv
+import gzip
 import logging
 import re
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,9 +71,9 @@ def _read_frame(path: Path, header: Header) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        layout = _check_ragged(path)
+        layout = check_ragged(path)
         first = layout.first
-        found = _is_header(first, layout.second) if header in {None, "guess"} else header
+        found = is_header(first, layout.second) if header in {None, "guess"} else header
         frame = pd.read_csv(
             path,
             sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
@@ -100,7 +101,7 @@ def _read_frame(path: Path, header: Header) -> "pd.DataFrame":
     return frame
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """How a file is laid out: its first two lines' fields and the marks between them."""
 
     first: list[str]
@@ -109,16 +110,22 @@ class _Layout(NamedTuple):
     decimal: str
 
 
-def _check_ragged(path: Path) -> _Layout:
-    """Return the layout of a file, once all lines have as many fields.
+def check_ragged(path: Path, delimiter: str = "") -> Layout:
+    """Return the layout of a file. Refuse lines of unequal length.
 
-    pandas would fill short lines with NaN, and take a surplus first field for an index.
+    Args:
+        path: The file; with the suffix ``.gz`` it is decompressed.
+        delimiter: What separates the fields; the first line tells by default.
+
+    Raises:
+        DataError: If the file is empty, or a line has more or fewer fields than the first.
     """
-    with path.open(encoding="utf-8-sig", newline="") as handle:
+    # pandas would fill short lines with NaN, and would use a surplus first field as an index.
+    with _open(path) as handle:
         opening = list(islice((line for line in handle if line.strip()), 2))
         if not opening:
             raise DataError(f"{path}: an empty file")
-        delimiter = _delimiter(opening)
+        delimiter = delimiter or _delimiter(opening)
         handle.seek(0)
         reader = csv.reader(_trimmed(handle, delimiter), delimiter=delimiter, skipinitialspace=True)
         lines = (fields for fields in reader if fields)
@@ -132,7 +139,7 @@ def _check_ragged(path: Path) -> _Layout:
                 raise DataError(_ragged(path, reader.line_num, fields, first))
             if delimiter != "," and decimal == "." and any(map(_has_comma, fields)):
                 decimal = ","
-    return _Layout(first, second, delimiter, decimal)
+    return Layout(first, second, delimiter, decimal)
 
 
 def _trimmed(lines: Iterable[str], delimiter: str) -> Iterable[str]:
@@ -169,12 +176,19 @@ def _ragged(path: Path, line: int, fields: list[str], first: list[str]) -> str:
     return f"{path}: line {line} has {len(fields)} fields, the first line has {len(first)}: {hint}"
 
 
-def _is_header(first: list[str], second: list[str]) -> bool:
-    # A lone 0 may well be a value, unless what follows has a decimal point.
+def _open(path: Path) -> TextIO:
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def is_header(first: list[str], second: list[str]) -> bool:
+    """Whether the first line names the columns, by the fields of the first two lines."""
+    # A single 0 may be a value, unless the second line has a decimal point.
     counts = first == [str(j) for j in range(len(first))]
     counted = counts and (len(first) > 1 or "." in second[0])
     text = [not _is_number(field) for field in first]
-    # Text above text is a column of classes in a file without a header.
+    # Text above text may be a column of classes in a file without a header.
     named = any(above and _is_number(field) for above, field in zip(text, second, strict=True))
     return counted or named or all(text)
 

@@ -32,24 +32,24 @@ def load_folder(
     test_fraction: float = HELD_OUT,
     options: ImageOptions = PLAIN,
 ) -> Dataset:
-    """Load the images of a folder and split them at random, evenly within every class.
+    """Load the images of a folder and split them at random, in equal proportions for every class.
 
-    Sub-folders are the classes, numbered in the order of their names, and images may lie at any
-    depth below them; images right in the folder have no class. Hidden files and files whose suffix
-    is not an image's are passed over. Rows have three channels, or one with ``grayscale``. Without
-    a crop or a size, all images must have as many pixels.
+    Sub-folders are the classes, numbered in the order of their names. Images may lie at any depth
+    below them. Images directly in the folder have no class. Hidden files, and files without the
+    suffix of an image, are ignored. Rows have three channels, or one with ``grayscale``. Without a
+    crop or a size, all images must have the same size.
 
     Args:
         path: The folder.
-        seed: Number of the random split.
-        samples: Train on at most this many images; the others are not decoded.
+        seed: Seed of the random split.
+        samples: Train on at most this many images. The others are not decoded.
         validation_fraction: Share of the images for validation, in (0, 1).
         test_fraction: Share of the images for testing, in (0, 1).
         options: Sizes, colours and classes.
 
     Raises:
-        DataError: If there are no images, or one is damaged, or they are too many for the memory.
-        InputError: If an option has no meaning here, or there is no such class.
+        DataError: If there are no images, one is damaged, or they do not fit into memory.
+        InputError: If an option does not apply here, or there is no such class.
     """
     folder = Path(path).expanduser()
     options.allow(str(path), "image_size", "crop", "grayscale", "classes")
@@ -79,7 +79,7 @@ def _find_images(folder: Path) -> tuple[list[Path], list[str]]:
     if not paths:
         raise DataError(
             f"{folder} holds no images ({', '.join(SUFFIXES)}): put some into it, in one "
-            "sub-folder for each class or right there, or name a file of a table"
+            "sub-folder for each class or without sub-folders, or name a file of a table"
         )
     if loose and counts:
         raise DataError(

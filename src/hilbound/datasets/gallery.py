@@ -1,4 +1,4 @@
-"""From images that are not decoded yet to a data set: only what is used is made into rows."""
+"""From images that are not decoded yet to a data set. Only the images that are used are decoded."""
 
 import logging
 import os
@@ -17,13 +17,13 @@ from hilbound.errors import DataError
 
 log = logging.getLogger(__name__)
 
-_MEMORY_SHARE = 0.25  # for the rows; training and the metrics hold copies of them
+_MEMORY_SHARE = 0.25  # for the rows, because training and the metrics hold copies of them
 _GREY_ROWS = 256
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images by number, and what is known about them.
+    """Images by number, and facts about them.
 
     Args:
         name: The name or the path that the user typed.
@@ -40,7 +40,7 @@ class Gallery:
     class_names: Sequence[str] = ()
 
     def dataset(self, split: Split, options: ImageOptions, samples: int | None) -> Dataset:
-        """Return the rows of a split, of the wanted classes and at most ``samples`` to train on.
+        """Return the rows of a split: only the wanted classes, at most ``samples`` to train on.
 
         Raises:
             InputError: If there is no such class.
@@ -74,7 +74,7 @@ class Gallery:
 
 
 def _notice_grey(rows: Tensor, shape: Shape, source: str) -> None:
-    """Say it where colour is in vain."""
+    """Log a notice if images with three channels are grey."""
     first = rows[:_GREY_ROWS].unflatten(1, shape)
     if shape[0] == 3 and bool((first == first[:, :1]).all()):
         log.warning(
@@ -89,7 +89,7 @@ def check_memory(images: int, shape: Shape, source: str) -> None:
     """Refuse rows that would take more than a quarter of the machine's memory.
 
     Raises:
-        DataError: Saying how much they would take, and what makes it less.
+        DataError: If they would. The message says how much they would take and how to reduce it.
 
     >>> check_memory(1000, (1, 28, 28), "digits")
     """

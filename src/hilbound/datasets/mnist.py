@@ -1,8 +1,8 @@
 """Pictures of digits: a small set that comes with scikit-learn, and MNIST from its own files.
 
-An IDX file is a header and then bytes: two zeros, the type (8 for unsigned bytes) and the number of
-dimensions, together the magic number; one big-endian 32-bit size for each dimension; the values. So
-2049 opens a file of labels and 2051 a file of images.
+An IDX file starts with a magic number of four bytes: two zeros, the type (8 for unsigned bytes) and
+the number of dimensions. It is 2049 for labels and 2051 for images. Then come one big-endian 32-bit
+size for each dimension, and the values.
 
 References:
     Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits", 1998.
@@ -54,7 +54,7 @@ def load_digits(
     >>> load_digits(root=None, seed=0, samples=None).image_shape
     (1, 8, 8)
     """
-    # scikit-learn takes a second to import, and only the digits need it.
+    # Imported here because scikit-learn takes a second, and only the digits need it.
     from sklearn.datasets import load_digits as sklearn_digits
     from sklearn.model_selection import train_test_split
 
@@ -77,13 +77,13 @@ def load_mnist(
 ) -> Dataset:
     """Load MNIST from its four IDX files, plain or gzipped, with values in [0, 1].
 
-    The official test images are the test split; 5,000 of the official training images, taken at
-    random, are the validation split. The files lie in ``root``, or else in the folder that
-    ``HILBOUND_DATA`` names, directly or in its sub-folder ``mnist``.
+    The official test images are the test split. The validation split is 5,000 random training
+    images. The files are looked for in ``root``, or else in the folder that ``HILBOUND_DATA``
+    names. They may lie directly there or in the sub-folder ``mnist``.
 
     Raises:
         DataError: If a file is missing or damaged, or images and labels do not match.
-        InputError: If an option has no meaning here, or there is no such class.
+        InputError: If an option does not apply here, or there is no such class.
     """
     options.allow("mnist", "image_size", "crop", "grayscale", "classes")
     paths = _find_mnist(data_root(root))
@@ -96,8 +96,8 @@ def load_mnist(
         )
     if len(train) <= MNIST_VALIDATION_ROWS:
         raise DataError(
-            f"{paths[0]}: {len(train)} images, more than {MNIST_VALIDATION_ROWS} are needed, for "
-            "that many are held out to validate: use the complete file"
+            f"{paths[0]}: {len(train)} images, more than {MNIST_VALIDATION_ROWS} are needed, "
+            "because that many are held out to validate: use the complete file"
         )
     rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     held, kept = rows[:MNIST_VALIDATION_ROWS], rows[MNIST_VALIDATION_ROWS:]
@@ -134,7 +134,7 @@ def _read_pair(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
         if values.ndim != ndim:
             raise DataError(
                 f"{path}: {values.ndim} dimensions where {ndim} are needed: the file holds "
-                f"{'images' if values.ndim == 3 else 'labels'}; have two files changed places?"
+                f"{'images' if values.ndim == 3 else 'labels'}; were two files exchanged?"
             )
         if values.numel() == 0:
             raise DataError(f"{path}: an empty array of shape {tuple(values.shape)}")
@@ -147,7 +147,7 @@ def _read_pair(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
 
 
 def read_idx(path: str | Path) -> Tensor:
-    """Read an IDX file of unsigned bytes; a name that ends in ``.gz`` is decompressed.
+    """Read an IDX file of unsigned bytes. If its name ends in ``.gz``, it is decompressed.
 
     Returns:
         A uint8 tensor with shape ``(n,)`` for labels or ``(n, h, w)`` for images.
@@ -168,7 +168,7 @@ def read_idx(path: str | Path) -> Tensor:
     _check_length(path, content, header, exact=False)
     shape = struct.unpack(f">{MAGIC_DIMENSIONS[magic]}I", content[4:header])
     _check_length(path, content, header + prod(shape), exact=True)
-    # A copy, because bytes are read-only and a tensor is not.
+    # Copied, because bytes are read-only and a tensor must be writable.
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy())
 
 

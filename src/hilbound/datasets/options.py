@@ -1,7 +1,7 @@
-"""What a user may ask of images: their size, a crop, grey instead of colour, some classes only.
+"""Options for images: their size, a crop, grey instead of colour, and a choice of classes.
 
-Not every data set can do everything: each says what it allows, and the rest is refused rather than
-ignored.
+Not every option applies to every data set. Each data set says which ones it allows, and the others
+are refused rather than ignored.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ _MEANT_FOR = {
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """Which images of a set are used, and what is made of them.
+    """Which images of a set are used, and how they are processed.
 
     Args:
         image_size: Height and width in pixels to which the central square is resized.
         crop: Side in pixels of the central square that is cut out first.
         grayscale: One channel (the luma of ITU-R 601) in place of three.
-        classes: Names or numbers of the only classes to use; they are numbered anew from 0.
+        classes: Names or numbers of the only classes to use. They are renumbered from 0.
         label_column: The attribute of CelebA that is the label.
 
     Raises:
@@ -53,10 +53,10 @@ class ImageOptions:
             raise InputError(f"classes={','.join(self.classes)!r}: name one or more, such as 3,5")
 
     def allow(self, data: str, *allowed: str) -> None:
-        """Refuse every option that is given and that a data set does not know.
+        """Refuse every given option that a data set does not allow.
 
         Raises:
-            InputError: Naming the option and the data that it is meant for.
+            InputError: If there is one. The message names the option and the data it is meant for.
 
         >>> ImageOptions(crop=5).allow("moons")
         Traceback (most recent call last):
@@ -76,7 +76,8 @@ images; leave it out for 'moons'
     def chosen(self, names: Sequence[str], source: str) -> tuple[int, ...] | None:
         """Return the numbers of the wanted classes in increasing order, or ``None`` for all.
 
-        A class goes by its name; by its number too, unless numbers are names here.
+        A class can be given by its name. It can also be given by its number, unless the names of
+        classes are numbers themselves.
 
         Raises:
             InputError: If there is no such class.

@@ -1,14 +1,15 @@
 r"""From image files and arrays of pixels to float32 rows in [0, 1].
 
-An image is turned as its EXIF orientation says, made grey or RGB, cut to its central square where a
-crop or a size is asked for, and resized by Pillow's antialiased bilinear filter; a byte :math:`b`
-becomes :math:`b / 255`. What files hold becomes one of two modes:
+An image is turned as its EXIF orientation says and made grey or RGB. If a crop or a size is asked
+for, it is cut to its central square and resized by Pillow's antialiased bilinear filter. A byte
+:math:`b` becomes :math:`b / 255`. Every image is converted to grey or RGB with 8 bits a channel:
 
 * palettes, CMYK and YCbCr are converted to RGB, and greys are repeated in three channels;
 * transparent pixels are laid on white;
 * greys of 16 bits are rounded to 8.
 
-Rows are written where they stay, so that a folder of images needs no more memory than its rows.
+Rows are written directly into the final tensor, so a folder of images needs no more memory than its
+rows.
 """
 
 import logging
@@ -31,14 +32,14 @@ from hilbound.errors import DataError
 log = logging.getLogger(__name__)
 
 Shape: TypeAlias = tuple[int, int, int]
-#: From image numbers with shape ``(n,)`` to their rows with shape ``(n, d)``.
+#: Maps image numbers with shape ``(n,)`` to their rows with shape ``(n, d)``.
 Reader: TypeAlias = Callable[[Tensor], Tensor]
 
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 _SIXTEEN_BITS = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
-# Not all that Pillow knows: an EPS would be handed to an interpreter, whatever its file is called.
+# Pillow reads more formats, but it would pass an EPS to an interpreter, whatever the file's name.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-# What Pillow raises for damaged files, by format; its own UnidentifiedImageError is an OSError.
+# Pillow's errors for damaged files of various formats. UnidentifiedImageError is an OSError.
 _DAMAGE = (
     *(OSError, EOFError, SyntaxError, TypeError, ValueError, IndexError),
     *(struct.error, zlib.error),
@@ -50,8 +51,8 @@ def read_picture(path: Path, options: ImageOptions) -> NDArray[np.uint8]:
     """Read an image file into pixels with shape ``(c, h, w)``, with ``c`` 1 or 3.
 
     Raises:
-        DataError: If the file is missing, truncated, damaged, no image, of a mode that is not read,
-            or smaller than the crop.
+        DataError: If the file is missing, truncated, damaged or not an image, its mode cannot be
+            read, or it is smaller than the crop.
     """
     image = _plain(_open(path), path)
     return _pixels(image.convert("L" if options.grayscale else "RGB"), options, str(path))
@@ -79,7 +80,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _plain(image: Image.Image, path: Path) -> Image.Image:
-    """Return an image of 8 bits a channel without transparency."""
+    """Return an image with 8 bits a channel and without transparency."""
     if image.mode in _SIXTEEN_BITS:
         return Image.fromarray(_eight_bits(np.asarray(image), path))
     if image.mode not in _MODES:
@@ -124,16 +125,16 @@ def _pixels(image: Image.Image, options: ImageOptions, source: str) -> NDArray[n
 
 
 def file_reader(paths: Sequence[Path], options: ImageOptions) -> tuple[Reader, Shape]:
-    """Return a function that decodes image files, and the shape in which all must come out.
+    """Return a function that decodes image files, and the shape that all images must have.
 
-    The shape follows from the options, or else is that of the first image. The function raises a
-    DataError for the image that it cannot read, or not in this shape.
+    The shape follows from the options, or else from the first image. The function raises a
+    DataError for an image that it cannot read or that has another shape.
 
     Raises:
         DataError: If the first image is needed for the shape and cannot be read.
     """
     channels, side = 1 if options.grayscale else 3, options.image_size or options.crop
-    # Nothing is drawn yet where a size is given: an absurd one would be larger than the memory.
+    # If a size is given, no image is decoded here: an absurd size would not fit into memory.
     shape = (channels, side, side) if side else _shape(read_picture(paths[0], options))
 
     def read(numbers: Tensor) -> Tensor:
@@ -180,7 +181,7 @@ def _fitting(path: Path, options: ImageOptions, shape: Shape) -> NDArray[np.uint
     if pixels.shape != shape:
         raise DataError(
             f"{path}: {pixels.shape[2]} by {pixels.shape[1]} pixels, where {shape[2]} by "
-            f"{shape[1]} as in the first image are needed, for rows must be equally long: choose "
-            "an image_size, to which all are cut and resized"
+            f"{shape[1]} as in the first image are needed, because rows must be equally long: "
+            "choose an image_size, to which all are cut and resized"
         )
     return pixels

@@ -1,9 +1,9 @@
-"""Which row goes where: three sets of indices that never share a row.
+"""Random splits: three sets of row numbers without common rows.
 
 A seeded permutation of ``0, ..., n - 1`` is cut into validation, test and training rows, in this
-order; where it is to be stratified, the classes are interleaved first. A smaller training set is
-therefore a part of the larger one with the same seed, and the validation and test rows do not move
-when the training set is cut short.
+order. For a stratified split, the classes are interleaved first. With the same seed, a smaller
+training set is therefore a subset of a larger one, and the validation and test rows do not depend
+on the size of the training set.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Split(NamedTuple):
         return x[self.train], x[self.validation], x[self.test]
 
     def only(self, labels: Tensor, classes: Sequence[int]) -> "Split":
-        """Keep the rows of some classes; ``labels`` with shape ``(n,)`` belong to all rows."""
+        """Keep the rows of some classes. ``labels`` with shape ``(n,)`` are those of all rows."""
         wanted = torch.isin(labels, torch.tensor(classes))
         return Split(*(rows[wanted[rows]] for rows in self))
 
@@ -49,7 +49,7 @@ def split_rows(
     samples: int | None = None,
     labels: Tensor | None = None,
 ) -> Split:
-    """Share ``n`` rows out at random; every split receives at least one row.
+    """Split ``n`` rows at random. Every split gets at least one row.
 
     Args:
         n: The number of rows.
@@ -57,8 +57,9 @@ def split_rows(
         validation_fraction: Share of the rows for validation, in (0, 1).
         test_fraction: Share of the rows for testing, in (0, 1).
         samples: Keep at most this many training rows.
-        labels: Class numbers with shape ``(n,)``, by which the split is stratified: every class is
-            shared out in the same proportions, and so are the first training rows.
+        labels: Class numbers with shape ``(n,)``, or ``None``. With labels the split is
+            stratified: all classes are split in the same proportions, and the first training rows
+            hold them in these proportions, too.
 
     Raises:
         DataError: If there are fewer than ten rows.
@@ -88,9 +89,9 @@ def split_rows(
 
 
 def _interleave(labels: Tensor) -> Tensor:
-    """Return the order in which every prefix holds about the same share of every class.
+    """Return an order in which every prefix holds about the same share of every class.
 
-    The j-th of the m rows of a class stands at the place (j + 1/2) / m between 0 and 1.
+    Row j of the m rows of a class gets the position (j + 1/2) / m, and rows are sorted by position.
     """
     place = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.unique():
@@ -103,7 +104,7 @@ def check_fractions(validation_fraction: float, test_fraction: float) -> None:
     """Refuse fractions outside (0, 1) and fractions that sum to 1 or more.
 
     Raises:
-        InputError: Naming the fraction, what came and what is allowed.
+        InputError: If there are any. The message names the fraction, its value and the range.
     """
     pairs = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
     for name, fraction in pairs.items():

@@ -1,10 +1,12 @@
 r"""Points from a user's own file: vectors from a table, images from an array.
 
-Columns of vectors come in their own units, and a single variance suits them only once they are
-alike: column :math:`j` is standardised to :math:`(x_j - \mu_j) / \sigma_j` with the mean and the
-standard deviation of the *training* rows, so that the held-out rows stay unseen. Everything is read
-and standardised in float64 and rounded to float32 last: a year such as 2024 has already lost the
-digits of its month in float32, its standardised value has not. Images keep their values in [0, 1].
+The columns of a table have different units, but the kernel has a single variance. So column
+:math:`j` is standardised to :math:`(x_j - \mu_j) / \sigma_j`. Mean and standard deviation are those
+of the *training* rows, so that the held-out rows stay unseen.
+
+Tables are read and standardised in float64, and rounded to float32 at the end. A date such as
+2024.25 would lose digits in float32, but its standardised value does not. Images keep their values
+in [0, 1].
 """
 
 from collections.abc import Callable
@@ -52,7 +54,7 @@ def load_table(
 
     Args:
         path: The file.
-        seed: Number of the random split.
+        seed: Seed of the random split.
         samples: Train on at most this many rows.
         validation_fraction: Share of the rows for validation, in (0, 1).
         test_fraction: Share of the rows for testing, in (0, 1).
@@ -64,7 +66,7 @@ def load_table(
 
     Raises:
         DataError: If the file is missing, damaged or unfit for a density model.
-        InputError: If an argument is out of its range.
+        InputError: If an argument is out of range.
     """
     if scale not in get_args(Scale):
         raise InputError(f"scale={scale!r}, allowed are 'standardize' and 'none'")
@@ -95,7 +97,7 @@ def load_table(
 def _reader(path: Path) -> Callable[[Path, str | None], RawTable]:
     allowed = ", ".join(READERS)
     if not path.exists():
-        raise DataError(f"{path} does not exist: {_neighbours(path)}")
+        raise DataError(f"{path} does not exist: {neighbours(path)}")
     if path.is_dir():
         raise DataError(f"{path} is a folder: name a file ({allowed}) in it")
     if path.suffix.lower() not in READERS:
@@ -103,7 +105,8 @@ def _reader(path: Path) -> Callable[[Path, str | None], RawTable]:
     return READERS[path.suffix.lower()]
 
 
-def _neighbours(path: Path) -> str:
+def neighbours(path: Path) -> str:
+    """Return what to say of a file that is not there: names like it, if any."""
     if not path.parent.is_dir():
         return f"nor does the folder {path.parent}"
     names = sorted(file.name for file in path.parent.iterdir())

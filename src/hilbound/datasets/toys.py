@@ -1,25 +1,26 @@
 r"""Distributions in the plane whose true density is known.
 
-A bound is best judged where the truth is at hand, so every toy draws samples and states its own log
-density. All fit roughly into :math:`[-4, 4]^2`. Three constructions suffice:
+A bound is best judged against a known density, so every toy draws samples and computes its own log
+density. All toys fit roughly into :math:`[-4, 4]^2`. There are three constructions.
 
 *Gaussians.* With centres :math:`m_k`, :math:`k = 1, \dots, K`, and a variance :math:`v`,
 
 .. math:: p(x) = \frac1K \sum_k N(x; m_k, v I).
 
-*A curve with noise.* A point :math:`c(t)`, :math:`t` uniform on [0, 1], plus Gaussian noise is a
-Gaussian mixture with a continuum of centres. Gauss-Legendre nodes :math:`t_j` and weights
-:math:`w_j` make it finite,
+*A curve with noise.* Take a point :math:`c(t)` with :math:`t` uniform on [0, 1], and add Gaussian
+noise. This is a Gaussian mixture with a continuum of centres. Gauss-Legendre nodes :math:`t_j` and
+weights :math:`w_j` approximate it by a finite mixture,
 
 .. math:: p(x) = \int_0^1 N(x; c(t), v I)\, dt \approx \sum_j w_j N(x; c(t_j), v I),
 
-to rounding once the nodes lie closer than the noise is wide. For a circle of radius :math:`r` the
-integral is a Bessel function, with :math:`\rho = |x|`:
+which is exact to rounding if the nodes lie closer than the width of the noise. For a circle of
+radius :math:`r` the integral is a Bessel function of :math:`\rho = |x|`:
 
 .. math:: p(x) = \frac{1}{2 \pi v} e^{-(\rho^2 + r^2) / 2v}\, I_0(\rho r / v).
 
-*A twist.* Turning every point by an angle that depends on its radius alone moves area but neither
-stretches nor shrinks it: the Jacobian is 1, and turning back gives the density.
+*A twist.* Every point is turned by an angle that depends only on its radius. This map preserves
+area: its Jacobian determinant is 1. So the density at a point is the original density at the point
+turned back.
 """
 
 from abc import ABC, abstractmethod
@@ -51,7 +52,7 @@ class Toy(ABC):
 
     Args:
         name: What users type.
-        description: One line on what it looks like.
+        description: One line on its shape.
     """
 
     name: str
@@ -84,7 +85,7 @@ class Toy(ABC):
         samples: int | None,
         options: ImageOptions = PLAIN,
     ) -> Dataset:
-        """Draw the three splits independently; the held-out ones do not depend on ``samples``.
+        """Draw the three splits independently. The held-out ones do not depend on ``samples``.
 
         Raises:
             InputError: If options of images are given, or too many samples are asked for.
@@ -116,7 +117,7 @@ def _normal(n: int, generator: torch.Generator) -> Tensor:
 
 
 def _mixture_log_density(x: Tensor, centres: Tensor, log_weights: Tensor, v: float) -> Tensor:
-    # Differences, not the expanded square: far from the centres the latter cancels.
+    # From differences. The expanded square would lose digits to cancellation far from the centres.
     distance = torch.cdist(x, centres, compute_mode="donot_use_mm_for_euclid_dist")
     return torch.logsumexp(log_weights - distance.square() / (2 * v), dim=-1) - log(2 * pi * v)
 
@@ -206,7 +207,7 @@ class Circles(Toy):
     def _log_density(self, x: Tensor) -> Tensor:
         rho, v = torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.variance
         r = torch.tensor(self.radii, dtype=x.dtype, device=x.device)
-        # i0e(z) = exp(-z) I0(z) completes the square, and the exponential cannot overflow.
+        # i0e(z) = exp(-z) I0(z) completes the square, so the exponential cannot overflow.
         each = -(rho - r).square() / (2 * v) + torch.special.i0e(rho * r / v).log()
         return torch.logsumexp(each, dim=-1) - log(2 * pi * v * len(self.radii))
 
@@ -215,8 +216,8 @@ class Circles(Toy):
 class Pinwheel(Toy):
     """Gaussian arms, twisted around the origin.
 
-    Each arm is a Gaussian around ``(radius, 0)``, long along the radius, turned to its place in the
-    wheel and then turned by ``twist * exp(|x| / radius)``.
+    Each arm is a Gaussian around ``(radius, 0)``, elongated along the radius. It is turned to its
+    place in the wheel, and then every point x is turned by ``twist * exp(|x| / radius)``.
 
     Args:
         arms: The number of arms.
@@ -226,9 +227,9 @@ class Pinwheel(Toy):
         twist: Strength of the twist, in radians.
 
     References:
-        The warped shapes of Johnson, Duvenaud, Wiltschko, Datta and Adams, "Composing graphical
-        models with neural networks for structured representations and fast inference", 2016. There
-        the twist depends on the first coordinate, and the density has no closed form.
+        After the warped shapes of Johnson, Duvenaud, Wiltschko, Datta and Adams, "Composing
+        graphical models with neural networks for structured representations and fast inference",
+        2016. Their twist depends on the first coordinate, and the density has no closed form.
     """
 
     arms: int
@@ -266,10 +267,10 @@ class Pinwheel(Toy):
 
 @dataclass(frozen=True)
 class Checkerboard(Toy):
-    """Uniform on every other square of a board around the origin; the log density is -inf outside.
+    """Uniform on every other square of a board around the origin. Elsewhere the density is zero.
 
     Args:
-        squares: The number of squares on a side, even.
+        squares: The number of squares on a side, an even number.
         side: The side of a square.
     """
 
@@ -292,7 +293,7 @@ class Checkerboard(Toy):
 
     def _log_density(self, x: Tensor) -> Tensor:
         centres = self._centres().to(x.device)
-        # Edges belong to the squares, so that a sample rounded to float32 never falls outside.
+        # Edges belong to the squares, so a sample that is rounded to float32 never falls outside.
         reach = (x.unsqueeze(-2) - centres).abs().amax(dim=-1)
         inside = (reach <= self.side / 2).any(dim=-1)
         uniform = x.new_full((len(x),), -log(len(centres) * self.side**2))

@@ -1,1 +1,1 @@
-"""The engine: tensors in, numbers with gradients out; it knows no mixture, data or option."""
+"""The engine: tensors in, numbers with gradients out. It uses no mixtures, data sets or options."""

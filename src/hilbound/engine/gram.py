@@ -7,16 +7,18 @@ For two components with means :math:`x, y` and diagonal variances :math:`v, w` (
     \langle N(\cdot - x; v), N(\cdot - y; w) \rangle = N(x - y; v + w)
     = \prod_c (2\pi(v_c + w_c))^{-1/2} \exp\Big(-\frac{(x_c - y_c)^2}{2 (v_c + w_c)}\Big),
 
-and dividing by both norms leaves the overlap, a number in [0, 1]:
+and division by both norms gives the overlap, a number in [0, 1]:
 
 .. math::
     k = \exp\Big(-\tfrac12 Q - \tfrac14 \sum_c
         \log\Big(1 + \frac{(v_c - w_c)^2}{4 v_c w_c}\Big)\Big),
     \qquad Q = \sum_c \frac{(x_c - y_c)^2}{v_c + w_c}.
 
-Everything here returns a logarithm: at :math:`d = 12288` and variance 0.01 the densities themselves
-are far outside float64. Variances have shape ``(*, N or 1, d or 1)``, which decides the work:
-isotropic ones and ones shared by all components need one matrix product, the rest the differences.
+Everything here returns a logarithm. At :math:`d = 12288` and variance 0.01 the densities themselves
+are far outside the range of float64.
+
+Variances have shape ``(*, N or 1, d or 1)``. If they are isotropic, or shared by all components,
+one matrix product is enough. All others need the differences of coordinates.
 """
 
 import math
@@ -27,23 +29,24 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-#: The error of a squared distance that is let through, relative to the variance it is divided by:
-#: it becomes the relative error of the kernel.
+#: The accepted error of a squared distance, relative to the variance that divides it. It becomes
+#: the relative error of the kernel.
 KERNEL_ERROR = 1e-5
-# Pairs held at a time by the streamed reductions: 64 MiB in float32.
+# The most pairs in memory at a time in streamed sums: 64 MiB in float32.
 _BLOCK_PAIRS = 2**24
 # A GPU runs the kernels of a small tile faster than they can be launched: on an H200, sums over
 # 30,000 x 30,000 pairs took 56 ms with small tiles and 16 ms with these (benchmarks/gpu.py).
 _BLOCK_PAIRS_OF_A_GPU = 2**28
-#: The variance whose Gaussian is 1 at its mean, in which inner products are plain numbers.
+#: A Gaussian of this variance is 1 at its mean. With this unit, inner products aren't scaled.
 PLAIN_UNIT = 1 / (2 * math.pi)
 
 
 def rounding_unit(dtype: torch.dtype) -> float:
-    """Return the relative error of a product in a matrix product of this dtype, as torch is set.
+    """Return the relative error of a product within a matrix product of this dtype.
 
-    With ``torch.set_float32_matmul_precision`` at ``"high"`` float32 products may be formed in TF32
-    (10 bits), at ``"medium"`` in bfloat16 (7 bits); elsewhere it is the dtype's own unit.
+    It depends on ``torch.set_float32_matmul_precision``. At ``"high"`` float32 products may be
+    formed in TF32 (10 bits), and at ``"medium"`` in bfloat16 (7 bits). Otherwise it is the rounding
+    unit of the dtype.
 
     >>> rounding_unit(torch.float64)
     2.220446049250313e-16
@@ -60,17 +63,18 @@ def exponent_error(
 ) -> float:
     r"""Bound the error of an exponent :math:`|x_i - y_j|^2 / (2v)` that rounding to a dtype causes.
 
-    With the unit u of :func:`rounding_unit`, twice the largest relative error, rounded points are
-    off by :math:`\tfrac u2 (|x| + |y|)`, and their squared distance by
-    :math:`u\,|x - y|\,(|x| + |y|) \le 2u\,(|x|^2 + |y|^2)`. The sums of the expanded square, as
-    summed in pairs or blocks, are given as much again; divided by 2v it is the relative error of
-    the kernel. Points are taken relative to the mean of x, as :func:`squared_distances` does.
+    Let u be the unit of :func:`rounding_unit`, which is twice the largest relative error. Rounding
+    moves the points by at most :math:`\tfrac u2 (|x| + |y|)`. So it changes their squared distance
+    by at most :math:`u\,|x - y|\,(|x| + |y|) \le 2u\,(|x|^2 + |y|^2)`. The sums of the expanded
+    square, computed in pairs or blocks, are allowed the same error again. The total, divided by 2v,
+    is the relative error of the kernel. Points are taken relative to the mean of x, as in
+    :func:`squared_distances`.
 
     Args:
         x: Points with shape ``(*, N, d)``.
         y: Points with shape ``(*, M, d)``.
         variance: The variance v that distances are divided by.
-        dtype: The precision to predict for; that of ``x`` by default.
+        dtype: The precision to predict for, by default that of ``x``.
 
     >>> x = torch.tensor([[-10.0], [10.0]])
     >>> exponent_error(x, x, 1.0) < 1e-4 < exponent_error(x, x, 1.0, torch.bfloat16)
@@ -82,17 +86,17 @@ def exponent_error(
 
 
 def _rounding(x2: Tensor, y2: Tensor, dtype: torch.dtype) -> float:
-    r"""Return :math:`u (\max |x|^2 + \max |y|^2)`, what rounding may do to a squared distance."""
+    r"""Return :math:`u (\max |x|^2 + \max |y|^2)`, the possible rounding of a squared distance."""
     return rounding_unit(dtype) * float(x2.detach().amax() + y2.detach().amax())
 
 
 def is_too_coarse(x2: Tensor, y2: Tensor, dtype: torch.dtype, resolution: float) -> bool:
-    """Whether rounding could change a squared distance by more than is harmless.
+    """Whether rounding could change a squared distance by more than ``resolution``.
 
     Args:
         x2: Squares of centred points, with any shape.
         y2: Squares of the other points.
-        dtype: The precision that products would be formed in.
+        dtype: The precision of the matrix products.
         resolution: The error that is harmless.
 
     >>> one = torch.ones(1)
@@ -113,14 +117,14 @@ def block_pairs(device: torch.device) -> int:
 def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
     r"""Return :math:`|x_i - y_j|^2`, with shape ``(*, N, M)``.
 
-    The expansion :math:`|x|^2 + |y|^2 - 2 x \cdot y` loses digits, so both sets are centred first,
-    and where rounding could still exceed ``resolution`` the product is formed in float64. The
-    distance of a point to itself is exactly zero when both arguments are the same tensor.
+    The expansion :math:`|x|^2 + |y|^2 - 2 x \cdot y` loses digits, so both sets are centred first.
+    If rounding could still exceed ``resolution``, the product is formed in float64. If both
+    arguments are the same tensor, the distance of a point to itself is exactly zero.
 
     Args:
         x: Points with shape ``(*, N, d)``.
         y: Points with shape ``(*, M, d)``.
-        resolution: The absolute error that is harmless; 0 asks for float64 always.
+        resolution: The absolute error that is harmless. At 0, float64 is always used.
 
     >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
     >>> squared_distances(x, x)
@@ -133,7 +137,8 @@ def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
     x, y = x - centre, y - centre
     x2, y2 = x.square().sum(-1), y.square().sum(-1)
     if is_too_coarse(x2, y2, dtype, resolution):
-        # From the start: what an outlier's centre rounds off a small point does not come back.
+        # From the original points: centring in low precision has already rounded them. With an
+        # outlier the mean is far away, and small points lose their digits.
         x, y = (a.double() - centre.double() for a in points)
         x2, y2 = x.square().sum(-1), y.square().sum(-1)
     product = x @ y.mT
@@ -145,11 +150,12 @@ def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
 
 
 def _say_if_tf32_is_left(dtype: torch.dtype, rounding: float, resolution: float) -> None:
-    # Asked for by the user and not followed, so it is said; without that wish nobody needs to know.
+    # The user asked for fewer bits and doesn't get them, so a warning is due. Otherwise the change
+    # to float64 needs none.
     if resolution > 0 and rounding_unit(dtype) > torch.finfo(dtype).eps:
         warnings.warn(
-            "torch.set_float32_matmul_precision allows products of fewer bits, whose error of a "
-            f"squared distance ({rounding:.2g} predicted) is more than what is harmless here "
+            "torch.set_float32_matmul_precision allows products of fewer bits. Their predicted "
+            f"error of a squared distance ({rounding:.2g}) is more than is harmless here "
             f"({resolution:.2g}): these products are formed in float64",
             stacklevel=5,
         )
@@ -172,7 +178,7 @@ def _quadratic_form(x: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
         resolution = KERNEL_ERROR * float(total.detach().amin())
         return squared_distances(x, y, resolution) / total
     if is_shared(v, w):
-        # Scaling rounds; before the centre is gone it would round digits that cancel later.
+        # Scaling rounds. Points are centred first, so that only small numbers are rounded.
         centre, scale = x.detach().mean(-2, keepdim=True), (v + w).rsqrt()
         scaled = (x - centre) * scale
         other = scaled if x is y else (y - centre) * scale
@@ -200,8 +206,8 @@ def log_inner_products(
         v: Their variances with shape ``(*, N or 1, d or 1)``.
         y: Means with shape ``(*, M, d)``.
         w: Their variances with shape ``(*, M or 1, d or 1)``.
-        unit: The products are multiplied by :math:`(2\pi\,\text{unit})^{d/2}`. A unit near
-            v + w keeps the logarithms small, and so their digits, where only ratios are needed.
+        unit: The products are multiplied by :math:`(2\pi\,\text{unit})^{d/2}`. If only ratios are
+            needed, a unit near v + w keeps the logarithms small and saves their digits.
 
     >>> x, v = torch.zeros(1, 2), torch.full((1, 1), 0.5)
     >>> (log_inner_products(x, v, x, v).exp() * 2 * math.pi).round(decimals=4)
@@ -215,7 +221,7 @@ def log_overlaps(x: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
     r"""Return :math:`\log k_{ij} \le 0`, inner products of unit vectors, shape ``(*, N, M)``.
 
     The arguments are those of :func:`log_inner_products`. With equal variances the logarithm is
-    :math:`-|x_i - y_j|^2 / (2 (v + w))` and nothing depends on the dimension.
+    :math:`-|x_i - y_j|^2 / (2 (v + w))`, whatever the dimension.
 
     >>> x, v = torch.tensor([[0.0], [2.0]]), torch.full((1, 1), 0.5)
     >>> log_overlaps(x, v, x, v).exp().round(decimals=4)
@@ -233,8 +239,8 @@ def log_row_sums(
 ) -> Tensor:
     r"""Return :math:`\log \sum_j b_j \langle p_i, q_j \rangle` for every row, shape ``(*, N)``.
 
-    Rows are taken in blocks, and a block is computed again in the backward pass instead of being
-    kept, so that memory stays at O(N + M + block) for any number of pairs.
+    Rows are processed in blocks. The backward pass computes each block again instead of keeping it.
+    So memory is O(N + M + block) for any number of pairs.
 
     Args:
         x: Means with shape ``(*, N, d)``.
@@ -245,7 +251,7 @@ def log_row_sums(
         unit: See :func:`log_inner_products`.
     """
     batch = torch.broadcast_shapes(x.shape[:-2], b.shape[:-1])
-    # Where neither a product nor a scaling does, a pair takes d differences.
+    # Without a matrix product a pair needs d differences in memory.
     per_pair = 1 if is_isotropic(v, w) or is_shared(v, w) else x.shape[-1]
     rows = max(1, block_pairs(x.device) // max(1, math.prod(batch) * b.shape[-1] * per_pair))
     if x.shape[-2] <= rows:

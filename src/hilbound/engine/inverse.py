@@ -1,15 +1,19 @@
 r"""Inverse quadratic forms of Gram matrices, by Cholesky where that is safe.
 
-The form :math:`f = k^\top G^{-1} k` with :math:`w = G^{-1} k` has the gradients
-:math:`\partial f / \partial k = 2 w` and :math:`\partial f / \partial G = -w w^\top`: the forward
-pass has already solved for all that the backward pass needs, which is one product.
+Let :math:`f = k^\top G^{-1} k` and :math:`w = G^{-1} k`. The gradients are
+:math:`\partial f / \partial k = 2 w` and :math:`\partial f / \partial G = -w w^\top`. The forward
+pass has already computed w, so the backward pass is one product.
 
-Eigenvectors of G whose eigenvalues are noise must be left out, and only a spectrum tells which. But
-*that there are none* is told without it. Where the least pivot, which bounds the least eigenvalue
-from above, is far from the line, so is the eigenvalue, as a rule. Nearer, a second factorisation
-knows: by Sylvester's law of inertia a Cholesky factor of :math:`G - \sigma I` exists exactly where
-all eigenvalues are above :math:`\sigma`. Two factorisations take :math:`\tfrac23 M^3` operations,
-an eigen-decomposition more than ten times that; it is left to the matrices that need it.
+Eigenvectors of G whose eigenvalues are noise must be left out. Finding them needs the spectrum.
+Proving *that there are none* does not:
+
+- The least pivot bounds the least eigenvalue from above. If it is far above the line, so is the
+  eigenvalue, as a rule.
+- If it is nearer, a second factorisation decides. By Sylvester's law of inertia,
+  :math:`G - \sigma I` has a Cholesky factor exactly if all eigenvalues are above :math:`\sigma`.
+
+Two factorisations take :math:`\tfrac23 M^3` operations. An eigen-decomposition takes more than ten
+times as many, so it runs only for matrices that need it.
 
 References:
     Matrix Computations (Golub and Van Loan, 2013), on Cholesky and the law of inertia.
@@ -52,11 +56,11 @@ def _require_finite(gram: Tensor) -> None:
 
 
 def _is_clear(gram: Tensor, factor: Tensor, drop: float) -> bool:
-    """Whether all eigenvalues lie above the line."""
+    """Whether all eigenvalues lie above the line, ``drop`` times the largest one."""
     least = float(factor.diagonal(dim1=-2, dim2=-1).amin()) ** 2
     if least > 100 * gram.shape[-1] * drop * float(gram.diagonal(dim1=-2, dim2=-1).amax()):
         return True
-    # The largest sum of a row bounds the largest eigenvalue, so the line is not below this one.
+    # The largest row sum bounds the largest eigenvalue, so this line is at least the true one.
     line = drop * gram.abs().sum(-1).amax(-1)
     lowered = gram.clone()
     lowered.diagonal(dim1=-2, dim2=-1).sub_(line.unsqueeze(-1))
@@ -65,7 +69,7 @@ def _is_clear(gram: Tensor, factor: Tensor, drop: float) -> bool:
 
 
 class _Solve(torch.autograd.Function):
-    """The solution of G w = k, differentiable as often as one likes."""
+    """The solution of G w = k, differentiable any number of times."""
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
@@ -107,19 +111,19 @@ class _InverseForm(torch.autograd.Function):
 def inverse_form(gram: Tensor, vectors: Tensor, drop: float | None = None) -> Tensor:
     r"""Return :math:`k^\top G^{-1} k` for every column k: the squared norm of a projection.
 
-    With G the Gram matrix of unit vectors and k the inner products of another vector with them, it
-    is how much of that vector lies in their span. Where G is singular to rounding (centres that
-    coincide), the span is that of the directions above the line, so the value is a little too small
-    there, but for the rounding of G itself. It is computed in float64.
+    Let G be the Gram matrix of unit vectors, and k the inner products of another vector with them.
+    The value is the share of that vector in their span. If G is singular to rounding (centres
+    coincide), only directions above the line count. Then the value is a little too small, apart
+    from the rounding of G itself. It is computed in float64.
 
     Args:
         gram: Symmetric positive semidefinite matrices with shape ``(*, M, M)``.
         vectors: Columns with shape ``(*, M, N)``.
         drop: Eigenvectors of G with eigenvalues at or below ``drop`` times the largest are left
-            out. The default is M times the rounding unit of the dtype that ``gram`` comes in: below
-            it an eigenvalue is noise, and its reciprocal would rule the gradient. A larger one
-            lowers the value; so does the default for thousands of float32 components in one
-            crowd, beside which a lone one falls below the line: use float64 there.
+            out. The default is M times the rounding unit of the dtype of ``gram``. An eigenvalue
+            below it is noise, and its reciprocal would dominate the gradient. A larger ``drop``
+            lowers the value. The default can lower it, too: with thousands of float32 components
+            in one crowd, a lone component beside them falls below the line. Use float64 there.
 
     Returns:
         Values with shape ``(*, N)``, differentiable twice.

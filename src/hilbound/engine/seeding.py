@@ -1,10 +1,10 @@
-"""Random streams that are functions of a seed and a name, never of what ran before.
+"""Random streams that depend on a seed and a name, never on earlier draws.
 
-A training step draws its noise from the stream ``(seed, "noise", step)``. So a run that was
-interrupted and resumed sees the same numbers as one that was not, and nothing has to be stored.
+A training step draws its noise from the stream ``(seed, "noise", step)``. So a resumed run draws
+the same numbers as an uninterrupted one, and no random state has to be stored.
 
-Torch's initialisers take no generator, only the global one: :func:`seeded_globally` lends it out
-and puts it back.
+Torch's initialisers use the global generator only. :func:`seeded_globally` seeds it and then
+restores its state.
 """
 
 from collections.abc import Iterator
@@ -28,9 +28,9 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
 
 @contextmanager
 def seeded_globally(seed: int) -> Iterator[None]:
-    """Seed the CPU's global generator for a while, and leave it as it was.
+    """Seed the CPU's global generator inside a ``with`` block, and restore its state at the end.
 
-    For code that draws from nothing else, such as the initial weights of torch's layers.
+    This is for code that only draws from the global generator, such as torch's initialisers.
 
     >>> before = torch.get_rng_state()
     >>> with seeded_globally(0):

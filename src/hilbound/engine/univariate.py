@@ -16,6 +16,7 @@ from hilbound.errors import InputError
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _STEPS = 200  # halving a bracket of doubles takes far fewer; Newton usually takes ten
+_FAR = 1e-10  # tails below it need logarithms
 _SPLIT = 3  # every third step halves the bracket, so that the worst case is a bisection
 
 
@@ -86,23 +87,72 @@ def _lower_quantile(tail: Tensor, means: Tensor, deviation: Tensor, log_weights:
     """Return where the mixture's lower tail is ``tail``, a probability in (0, 1/2]."""
     own = means + deviation * torch.special.ndtri(tail).unsqueeze(-1)
     own = own.where(log_weights > -torch.inf, _anchor(own, log_weights))
-    low, high = own.amin(-1), own.amax(-1)
-    wanted = tail.log()
-    x: Tensor = 0.5 * (low + high)
-    for step in range(_STEPS):
-        z = (x.unsqueeze(-1) - means) / deviation
-        log_tail = torch.logsumexp(log_weights + torch.special.log_ndtr(z), -1)
-        log_density = torch.logsumexp(log_weights - 0.5 * z.square() - deviation.log(), -1)
-        excess = log_tail - wanted
-        low, high = torch.where(excess < 0, x, low), torch.where(excess > 0, x, high)
-        newton = x - excess * (log_tail - log_density + _HALF_LOG_2PI).exp()
-        usable = (newton >= low) & (newton <= high) & (step % _SPLIT < _SPLIT - 1)
-        following = torch.where(usable, newton, 0.5 * (low + high))
-        following = following.where(excess != 0, x)
-        if bool(((following - x).abs() <= _ulp(x)).all()):
-            return following
-        x = following
-    return x
+    components = [
+        t.expand(own.shape).reshape(-1, own.shape[-1]) for t in (means, deviation, log_weights)
+    ]
+    ends = own.amin(-1).flatten(), own.amax(-1).flatten()
+    return (
+        _Bracket(ends, tail.expand(own.shape[:-1]).flatten(), components)
+        .root()
+        .reshape(own.shape[:-1])
+    )
+
+
+class _Bracket:
+    """Quantiles that are still looked for; those that are found leave, and cost nothing more."""
+
+    def __init__(self, ends: tuple[Tensor, Tensor], tail: Tensor, components: list[Tensor]) -> None:
+        self.low, self.high = ends
+        self.wanted = tail.log()
+        self.means, self.deviation, self.log_weights = components
+        self.log_heights = self.log_weights - self.deviation.log()
+        # Far out only logarithms know a tail; elsewhere plain sums take half the time.
+        self._far = bool((tail < _FAR).any())
+
+    def root(self) -> Tensor:
+        """Return all quantiles."""
+        x = 0.5 * (self.low + self.high)
+        found, missing = x.clone(), torch.arange(len(x), device=x.device)
+        for step in range(_STEPS):
+            following = self._step(x, newton=step % _SPLIT < _SPLIT - 1)
+            found[missing] = following
+            open_ = (following - x).abs() > _ulp(x)
+            if not open_.any():
+                break
+            if open_.all():
+                x = following
+            else:
+                x, missing = following[open_], missing[open_]
+                self._keep(open_)
+        return found
+
+    def _step(self, x: Tensor, *, newton: bool) -> Tensor:
+        """Narrow the bracket around the roots, and return where to look next."""
+        log_tail, log_density = self._logarithms(x)
+        excess = log_tail - self.wanted
+        self.low = torch.where(excess < 0, x, self.low)
+        self.high = torch.where(excess > 0, x, self.high)
+        following = 0.5 * (self.low + self.high)
+        if newton:
+            straight = x - excess * (log_tail - log_density + _HALF_LOG_2PI).exp()
+            inside = (straight >= self.low) & (straight <= self.high)
+            following = straight.where(inside, following)
+        return following.where(excess != 0, x)
+
+    def _logarithms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return those of the tail below x, and of the density there, but for a constant."""
+        z = (x.unsqueeze(-1) - self.means) / self.deviation
+        exponents = self.log_heights - 0.5 * z.square()
+        if self._far:
+            log_tails = self.log_weights + torch.special.log_ndtr(z)
+            return torch.logsumexp(log_tails, -1), torch.logsumexp(exponents, -1)
+        tails = self.log_weights.exp() * torch.special.erfc(-math.sqrt(0.5) * z)
+        return (0.5 * tails.sum(-1)).log(), exponents.exp().sum(-1).log()
+
+    def _keep(self, rows: Tensor) -> None:
+        self.low, self.high, self.wanted = self.low[rows], self.high[rows], self.wanted[rows]
+        self.means, self.deviation = self.means[rows], self.deviation[rows]
+        self.log_weights, self.log_heights = self.log_weights[rows], self.log_heights[rows]
 
 
 def _anchor(own: Tensor, log_weights: Tensor) -> Tensor:

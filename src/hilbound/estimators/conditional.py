@@ -32,6 +32,7 @@ from hilbound.estimators.experts.warping import Bend, WarpedProcess
 from hilbound.estimators.frames import Floats
 from hilbound.estimators.reading import read_table, read_targets, read_weights
 from hilbound.estimators.storage import read_state, write_state
+from hilbound.evaluation import calibration
 from hilbound.mixture import GaussianMixture
 
 _PARTS = (
@@ -180,7 +181,7 @@ class ConditionalDensityEstimator(MultiOutputMixin, RegressorMixin, BaseEstimato
         Raises:
             InputError: If a probability is not between 0 and 1.
         """
-        levels = np.atleast_1d(np.asarray(alpha, dtype=np.float64))
+        levels = np.array(alpha, dtype=np.float64, ndmin=1)
         if levels.ndim > 1 or not ((levels > 0) & (levels < 1)).all():
             raise InputError(
                 f"alpha must be probabilities between 0 and 1 (both excluded), got {alpha!r}"
@@ -219,8 +220,7 @@ class ConditionalDensityEstimator(MultiOutputMixin, RegressorMixin, BaseEstimato
             expected: Floats = self.predict_distribution(X).log_norm().numpy()
             return expected
         q, targets = self._predicted(X, y)
-        scores: Floats = q.log_prob(torch.from_numpy(targets)).numpy()
-        return scores
+        return calibration.log_scores(q, targets)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the mean of :meth:`score_samples`; higher is better."""
@@ -232,14 +232,14 @@ class ConditionalDensityEstimator(MultiOutputMixin, RegressorMixin, BaseEstimato
 
         The shape is ``(n,)``, or ``(n, n_targets)`` for several targets.
         """
-        return self._for_one_target(predictions.probabilities(*self._predicted(X, y)))
+        return self._for_one_target(calibration.pit_values(*self._predicted(X, y)))
 
     def crps(self, X: ArrayLike, y: ArrayLike) -> Floats:
         """Return the continuous ranked probability scores, in the targets' units; lower is better.
 
         The shape is ``(n,)``, or ``(n, n_targets)`` for several targets.
         """
-        return self._for_one_target(predictions.crps(*self._predicted(X, y)))
+        return self._for_one_target(calibration.crps(*self._predicted(X, y)))
 
     def sample(
         self,

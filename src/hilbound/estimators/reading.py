@@ -78,6 +78,7 @@ def read_targets(y: ArrayLike | None) -> Floats:
         dtype=np.float64,
         ensure_all_finite=False,
         input_name="y",
+        force_writeable=True,  # pandas hands out its own memory for reading, torch wants to write
     )
     targets = targets[:, None] if targets.ndim == 1 else targets
     finite = np.isfinite(targets).all(1)

@@ -1,1 +1,1 @@
-"""Evaluation: numbers about a model and its samples; it draws nothing."""
+"""Evaluation: numbers about a model and its samples. Nothing here draws a picture."""

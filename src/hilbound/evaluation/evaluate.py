@@ -1,8 +1,8 @@
-"""How good a run is: its samples against held-out data, and real data against real data beside.
+"""How good a run is: its samples are compared with held-out data, and so are real data.
 
-A figure alone says little: coverage 0.93 is perfect where real data reach 0.93. So every metric is
-measured twice with the same code, once for the model's samples and once for as many training rows
-in their place. The second is the floor that no model without memorising should be expected to pass.
+A number alone says little. Coverage 0.93 is perfect if real data reach 0.93. So the same code
+measures every metric twice: once for the model's samples, and once for the same number of training
+rows. The second value is the best that a model can be expected to reach without memorising.
 """
 
 import logging
@@ -43,19 +43,19 @@ def evaluate(
     samples: int | None = None,
     split: HeldOut = "test",
 ) -> dict[str, Any]:
-    """Measure a run, write its ``metrics.json`` and return what stands in it.
+    """Measure a run, write its ``metrics.json`` and return the content.
 
-    Of a model with an encoder its reconstructions are measured, too, and of an
-    :class:`~hilbound.models.EncoderMixtureDecoder` its conditional bound.
+    For a model with an encoder, its reconstructions are measured, too. For an
+    :class:`~hilbound.models.EncoderMixtureDecoder`, so is its conditional bound.
 
     Args:
         run: The run.
-        samples: How many samples and held-out rows to compare; by default as many as there are
-            held-out rows, at most 10,000.
+        samples: How many samples and held-out rows to compare. By default all held-out rows are
+            used, at most 10,000.
         split: The held-out rows: ``"validation"`` for choosing, ``"test"`` for final figures.
 
     Raises:
-        InputError: If there are fewer rows than asked for, or the run is damaged.
+        InputError: If there are too few rows, or the run is damaged.
     """
     began = time.perf_counter()
     dataset, model = run.dataset, run.model
@@ -106,9 +106,9 @@ def measure_reconstructions(
 ) -> dict[str, Any]:
     """Return how near, how different and how lifelike the reconstructions of inputs are.
 
-    Real data stand beside where the features have noise: training rows that share the features of
-    the input (:func:`~hilbound.evaluation.reconstruction.rows_with_features`). The real validity is
-    that of the inputs themselves.
+    If the features have noise, real data are measured in the same way: training rows that share
+    the features of the input (:func:`~hilbound.evaluation.reconstruction.rows_with_features`). The
+    validity of real data is that of the inputs themselves.
 
     Args:
         model: The model.
@@ -148,10 +148,10 @@ def conditional_bound_of(
     """Return the conditional bound of a run on rows of a split, drawn at random.
 
     Args:
-        run: The run, whose kernel variance at the end is taken.
+        run: The run. The kernel variance at its end is used.
         model: Its model.
         held_out: Rows with shape ``(n, d)``, of which ``bound_rows`` are drawn at random.
-        split: Their name.
+        split: The name of the split.
     """
     config = run.config
     rows = choose_rows(held_out, min(config.bound_rows, len(held_out)), split, config.seed)

@@ -1,15 +1,16 @@
-r"""Distances of images: LPIPS-style ones from any network, FID and LPIPS from the published ones.
+r"""Distances between images: an LPIPS-style one for any network, and the published FID and LPIPS.
 
-The maps of a network's convolutional layers are normalised over their channels at every place;
-two images are compared by their squared difference there, averaged over the places and summed over
-the layers,
+The feature maps of a network's convolutional layers are normalised over their channels at every
+position. The distance of two images is the squared difference of these maps, averaged over the
+positions and summed over the layers,
 
 .. math:: d(a, b) = \sum_l \frac{1}{H_l W_l} \sum_{hw}
     \left\| \frac{a^l_{hw}}{\|a^l_{hw}\|} - \frac{b^l_{hw}}{\|b^l_{hw}\|} \right\|^2 .
 
-LPIPS is this with AlexNet's layers and learned weights of their channels; FID is the Fréchet
-distance in the features of Inception. Both come from torchmetrics, and their networks from files
-that are never downloaded here: without them an :class:`UnavailableError` says what to put where.
+LPIPS is this distance with AlexNet's layers and learned weights of their channels. FID is the
+Fréchet distance in the features of Inception. Both come from torchmetrics. The weights of their
+networks are files, which are never downloaded here. If one is missing, an
+:class:`UnavailableError` says which file to put where.
 
 References:
     The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (Zhang, Isola, Efros,
@@ -35,12 +36,12 @@ _SMALLEST = 64
 
 
 class UnavailableError(InputError):
-    """A metric whose package or weights are missing, with what to install or to put where."""
+    """A package or a file of weights is missing. The message says what to install or fetch."""
 
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A file of weights, named as torch.hub names it: the end is the start of its SHA-256.
+    """A file of weights, named as torch.hub does: its name ends in the start of its SHA-256.
 
     Args:
         metric: The metric that needs it.
@@ -80,7 +81,7 @@ class PublishedWeights:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if not digest.startswith(start):
             raise UnavailableError(
-                f"{self.metric} needs the file {self.name}, but that which is there is damaged "
+                f"{self.metric} needs the file {self.name}, but the present file is damaged "
                 f"(its SHA-256 begins with {digest[:8]}): {remedy}"
             )
         return path
@@ -100,16 +101,16 @@ ALEXNET = PublishedWeights(
 def true_fid(real: Tensor, fake: Tensor) -> float:
     """Return the Fréchet distance of two sets of images in the features of Inception.
 
-    The estimate of few images is too large: compare those of equally many only.
+    With few images the estimate is too large, so compare only values from equally many images.
 
     Args:
-        real: Images with shape ``(n, c, h, w)``, of one or three channels, values in ``[0, 1]``;
-            two at least, for they have a covariance.
+        real: Images with shape ``(n, c, h, w)``, one or three channels, values in ``[0, 1]``. At
+            least two are needed, because a covariance is estimated.
         fake: Images with shape ``(m, c, h, w)``, likewise.
 
     Raises:
         InputError: If the images have other shapes or values, or are fewer than two.
-        UnavailableError: If the package or the weights are missing; nothing is downloaded.
+        UnavailableError: If the package or the weights are missing. Nothing is downloaded.
     """
     real, fake = _coloured("real", real, least=2), _coloured("fake", fake, least=2)
     weights = INCEPTION.find()
@@ -126,9 +127,9 @@ def true_fid(real: Tensor, fake: Tensor) -> float:
 
 
 def true_lpips(a: Tensor, b: Tensor) -> float:
-    """Return the mean LPIPS distance (AlexNet) between images of the same place in two sets.
+    """Return the mean LPIPS distance (AlexNet) between ``a[i]`` and ``b[i]``.
 
-    Images of fewer than 64 pixels a side are enlarged to 64, bilinearly.
+    Images with sides below 64 pixels are enlarged bilinearly to 64 pixels.
 
     Args:
         a: Images with shape ``(n, c, h, w)``, of one or three channels, values in ``[0, 1]``.
@@ -136,7 +137,7 @@ def true_lpips(a: Tensor, b: Tensor) -> float:
 
     Raises:
         InputError: If the images have other shapes or values.
-        UnavailableError: If the package or the weights are missing; nothing is downloaded.
+        UnavailableError: If the package or the weights are missing. Nothing is downloaded.
     """
     a, b = _coloured("a", a, least=1), _coloured("b", b, least=1)
     if a.shape != b.shape:
@@ -154,15 +155,16 @@ def true_lpips(a: Tensor, b: Tensor) -> float:
 def feature_map_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Return :math:`d(a, b)` with shape ``(n,)`` for the maps of n pairs of images.
 
-    A place where a map is zero has no direction: it differs by 1 from a place that has one, and
-    not at all from another that has none.
+    A map that is zero at a position has no direction there. Its distance is 1 from a map that has
+    one, and 0 from another zero.
 
     Args:
-        a: Maps of the first images, of every layer with shape ``(n, channels, height, width)``.
-        b: Likewise of the second images, of the same shapes.
+        a: Maps of the first images, one for each layer, with shape
+            ``(n, channels, height, width)``.
+        b: Maps of the second images, with the same shapes.
 
     Raises:
-        InputError: If there are no maps, or those of a and b do not pair up.
+        InputError: If there are no maps, or the maps of a and b do not match.
 
     >>> one, other = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])
     >>> feature_map_distance([one.reshape(1, 2, 1, 1)], [other.reshape(1, 2, 1, 1)])
@@ -187,7 +189,7 @@ def _require_pairs(a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
         if x.ndim != 4 or x.shape != y.shape or len(x) != len(a[0]):
             raise InputError(
                 f"layer {layer} of a has shape {tuple(x.shape)}, that of b {tuple(y.shape)}: both "
-                "must be (n, channels, height, width), the n being that of all layers"
+                "must be (n, channels, height, width), with the same n for all layers"
             )
 
 
@@ -203,7 +205,7 @@ def _coloured(name: str, images: Tensor, *, least: int) -> Tensor:
             f"{name} must hold at least {least} images of one pixel or more, got shape "
             f"{tuple(images.shape)}"
         )
-    # Written so that NaN fails, too.
+    # In this form the test rejects NaN, too.
     if not bool((images >= 0).all() & (images <= 1).all()):
         raise InputError(
             f"{name} must have values in [0, 1], got {float(images.min()):g} to "

@@ -2,21 +2,25 @@ r"""How close two sets of points are, measured from their rows alone.
 
 Every function here takes rows with shape ``(n, d)``, usually features from
 :mod:`hilbound.evaluation.spaces`, and returns plain Python numbers. No metric knows how the points
-were made, so a model trained on any objective, or a competitor's samples, is judged alike.
+were made. So all models are judged alike, whatever their objective, and so are samples of others.
 
-Three ideas carry the room. *Balls*: around every real point lies the ball that reaches its ``k``-th
-neighbour; precision, recall, density and coverage count who lies in whose. *Spectra*: with centred
-rows factored as :math:`X = QR`, a covariance is :math:`S = R^\top R`, and the cross term of the
-Fréchet distance is a nuclear norm,
+There are three kinds of metrics.
+
+*Balls*: around every point lies a ball that reaches its ``k``-th nearest neighbour. Precision,
+recall, density and coverage count the points of one set in the balls of the other.
+
+*Spectra*: let :math:`X = QR` be the centred rows, divided by :math:`\sqrt{n - 1}`. Then the
+covariance is :math:`S = R^\top R`, and the cross term of the Fréchet distance is a nuclear norm,
 
 .. math:: \operatorname{tr}\,(S_1^{1/2} S_2 S_1^{1/2})^{1/2} = \|R_1 R_2^\top\|_*,
 
-which needs no root of a matrix and no inverse, so singular covariances are harmless. *Transport on
-a line*: in one dimension the optimal plan pairs equal quantiles, and slices bring every dimension
-down to one.
+This needs no matrix root and no inverse, so singular covariances are harmless.
 
-Where neighbours are counted, distances are summed from differences of coordinates, never from
-:math:`\|x\|^2 - 2 x \cdot y + \|y\|^2`, so equal rows are at distance exactly zero and ties are
+*Transport on a line*: in one dimension the optimal plan pairs equal quantiles. Projections on
+random directions reduce any dimension to one.
+
+Metrics that count neighbours compute distances from differences of coordinates, never from
+:math:`\|x\|^2 - 2 x \cdot y + \|y\|^2`. So equal rows have distance exactly zero, and ties are
 decided alike in every block.
 """
 
@@ -31,12 +35,12 @@ from hilbound.arguments import require_rows
 from hilbound.engine.gram import squared_distances
 from hilbound.errors import InputError
 
-_BLOCK_ELEMENTS = 2**22  # distances held at once: 32 MiB in float64
+_BLOCK_ELEMENTS = 2**22  # distances in memory at a time: 32 MiB in float64
 
 
 @dataclass(frozen=True)
 class PRDC:
-    """Fidelity and diversity of generated points, each by two measures.
+    """Fidelity and diversity of generated points, with two measures of each.
 
     Args:
         precision: Share of the fake points inside the real balls, in [0, 1].
@@ -67,7 +71,7 @@ class ClassCoverage:
 def _check_pair(
     names: tuple[str, str], x: Tensor, y: Tensor, minimum: int
 ) -> tuple[Tensor, Tensor]:
-    """Return two sets of rows of equal width and of their common dtype."""
+    """Check two sets of rows, and return them in their common dtype."""
     for name, rows in zip(names, (x, y), strict=True):
         require_rows(name, rows, minimum)
     if x.shape[1] != y.shape[1]:
@@ -99,8 +103,8 @@ def _neighbour_radii(x: Tensor, k: int) -> Tensor:
 def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> PRDC:
     r"""Precision, recall, density and coverage of generated points.
 
-    With :math:`B_k(x_i)` the open ball around :math:`x_i` that reaches its ``k``-th nearest
-    neighbour among the other points of its own set,
+    Let :math:`B_k(x_i)` be the open ball around :math:`x_i` that reaches its ``k``-th nearest
+    neighbour among the other points of its own set. Then
 
     .. math::
         \text{precision} = \tfrac1m \sum_j 1[y_j \in \cup_i B_k(x_i)], \quad
@@ -108,17 +112,17 @@ def precision_recall_density_coverage(real: Tensor, fake: Tensor, k: int = 5) ->
         \text{density} = \tfrac1{km} \sum_{ij} 1[y_j \in B_k(x_i)], \quad
         \text{coverage} = \tfrac1n \sum_i 1[\exists j: y_j \in B_k(x_i)].
 
-    A point with ``k`` or more exact duplicates has radius zero; its ball is then the point itself
-    rather than empty. Everywhere else this is the definition of the authors' ``prdc`` package.
-    The distances are streamed: memory does not grow with ``n m``.
+    A point with ``k`` or more exact duplicates has radius zero. Its ball is then the point itself
+    rather than empty. Otherwise this is the definition of the authors' ``prdc`` package. Distances
+    are computed in blocks, so memory does not grow with ``n m``.
 
     Args:
         real: Points of the data with shape ``(n, d)``.
         fake: Points of the model with shape ``(m, d)``.
-        k: Which neighbour sets the radius, below the number of rows of either set.
+        k: The number of the neighbour that sets the radius. Both sets need more than ``k`` rows.
 
     Raises:
-        InputError: If a set is no finite matrix, has ``k`` rows or fewer, or the widths differ.
+        InputError: If a set is not a finite matrix, has ``k`` rows or fewer, or the widths differ.
 
     References:
         Improved Precision and Recall Metric for Assessing Generative Models, Kynkäänniemi,
@@ -166,16 +170,16 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
         \|\mu_1 - \mu_2\|^2 + \operatorname{tr}(S_1) + \operatorname{tr}(S_2)
         - 2 \operatorname{tr}\,(S_1^{1/2} S_2 S_1^{1/2})^{1/2},
 
-    with the unbiased covariances :math:`S`. The last trace is the nuclear norm
-    :math:`\|R_1 R_2^\top\|_*` of the factors :math:`S = R^\top R`, in float64; rounding
-    below zero is cut off. On Inception features this is known as the FID.
+    with the unbiased covariances :math:`S`. The last trace is computed in float64 as the nuclear
+    norm :math:`\|R_1 R_2^\top\|_*` of the factors :math:`S = R^\top R`. A result that rounding
+    makes negative becomes zero. On Inception features this distance is known as the FID.
 
     Args:
         real: Points with shape ``(n, d)``, at least two.
         fake: Points with shape ``(m, d)``, at least two.
 
     Raises:
-        InputError: If a set is no finite matrix of two rows or more, or the widths differ.
+        InputError: If a set is not a finite matrix of two rows or more, or the widths differ.
 
     References:
         GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium, Heusel,
@@ -199,12 +203,13 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
 
 
 def _cosine_spectrum(x: Tensor) -> Tensor:
-    """Return the eigenvalues of the cosine kernel over ``n``, from the smaller Gram matrix."""
+    """Return the eigenvalues of the cosine kernel matrix over ``n``.
+
+    They come from the smaller of the two Gram matrices of the rows and of the columns.
+    """
     norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     if bool((norms == 0).any()):
-        raise InputError(
-            "x has rows of zeros, which have no cosine with others: remove them or give a kernel"
-        )
+        raise InputError("x has rows of zeros, which have no cosine: remove them or give a kernel")
     unit = x / norms
     gram = unit @ unit.T if len(x) <= x.shape[1] else unit.T @ unit
     spectrum: Tensor = torch.linalg.eigvalsh(gram / len(x))
@@ -231,8 +236,9 @@ def vendi_score(x: Tensor, kernel: Callable[[Tensor, Tensor], Tensor] | None = N
     .. math:: \exp\Big(-\sum_i \lambda_i \log \lambda_i\Big), \qquad
               \lambda = \text{eigenvalues of } K / n, \quad K_{ii} = 1.
 
-    Lies between 1 (all points alike) and ``n`` (all points orthogonal). The cosine kernel has rank
-    ``d`` at most, so its spectrum comes from the smaller of the ``(n, n)`` and ``(d, d)`` matrices.
+    It lies between 1 (all points alike) and ``n`` (all points orthogonal). The cosine kernel has
+    rank ``d`` at most, so its spectrum comes from the smaller of the ``(n, n)`` and ``(d, d)``
+    matrices.
 
     Args:
         x: Points with shape ``(n, d)``, at least two.
@@ -240,7 +246,8 @@ def vendi_score(x: Tensor, kernel: Callable[[Tensor, Tensor], Tensor] | None = N
             is the cosine of the angle between rows.
 
     Raises:
-        InputError: If ``x`` is no finite matrix, a row has no direction, or the kernel is unfit.
+        InputError: If ``x`` is not a finite matrix, a row is zero under the cosine kernel, or the
+            kernel's matrix is not symmetric with ones on the diagonal.
 
     References:
         The Vendi Score: A Diversity Evaluation Metric for Machine Learning, Friedman and Dieng,
@@ -264,21 +271,21 @@ def sliced_wasserstein(
               \big(F^{-1}_{x \cdot \theta_l}(t) - F^{-1}_{y \cdot \theta_l}(t)\big)^2
               \,dt\Big)^{1/2}
 
-    over directions :math:`\theta_l` drawn evenly from the sphere. The quantile functions are steps
-    of width ``1 / n`` and ``1 / m``; the integral is the exact sum over their common steps, so the
-    sizes may differ.
+    over directions :math:`\theta_l` drawn uniformly from the sphere. The quantile functions are
+    step functions with steps of width ``1 / n`` and ``1 / m``. The integral is the exact sum over
+    their common steps, so the sizes may differ.
 
     Args:
         x: Points with shape ``(n, d)``, at least two.
         y: Points with shape ``(m, d)``, at least two.
         projections: Number ``L`` of directions.
-        generator: Where the directions come from; the same state gives the same distance.
+        generator: Draws the directions. The same state gives the same distance.
 
     Returns:
         The distance, not its square.
 
     Raises:
-        InputError: If a set is no finite matrix, the widths differ, or there is no projection.
+        InputError: If a set is not a finite matrix, the widths differ, or there is no projection.
 
     References:
         Sliced and Radon Wasserstein Barycenters of Measures, Bonneel, Rabin, Peyré and Pfister,
@@ -296,7 +303,7 @@ def sliced_wasserstein(
     ).to(x.device)
     directions = directions / torch.linalg.vector_norm(directions, dim=0)
     n, m = len(x), len(y)
-    # Steps end at i/n and j/m; counted in units of 1/(nm) they are whole numbers, hence exact.
+    # Steps end at i/n and j/m. In units of 1/(nm) these are whole numbers, so they are exact.
     steps = (torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n)
     ends: Tensor = torch.cat(steps).to(x.device).sort().values
     widths = torch.diff(ends, prepend=ends.new_zeros(1)).double() / (n * m)
@@ -307,9 +314,9 @@ def sliced_wasserstein(
 
 
 def _kernel_sum(x: Tensor, y: Tensor, variance: float) -> float:
-    """Return the sum of the Gaussian kernel over all pairs, streamed."""
+    """Return the sum of the Gaussian kernel over all pairs, computed in blocks."""
     blocks = x.split(max(1, _BLOCK_ELEMENTS // len(y)))
-    # An error of a distance is divided by the variance before it touches the kernel.
+    # The kernel divides squared distances by the variance, so the tolerance scales with it.
     harmless = 1e-5 * variance
     kernels = (squared_distances(rows, y, harmless).div_(-2 * variance).exp_() for rows in blocks)
     return sum(float(kernel.sum(dtype=torch.float64)) for kernel in kernels)
@@ -324,19 +331,20 @@ def squared_mmd(x: Tensor, y: Tensor, variance: float) -> float:
         \frac{1}{n(n-1)} \sum_{i \ne j} k(x_i, x_j) + \frac{1}{m(m-1)} \sum_{i \ne j} k(y_i, y_j)
         - \frac{2}{nm} \sum_{ij} k(x_i, y_j).
 
-    Its expectation is the squared discrepancy itself, so for two sets from one distribution it
-    scatters around zero and is negative about half the time.
+    Its expectation is the squared discrepancy. For two sets from one distribution it therefore
+    scatters around zero, and is negative about half the time.
 
     Args:
         x: Points with shape ``(n, d)``, at least two.
         y: Points with shape ``(m, d)``, at least two.
-        variance: Variance of the Gaussian kernel in the units of the points squared.
+        variance: Variance of the Gaussian kernel, in squared units of the points.
 
     Returns:
-        The estimate, squared and possibly negative.
+        The estimate of the squared discrepancy, which may be negative.
 
     Raises:
-        InputError: If a set is no finite matrix, the widths differ, or the variance is unfit.
+        InputError: If a set is not a finite matrix, the widths differ, or the variance is not
+            positive and finite.
 
     References:
         A Kernel Two-Sample Test, Gretton, Borgwardt, Rasch, Schölkopf and Smola, 2012.
@@ -350,7 +358,7 @@ def squared_mmd(x: Tensor, y: Tensor, variance: float) -> float:
         raise InputError(f"variance is {variance}: it must be positive and finite")
     x, y = x.double(), y.double()
     n, m = len(x), len(y)
-    # The diagonal of a set with itself is exactly n ones.
+    # The kernel of a set with itself has a diagonal of exactly n ones.
     within_x = (_kernel_sum(x, x, variance) - n) / (n * (n - 1))
     within_y = (_kernel_sum(y, y, variance) - m) / (m * (m - 1))
     return within_x + within_y - 2 * _kernel_sum(x, y, variance) / (n * m)
@@ -363,10 +371,10 @@ def class_histogram(predictions: Tensor, classes: int) -> ClassCoverage:
 
     Args:
         predictions: Class numbers of the samples with shape ``(n,)``, integers from 0.
-        classes: Number ``C`` of classes there are, at least two.
+        classes: Number ``C`` of all classes, at least two.
 
     Raises:
-        InputError: If the predictions are no class numbers below ``classes``.
+        InputError: If the predictions are not class numbers below ``classes``.
 
     >>> class_histogram(torch.tensor([0, 1, 1, 0]), classes=4)
     ClassCoverage(hit=2, entropy=0.5)

@@ -1,17 +1,17 @@
 r"""Log-likelihood of held-out points under a Parzen window around generated samples.
 
-Of a model whose density is unknown, samples :math:`s_1, \dots, s_M` are drawn, each is given a
-Gaussian of one variance :math:`h`, and held-out points are scored under their mixture,
+The density of the model may be unknown. Samples :math:`s_1, \dots, s_M` are drawn from it, and each
+becomes a Gaussian with the same variance :math:`h`. Held-out points are scored under this mixture,
 
 .. math:: \frac1N \sum_i \log \frac1M \sum_j N(x_i - s_j; h).
 
-The window :math:`h` is fitted to validation points by expectation maximisation: with the
-responsibilities :math:`r_{ij} \propto \exp(-|x_i - s_j|^2 / (2h))`,
+The variance :math:`h` of the window is fitted to validation points by expectation maximisation.
+With the responsibilities :math:`r_{ij} \propto \exp(-|x_i - s_j|^2 / (2h))`, each iteration sets
 
 .. math:: h \leftarrow \frac1{N d} \sum_{ij} r_{ij} |x_i - s_j|^2,
 
-which never lowers the likelihood. The figure rewards smooth samples near the data: on MNIST it is
-higher for reconstructions than for real digits, so it is read beside coverage and recall.
+which never lowers the likelihood. This metric rewards smooth samples near the data. On MNIST it is
+higher for reconstructions than for real digits. So read it together with coverage and recall.
 """
 
 import math
@@ -34,7 +34,7 @@ class Parzen(NamedTuple):
 
     Args:
         log_likelihood: The mean over the held-out points, in nats.
-        standard_error: Of that mean, over the points.
+        standard_error: The standard error of that mean.
         variance: The variance of the window, in squared units of the data.
     """
 
@@ -44,17 +44,17 @@ class Parzen(NamedTuple):
 
 
 def fit_window(samples: Tensor, validation: Tensor, rows: int = 2000) -> float:
-    """Return the variance of the window under which validation points are likeliest.
+    """Return the variance of the window that maximises the likelihood of validation points.
 
     Args:
         samples: Generated points with shape ``(M, d)``.
         validation: Points with shape ``(n, d)``.
-        rows: Of more validation points only the first so many are used.
+        rows: Only the first ``rows`` validation points are used.
 
     Raises:
-        InputError: If there are no points, they are not finite or do not fit together, ``rows`` is
-            no whole number above zero, or every validation point is a sample: the best window has
-            no width.
+        InputError: If there are no points, or they are not finite or do not fit together; if
+            ``rows`` is not a whole number above zero; or if every validation point is a sample,
+            because the best variance would be zero.
 
     >>> round(fit_window(torch.zeros(1, 2), torch.tensor([[1.0, 0.0], [0.0, 2.0]])), 6)
     1.25
@@ -71,7 +71,7 @@ def fit_window(samples: Tensor, validation: Tensor, rows: int = 2000) -> float:
     variance = float(distances.amin(1).mean()) / dim
     if variance == 0:
         raise InputError(
-            "validation holds nothing but samples, so the likeliest window has no width: give "
+            "every validation point is a sample, so the best variance of the window is zero: give "
             "validation points that the samples were not copied from"
         )
     for _ in range(_ITERATIONS):
@@ -83,7 +83,7 @@ def fit_window(samples: Tensor, validation: Tensor, rows: int = 2000) -> float:
 
 
 def parzen_log_likelihood(samples: Tensor, test: Tensor, validation: Tensor) -> Parzen:
-    """Return the log-likelihood of test points under a window that validation points chose.
+    """Return the log-likelihood of test points under a window fitted to validation points.
 
     Args:
         samples: Generated points with shape ``(M, d)``.
@@ -97,7 +97,7 @@ def parzen_log_likelihood(samples: Tensor, test: Tensor, validation: Tensor) -> 
     References:
         Quickly Generating Representative Samples from an RBM-Derived Process (Breuleux, Bengio and
         Vincent, 2011); A Note on the Evaluation of Generative Models (Theis, van den Oord and
-        Bethge, 2016) says what the figure does not tell.
+        Bethge, 2016), on the limits of this metric.
 
     >>> x = torch.tensor([[-1.0], [1.0]])
     >>> round(parzen_log_likelihood(torch.zeros(1, 1), x, x).log_likelihood, 4)
@@ -113,7 +113,7 @@ def parzen_log_likelihood(samples: Tensor, test: Tensor, validation: Tensor) -> 
 
 
 def _require_points(name: str, points: Tensor, samples: Tensor) -> None:
-    """Raise an InputError unless points can be compared with samples, or are such samples."""
+    """Raise an InputError unless the points are finite rows of the same width as the samples."""
     require_rows(name, points)
     if points.shape[1] != samples.shape[1]:
         raise InputError(

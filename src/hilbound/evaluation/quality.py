@@ -1,8 +1,6 @@
-"""How good a run is: its samples against held-out data, and real data against real data beside.
+"""The metrics of samples against held-out rows: their names, meanings, values and formats.
 
-A figure alone says little: coverage 0.93 is perfect where real data reach 0.93. So every metric is
-measured twice with the same code, once for the model's samples and once for as many training rows
-in their place. The second is the floor that no model without memorising should be expected to pass.
+:mod:`hilbound.evaluation.evaluate` measures each of them twice, for a model and for real data.
 """
 
 from collections.abc import Mapping
@@ -20,7 +18,7 @@ from hilbound.functional import fidelity
 from hilbound.mixture import GaussianMixture
 from hilbound.variance import median_variance, of_component
 
-# The fidelity needs singular values: rows beyond these are left out of it.
+# The fidelity needs singular values, so it uses at most this many rows.
 _FIDELITY_ROWS = 1024
 
 
@@ -30,7 +28,7 @@ class MetricInfo:
 
     Args:
         title: Its name in tables.
-        better: Whether a higher or a lower value is better, or one near that of real data.
+        better: Which value is better: a higher one, a lower one, or one near that of real data.
         meaning: One line for the report.
     """
 
@@ -65,11 +63,11 @@ METRICS: Mapping[str, MetricInfo] = {
         "Classes hit", "higher", "classes that at least one sample falls into"
     ),
     "class_entropy": MetricInfo(
-        "Class entropy", "near real", "1 where all classes are as frequent"
+        "Class entropy", "near real", "1 if all classes are equally frequent"
     ),
 }
 
-#: What is measured of reconstructions; squares are for one coordinate.
+#: The metrics of reconstructions. Squared errors and distances are means over the coordinates.
 RECONSTRUCTION: Mapping[str, MetricInfo] = {
     "error_of_mean": MetricInfo(
         "Squared error of the mean", "lower", "of the mean reconstruction, for one coordinate"
@@ -87,7 +85,7 @@ RECONSTRUCTION: Mapping[str, MetricInfo] = {
 
 
 def measure_in_space(test: Tensor, fake: Tensor, space: MetricSpace) -> dict[str, float]:
-    """Return those metrics that look at features alone; arguments as in :func:`measure`."""
+    """Return the metrics that need features only. The arguments are those of :func:`measure`."""
     real_features, fake_features = space.transform(test), space.transform(fake)
     prdc = metrics.precision_recall_density_coverage(real_features, fake_features)
     return {
@@ -138,7 +136,7 @@ def reference_rows(held_out: Tensor, train: Tensor, n: int, seed: int) -> tuple[
 
 
 def format_metric(name: str, value: float | None) -> str:
-    """Return a metric as tables print it, and a dash where there is none.
+    """Return a metric as tables print it, or a dash if there is none.
 
     >>> format_metric("coverage", 0.9312), format_metric("frechet_distance", 31.249)
     ('0.931', '31.2')

@@ -1,15 +1,15 @@
-r"""What a model with an encoder makes of an input: its features, and many reconstructions of them.
+r"""Features and reconstructions of inputs, for models with an encoder.
 
-A reconstruction is a centre of :math:`q(x \mid y)` at the features of an input; several differ by
-as much as the features leave open. With :math:`r_1, \dots, r_m` of one input :math:`x` and their
-mean :math:`\bar r`, the error of a reconstruction taken at random splits into what they have in
-common and what they differ in,
+A reconstruction is a centre of :math:`q(x \mid y)` at the features of an input. One input can have
+several different reconstructions. Let :math:`r_1, \dots, r_m` be those of an input :math:`x`, and
+:math:`\bar r` their mean. The mean squared error splits into the error of :math:`\bar r` and the
+differences between reconstructions,
 
 .. math:: \frac1m \sum_i \|x - r_i\|^2
     = \|x - \bar r\|^2 + \frac{m - 1}{2m} \cdot \frac{1}{m(m-1)} \sum_{i \ne j} \|r_i - r_j\|^2 .
 
-Diversity is therefore no error: real rows that share a feature differ, too
-(:func:`rows_with_features`), and a model should differ as much as they do.
+Diversity raises the left side, but it is not a fault. Real rows that share a feature differ, too
+(:func:`rows_with_features`). Reconstructions should differ as much as these rows do.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ SplitName = Literal["test", "validation", "train"]
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """Inputs with their features and reconstructions, in the units of the data as they came.
+    """Inputs with their features and reconstructions, in the original units of the data.
 
     Args:
         x: The inputs with shape ``(n, d)``.
@@ -47,7 +47,7 @@ class Reconstructions:
     columns: tuple[str, ...] | None = None
 
     def arrays(self) -> dict[str, Tensor]:
-        """Return the three tensors by name; images have their shape, not one of rows."""
+        """Return the three tensors by name. Images are returned in their image shape."""
         n, m, _ = self.reconstructions.shape
         shape = self.image_shape or self.x.shape[1:]
         return {
@@ -61,7 +61,7 @@ def feature_model(run: Run) -> FeatureModel:
     """Load the model of a run that has an encoder.
 
     Raises:
-        InputError: If the run's model has none, or the run is damaged.
+        InputError: If the run's model has no encoder, or the run is damaged.
     """
     model = run.model
     if not isinstance(model, FeatureModel):
@@ -87,11 +87,11 @@ def reconstruct(
         n: How many inputs, drawn at random.
         m: How many reconstructions of each.
         split: The rows that inputs are drawn from.
-        seed: Seed of the draws; the same seed gives the same inputs and reconstructions.
+        seed: Seed of the draws. The same seed gives the same inputs and reconstructions.
 
     Raises:
-        InputError: If the run's model has no encoder, a number is below 1, the split is unknown or
-            has fewer rows, or the run is damaged.
+        InputError: If the run's model has no encoder, ``n`` or ``m`` is below 1, the split is
+            unknown or has fewer than ``n`` rows, or the run is damaged.
     """
     for name, number in (("n", n), ("m", m)):
         if number < 1:
@@ -118,7 +118,7 @@ def choose_rows(rows: Tensor, n: int, split: str, seed: int) -> Tensor:
     """Return ``n`` rows with shape ``(n, d)``, drawn at random.
 
     Raises:
-        InputError: If there are fewer.
+        InputError: If there are fewer than ``n`` rows.
     """
     if n > len(rows):
         raise InputError(f"the {split} split has {len(rows)} rows, got n={n}: ask for fewer")
@@ -130,7 +130,9 @@ def choose_rows(rows: Tensor, n: int, split: str, seed: int) -> Tensor:
 def rows_with_features(
     model: FeatureModel, x: Tensor, rows: Tensor, m: int, generator: torch.Generator
 ) -> Tensor:
-    r"""Draw real rows in the place of reconstructions, from :math:`p(x \mid y)` itself.
+    r"""Draw real rows that share the features of inputs, to compare with reconstructions.
+
+    Row n is drawn with the weight that it has in :math:`p(x \mid y)`,
 
     .. math:: w_n(y) \propto e^{-\|y - y_n\|^2 / (2 v_y)}
 
@@ -152,22 +154,23 @@ def rows_with_features(
 
 
 def reconstruction_errors(x: Tensor, reconstructions: Tensor) -> dict[str, float]:
-    """Return mean squared errors and distances, each for one coordinate.
+    """Return squared errors and distances, each a mean over inputs and coordinates.
 
     Args:
         x: Inputs with shape ``(n, d)``.
         reconstructions: Their reconstructions with shape ``(n, m, d)``.
 
     Returns:
-        ``error_of_mean``, that of the mean reconstruction; ``error_of_best``, that of the nearest;
-        ``pairwise_distance``, the mean squared distance between two reconstructions of one input.
+        ``error_of_mean`` is the error of the mean reconstruction, ``error_of_best`` that of the
+        nearest one, and ``pairwise_distance`` the squared distance between two reconstructions of
+        one input.
 
     >>> r = torch.tensor([[[0.0], [2.0]]])
     >>> reconstruction_errors(torch.tensor([[2.0]]), r)
     {'error_of_mean': 1.0, 'error_of_best': 0.0, 'pairwise_distance': 4.0}
     """
     x, r = x.double(), reconstructions.double()
-    # Twice the unbiased variance: the mean over all pairs of two different reconstructions.
+    # The mean over all pairs of different reconstructions is twice the unbiased variance.
     pairwise = 2 * float(r.var(1).mean()) if r.shape[1] > 1 else 0.0
     return {
         "error_of_mean": float((x - r.mean(1)).square().mean()),

@@ -1,4 +1,4 @@
-"""Samples of a run as a file: a picture, an array or a table."""
+"""Draw samples from a trained run."""
 
 from typing import Literal
 
@@ -13,12 +13,12 @@ from hilbound.training.runs import Run
 def draw(
     run: Run, n: int, *, seed: int = 0, source: Literal["centers", "density"] = "centers"
 ) -> Tensor:
-    """Draw samples with shape ``(n, d)`` in the units of the data as they came.
+    """Draw samples with shape ``(n, d)`` in the original units of the data.
 
     Args:
         run: A trained run.
         n: How many.
-        seed: Seed of the draw; the same seed draws the same samples.
+        seed: Seed of the draw. The same seed gives the same samples.
         source: ``"centers"`` for what the network generates, ``"density"`` for draws from the
             mixture, which adds the noise of the components' variance.
 

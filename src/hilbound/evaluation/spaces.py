@@ -1,8 +1,8 @@
-r"""Where generated points are measured: in a space whose distances mean something.
+r"""The space of features in which generated points are compared with real ones.
 
-Pixels are a poor space for neighbours. A :class:`MetricSpace` says where the metrics of
-:mod:`hilbound.evaluation.metrics` look instead, and which class a point belongs to where labels
-exist. :func:`fit_space` chooses:
+Distances between pixels mean little. A :class:`MetricSpace` maps points to features for the
+metrics of :mod:`hilbound.evaluation.metrics`. With labels it also predicts the class of a point.
+:func:`fit_space` chooses:
 
 * images, and vectors of more than eight coordinates, *with* labels: the penultimate layer of a
   small classifier, trained here on the training labels, so nothing is downloaded;
@@ -11,9 +11,9 @@ exist. :func:`fit_space` chooses:
 
   .. math:: z = \Lambda^{-1/2} V^\top (x - \mu), \qquad \operatorname{cov}(z) = I.
 
-A trained classifier is kept in a cache folder as safetensors, under a name that is a digest of all
-that it depends on. The cache is a convenience: whatever is wrong with it is logged and worked
-around, never raised.
+A trained classifier is cached as safetensors. The file's name is a digest of everything the
+classifier depends on. A problem with the cache is logged, and the classifier is trained anew; it
+is never an error.
 """
 
 import hashlib
@@ -42,23 +42,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1  # of networks and training together: raise it whenever either changes
+_VERSION = 1  # of networks and training; raise it whenever either changes
 _LEARNING_RATE = 1e-3
 _STEPS = 900  # enough for MNIST to pass 98 %
-_EPOCHS = (4, 30)  # but every row at least this often, and few rows no oftener
+_EPOCHS = (4, 30)  # the least and the most epochs, whatever _STEPS asks for
 _FEATURE_ROWS = 4096
-_DIRECT_DIM = 8  # up to here labelled vectors are measured in their own coordinates
+_DIRECT_DIM = 8  # labelled vectors up to this dimension need no classifier for their features
 
 
 @dataclass(frozen=True)
 class MetricSpace:
-    """Where points are compared, and which classes they fall into.
+    """Features in which points are compared, and optionally a classifier.
 
     Args:
-        transform: From points with shape ``(n, d)`` to features with shape ``(n, f)``.
+        transform: Maps points with shape ``(n, d)`` to features with shape ``(n, f)``.
         description: What the features are, for a report.
-        predict: From points with shape ``(n, d)`` to class numbers ``(n,)``, if labelled.
-        accuracy: Share of validation rows that ``predict`` gets right, where that is known.
+        predict: Maps points with shape ``(n, d)`` to class numbers ``(n,)``, if there are labels.
+        accuracy: Share of validation rows that ``predict`` gets right, if that is known.
     """
 
     transform: Callable[[Tensor], Tensor]
@@ -81,14 +81,15 @@ class WhitenedPCA:
 
     @classmethod
     def fit(cls, train: Tensor, components: int = 64) -> Self:
-        """Learn the directions of largest variance.
+        """Fit the directions of largest variance.
 
         Args:
             train: Rows with shape ``(n, d)``, at least two of them different.
-            components: The most directions to keep; those without variance beyond rounding go.
+            components: The most directions to keep. Directions whose variance is only rounding
+                are dropped.
 
         Raises:
-            InputError: If ``train`` is no finite matrix or all its rows are equal.
+            InputError: If ``train`` is not a finite matrix, or all its rows are equal.
 
         >>> x = torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0]])
         >>> WhitenedPCA.fit(x).transform(x).abs()  # the rows lie on a line
@@ -99,14 +100,14 @@ class WhitenedPCA:
         from sklearn.decomposition import PCA
 
         require_rows("train", train, least=2)
-        # Wide rows go to a randomised solver, to which float32 is exact enough and half the memory.
+        # Wide rows use a randomised solver. Float32 is precise enough for it, at half the memory.
         rows = train.double() if train.shape[1] <= 1000 else train
         mean = rows.mean(dim=0)
         centred = (rows - mean).cpu()
         scale = float(centred.abs().max())
         tiny = torch.finfo(centred.dtype).eps * max(train.shape)
         if scale <= tiny * float(rows.abs().max()):
-            raise InputError("train has equal rows only: there is no direction to measure along")
+            raise InputError("all rows of train are equal: there is no direction to measure along")
         pca = PCA(n_components=min(components, *centred.shape), random_state=0)
         pca.fit((centred / scale).numpy())
         variance = torch.from_numpy(pca.explained_variance_)
@@ -160,11 +161,11 @@ def _mlp(dim: int) -> nn.Sequential:
 class ClassifierSpace(nn.Module):
     """The penultimate layer of a small classifier: 84 features that tell the classes apart.
 
-    Images get a LeNet-5 with ReLU and max pooling, vectors a perceptron. Points of any dtype and
-    device are accepted; the features come back in kind.
+    Images get a LeNet-5 with ReLU and max pooling, vectors a perceptron. Points may have any dtype
+    and device; the features have the same.
 
     Args:
-        dataset: Whose rows and classes set the sizes and the standardisation of the input.
+        dataset: Its rows and classes set the sizes and the standardisation of the input.
 
     References:
         Gradient-Based Learning Applied to Document Recognition, LeCun, Bottou, Bengio and Haffner,
@@ -174,7 +175,7 @@ class ClassifierSpace(nn.Module):
     def __init__(self, dataset: Dataset) -> None:
         super().__init__()
         train, shape = dataset.train.float(), dataset.image_shape
-        axes = 0 if shape is None else (0, 1)  # pixels share a scale, columns do not
+        axes = 0 if shape is None else (0, 1)  # all pixels share one scale; columns do not
         spread = _Standardize(train.mean(dim=axes), train.std(dim=axes, correction=0))
         network = _mlp(dataset.dim) if shape is None else _lenet(shape)
         self.features = nn.Sequential(spread, network).float()
@@ -184,10 +185,10 @@ class ClassifierSpace(nn.Module):
 
     @classmethod
     def fit(cls, dataset: Dataset, seed: int = 0) -> Self:
-        """Train on the training labels and note the accuracy on the validation labels.
+        """Train on the training labels, and measure the accuracy on the validation labels.
 
         The same data set and ``seed`` give the same initial weights and order of batches, hence
-        the same classifier; PyTorch's global random state is left as it was.
+        the same classifier. PyTorch's global random state is not changed.
 
         Raises:
             InputError: If the training rows have no labels or only one class.
@@ -248,7 +249,7 @@ def _lightning_module(network: nn.Module) -> "LightningModule":
 
 
 def _train(classifier: nn.Module, rows: Tensor, labels: Tensor) -> None:
-    """Minimise the cross entropy for about ``_STEPS`` steps, on the CPU for the same result."""
+    """Minimise the cross entropy for about ``_STEPS`` steps, on the CPU for reproducibility."""
     import lightning
 
     size = 256 if len(rows) >= 10_000 else 64
@@ -318,7 +319,7 @@ def _read(path: Path, dataset: Dataset) -> ClassifierSpace | None:
 
 
 def _write(classifier: ClassifierSpace, path: Path) -> None:
-    """Keep a classifier in a cache file: the whole of it or, if that fails, nothing."""
+    """Write a classifier to a cache file, whole or not at all."""
     from safetensors.torch import save
 
     tensors = dict(sorted(classifier.state_dict().items()))
@@ -335,7 +336,7 @@ def _write(classifier: ClassifierSpace, path: Path) -> None:
 
 
 def fit_classifier(dataset: Dataset, seed: int = 0, cache: Path | None = None) -> ClassifierSpace:
-    """Return the classifier of a data set, trained or cached; arguments as in `fit_space`.
+    """Return the classifier of a data set, trained or cached. Arguments as in `fit_space`.
 
     Raises:
         InputError: If the training rows have no labels or only one class.
@@ -349,12 +350,14 @@ def fit_classifier(dataset: Dataset, seed: int = 0, cache: Path | None = None) -
 
 
 def fit_space(dataset: Dataset, seed: int = 0, cache: Path | None = None) -> MetricSpace:
-    """Choose and fit the space in which a data set and its models are compared (see above).
+    """Choose and fit the space in which a data set and its models are compared.
+
+    The module's docstring says how the space is chosen.
 
     Args:
-        dataset: Whose training rows, and labels where there are any, shape the space.
+        dataset: The space is fitted to its training rows, and to its labels if there are any.
         seed: Sets the initial weights and the order of the batches of a classifier.
-        cache: Folder of trained classifiers; by default the one that ``HILBOUND_CACHE`` names, or
+        cache: Folder of trained classifiers. By default it is the folder in ``HILBOUND_CACHE``, or
             else the user's cache folder.
 
     Raises:
@@ -371,7 +374,7 @@ def fit_space(dataset: Dataset, seed: int = 0, cache: Path | None = None) -> Met
     return kept[seed, cache]
 
 
-# Evaluation and report look at one data set in one space.
+# Evaluation and report share the space of a data set, so it is fitted once.
 _FITTED: WeakKeyDictionary[Dataset, dict[tuple[int, Path | None], MetricSpace]] = (
     WeakKeyDictionary()
 )

@@ -1,4 +1,4 @@
-"""Networks that draw Gaussian mixtures; they know no run and no training."""
+"""Models: networks that make Gaussian mixtures. They depend on neither runs nor training."""
 
 from hilbound.models.autoencoders import VAE, Autoencoder, EncoderMixtureDecoder, MixtureDecoder
 from hilbound.models.base import DensityModel

@@ -1,10 +1,10 @@
-r"""What models with an encoder have in common: features, their noise, and a decoder to mixtures.
+r"""Models with an encoder: features, noise on the features, and a decoder to mixtures.
 
-The decoder turns features y and noise into K centres for every input,
+The decoder maps features y and noise to K centres for every input,
 
 .. math:: q(x \mid y) = \frac1K \sum_{k=1}^K N(x - D(y, c_k); v_q), \qquad c_k \sim N(0, I),
 
-and new data are made from new features, drawn from the density of those of the training rows.
+To make new data, new features are drawn from the density of the training rows' features.
 """
 
 import math
@@ -19,23 +19,23 @@ from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture, choose
 from hilbound.models.base import Comparison, DensityModel, MixtureNetwork
 
-# Rows encoded at a time where there may be many.
+# The most rows that are encoded at a time.
 _ENCODED_ROWS = 4096
 
-# Centres with learned weights are resampled from so many times as many.
+# For n centres drawn by learned weights, this times n centres are made first.
 _POOL = 8
 
 
 class MixtureDecoder(MixtureNetwork):
-    """Features and noise to the centres of a mixture for every input.
+    """Map features and noise to the centres of a mixture for every input.
 
     Args:
         network: Maps features and noise together, with shape ``(*, feature_dim + noise_dim)``, to
             centres with shape ``(*, d)``.
         feature_dim: Number of features.
         noise_dim: Number of noise coordinates.
-        variance: Variance of the components; where it is learned, their variance at the start.
-        **options: Those of :class:`~hilbound.models.base.MixtureNetwork`.
+        variance: Variance of the components. If it is learned, this is the initial value.
+        **options: Options of :class:`~hilbound.models.base.MixtureNetwork`.
 
     >>> decoder = MixtureDecoder(nn.Linear(3, 4), feature_dim=1, noise_dim=2, variance=0.5)
     >>> decoder(torch.zeros(7, 1), decoder.noise(7, 5))
@@ -62,7 +62,7 @@ class MixtureDecoder(MixtureNetwork):
             noise: Noise with shape ``(*batch, K, noise_dim)``, or ``(K, noise_dim)`` for all.
 
         Raises:
-            InputError: If they have other numbers of coordinates than the decoder.
+            InputError: If their numbers of coordinates are not those of the decoder.
         """
         if (features.shape[-1], noise.shape[-1]) != (self.feature_dim, self.noise_dim):
             raise InputError(
@@ -82,14 +82,14 @@ class MixtureDecoder(MixtureNetwork):
 
 
 class FeatureModel(DensityModel):
-    """What models with an encoder and a decoder have in common.
+    """Base class of models with an encoder and a decoder.
 
     Args:
         encoder: Maps inputs with shape ``(*, d)`` to features with shape ``(*, F)``.
         decoder: Maps features and noise to a mixture.
-        variance_y: Variance of the noise on the features; ``None`` for none.
-        centers: Number K of centres for every input while training.
-        eval_centers: Number of centres in evaluation mode; as many as in training by default.
+        variance_y: Variance of the noise on the features, or ``None`` for no noise.
+        centers: Number K of centres for every input in training.
+        eval_centers: Number of centres in evaluation mode, by default as in training.
         rows: Number of training rows whose features will be remembered.
     """
 
@@ -121,7 +121,7 @@ class FeatureModel(DensityModel):
         self.variance_y = variance_y
         self.centers = centers
         self.eval_centers = centers if eval_centers is None else eval_centers
-        # They are part of the weights: without the data, a run can still be sampled from.
+        # The features are saved with the weights, so sampling a run does not need its data.
         empty = torch.full((rows, decoder.feature_dim), math.nan)
         self.register_buffer("training_features", empty)
 
@@ -153,23 +153,23 @@ class FeatureModel(DensityModel):
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> GaussianMixture:
         """Return q(x|y) with batch shape ``(*)`` for inputs with shape ``(*, d)``.
 
-        As with dropout, features get their noise in training mode only, and ``centers`` becomes
-        ``eval_centers`` in evaluation mode.
+        Features get noise in training mode only, as with dropout. In evaluation mode there are
+        ``eval_centers`` centres.
         """
         if self.training:
             return self.decode(self.features(x, generator), self.centers, generator)
         return self.decode(self.encode(x), self.eval_centers, generator)
 
     def features(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the features of inputs as training sees them, with their noise."""
+        """Draw the features of inputs as in training, with their noise."""
         return self.perturb(self.encode(x), generator)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Return ``n`` reconstructions of every input, shape ``(B, n, d)``, for ``(B, d)``.
 
-        They are centres of q(x|y) at the features without noise, drawn by their weights: whatever
-        differs between them is the decoder's doing.
+        They are centres of q(x|y) at the features without noise, drawn by their weights. So all
+        differences between them come from the decoder.
 
         Raises:
             InputError: If ``n`` is below 1.
@@ -186,9 +186,10 @@ class FeatureModel(DensityModel):
         return n if self.decoder.weight_head is None else _POOL * n
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> GaussianMixture:
-        """Return a mixture of ``n`` components, each from features of its own.
+        """Return a mixture of ``n`` components, each with features of its own.
 
-        Features are drawn from :meth:`feature_density`, components from their mixture's weights.
+        Features are drawn from :meth:`feature_density`. For each, a component of q(x|y) is drawn by
+        its weight.
         """
         features = self._draw_features(n, generator)
         q = self.decode(features, self._pool(1), generator)
@@ -199,11 +200,11 @@ class FeatureModel(DensityModel):
         )
 
     def _draw_features(self, n: int, generator: torch.Generator | None) -> Tensor:
-        """Draw features with shape ``(n, F)``, from every component equally often.
+        """Draw features with shape ``(n, F)``, from every component of the density equally often.
 
-        Each is distributed as the density; among them, components are drawn without replacement
-        until all have had their turn. Of as many draws as rows, independent ones would leave out
-        37 % of the rows.
+        Each draw has the distribution of the density. Components are drawn without replacement
+        until each was drawn once, and then again. As many independent draws as rows would leave
+        out 37 % of the rows.
         """
         density = self.feature_density()
         k, means = density.components, density.means
@@ -216,17 +217,17 @@ class FeatureModel(DensityModel):
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` centres with shape ``(n, d)``; see :meth:`DensityModel.sample`."""
+        """Draw ``n`` centres with shape ``(n, d)``. See :meth:`DensityModel.sample`."""
         with self.evaluating():
             return self.draw(n, generator).means
 
     @torch.no_grad()
     def remember(self, x: Tensor) -> None:
-        """Keep the features of training rows with shape ``(n, d)``, from which sampling draws."""
+        """Keep the features of training rows with shape ``(n, d)``. Sampling draws from them."""
         self.training_features = self.features_of(x)
 
     def features_of(self, x: Tensor) -> Tensor:
-        """Return features ``(N, F)`` of rows ``(N, d)`` as in evaluation, whatever the mode."""
+        """Return features ``(N, F)`` of rows ``(N, d)``, always computed in evaluation mode."""
         v = self.decoder.variance
         with self.evaluating():
             return torch.cat([self.encode(part.to(v)) for part in x.split(_ENCODED_ROWS)])
@@ -237,36 +238,36 @@ class FeatureModel(DensityModel):
 
         Args:
             x: Rows with shape ``(M, d)`` and features :math:`y_m`.
-            train: Data with shape ``(N, d)`` and features :math:`y_n`; entry (m, n) is how much
-                row n of the data counts where the features are those of row m of x.
+            train: Data with shape ``(N, d)`` and features :math:`y_n`. Entry (m, n) is the weight
+                of row n of the data at the features of row m of x.
 
         Raises:
             InputError: If the features have no noise.
         """
         if self.variance_y is None:
-            raise InputError("the features have no noise, so that no two rows share any")
+            raise InputError("the features have no noise, so no two rows share a feature")
         distances = squared_distances(self.features_of(x), self.features_of(train))
         return (-distances / (2 * self.variance_y)).softmax(-1)
 
     def freeze_encoder(self) -> None:
-        """Let the encoder no longer learn, neither its weights nor its averages."""
+        """Freeze the encoder: neither its weights nor its running averages change any more."""
         self.encoder.requires_grad_(requires_grad=False)
         self._frozen = True
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; a frozen encoder stays in the latter."""
+        """Set training or evaluation mode. A frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self._frozen:
             self.encoder.eval()
         return self
 
     def feature_density(self) -> GaussianMixture:
-        r"""Return the density of features: a Gaussian around every remembered one.
+        r"""Return the density of features: a Gaussian around every remembered feature.
 
-        Their variance is :math:`v_y`, so that it is the density that the decoder was trained on;
-        where features have no noise, it is that of Scott's rule, :math:`n^{-2/(F+4)}` times the
-        variance of every feature.
+        The variance of the Gaussians is :math:`v_y`. So this is the density of features on which
+        the decoder was trained. If features have no noise, Scott's rule sets the variance: it is
+        :math:`n^{-2/(F+4)}` times the variance of each feature.
 
         Raises:
             InputError: If no training rows were remembered.
@@ -298,14 +299,14 @@ def require_some(n: int) -> None:
 
 
 class EncoderMixtureDecoder(FeatureModel):
-    """Input to features, features and noise to a mixture of K centres: a conditional density.
+    """A conditional density: an encoder to features, and a decoder to a mixture of K centres.
 
     Args:
         encoder: Maps inputs with shape ``(*, d)`` to features of variance 1, ``(*, F)``.
         decoder: Maps features and noise to a mixture.
         variance_y: Variance of the noise on the features.
-        centers: Number K of centres for every input while training.
-        eval_centers: Number of centres in evaluation mode; as many as in training by default.
+        centers: Number K of centres for every input in training.
+        eval_centers: Number of centres in evaluation mode, by default as in training.
         rows: Number of training rows whose features will be remembered.
 
     Raises:
@@ -360,16 +361,16 @@ class EncoderMixtureDecoder(FeatureModel):
         generator: torch.Generator | None = None,
         points: int | None = None,
     ) -> Bound:
-        """Return the conditional cost and its limit, for rows x as the whole of the data.
+        """Return the conditional cost and its limit, with the rows x as the whole data set.
 
-        Every row gives one feature point, its features with noise. The noise of the centres is the
-        same at all of them. The inequality holds for any number of points: where there are very
-        many rows and wide noise on the features, some points are enough.
+        Every row gives one feature point: its features with noise. All feature points share the
+        noise of the centres. The inequality holds for any number of points. With very many rows and
+        wide noise on the features, a few points are enough.
 
         Args:
             x: Rows with shape ``(N, d)``.
             variance: Variance of a component of the data's mixture.
-            centers: Number of centres; ``eval_centers`` by default.
+            centers: Number of centres, by default ``eval_centers``.
             generator: Draws both kinds of noise.
             points: Use the features of this many rows, drawn at random, as feature points.
 
@@ -398,12 +399,12 @@ class EncoderMixtureDecoder(FeatureModel):
 
 
 class Autoencoder(FeatureModel):
-    """Input to features to one centre, by default without noise: a plain autoencoder.
+    """A plain autoencoder: an encoder to features, and a decoder to one centre.
 
     Args:
         encoder: Maps inputs with shape ``(*, d)`` to features with shape ``(*, F)``.
         decoder: Maps features alone (``noise_dim`` 0) to one centre.
-        variance_y: Variance of the noise on the features in training; ``None`` for none.
+        variance_y: Variance of the noise on the features in training. By default there is no noise.
         rows: Number of training rows whose features will be remembered.
 
     >>> from hilbound.models.encoder import Encoder
@@ -436,7 +437,7 @@ class Autoencoder(FeatureModel):
 
 
 class VAE(FeatureModel):
-    r"""A variational autoencoder, trained on the evidence lower bound: the usual baseline.
+    r"""A variational autoencoder, trained on the evidence lower bound. It serves as a baseline.
 
     .. math:: \log q(x) \ge E_{y \sim q(y|x)} \log q(x \mid y)
         - KL\big(q(y \mid x) \,\|\, N(0, I)\big)
@@ -463,7 +464,7 @@ class VAE(FeatureModel):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance of q(y|x), with shape ``(*, F)`` each."""
-        # Under mixed precision they are half floats; the divergence never is.
+        # Under mixed precision the outputs are half floats, which are too coarse for a divergence.
         mean, log_variance = self.encoder(x).to(self.decoder.variance.dtype).chunk(2, -1)
         return mean, log_variance
 
@@ -493,7 +494,7 @@ class VAE(FeatureModel):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Return ``n`` reconstructions ``(B, n, d)`` of inputs ``(B, d)``, by draws from q(y|x)."""
+        """Return ``n`` reconstructions ``(B, n, d)`` of inputs ``(B, d)``, at draws from q(y|x)."""
         require_some(n)
         several = x.unsqueeze(-2).expand(*x.shape[:-1], n, x.shape[-1])
         with self.evaluating():
@@ -501,7 +502,7 @@ class VAE(FeatureModel):
             return self.decode(features, 1, generator).means.squeeze(-2)
 
     def remember(self, x: Tensor) -> None:
-        """Keep nothing: features are drawn from the prior."""
+        """Keep nothing, because features are drawn from the prior."""
         del x
 
     def feature_density(self) -> GaussianMixture:

@@ -1,14 +1,14 @@
-r"""What every model is: something that is compared with data, and that draws Gaussian mixtures.
+r"""Base classes of all models: a model is compared with data, and it draws Gaussian mixtures.
 
-A model either makes one mixture out of noise (:mod:`hilbound.models`) or a mixture for every input
-out of its features (:mod:`hilbound.models.autoencoders`). Training, sampling and reports need not
-know which: they call :meth:`DensityModel.compare` and :meth:`DensityModel.draw`.
+Some models make one mixture from noise (:mod:`hilbound.models.density`). Others make a mixture for
+every input, from its features (:mod:`hilbound.models.autoencoders`). Training, sampling and reports
+treat them alike: they call :meth:`DensityModel.compare` and :meth:`DensityModel.draw`.
 
-:class:`MixtureNetwork` is what all of them end in: a network from inputs to centres,
+The last part of every model is a :class:`MixtureNetwork`. It maps inputs to centres,
 
 .. math:: q(x) = \sum_{k=1}^K b_k N(x - m_k; v_k), \qquad m_k = g(u_k),
 
-with weights and variances that are fixed, or made from the same inputs by small heads.
+Weights and variances are fixed, or small heads compute them from the same inputs.
 """
 
 import math
@@ -23,20 +23,20 @@ from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.models.networks import MLP
 
-# Where softplus is 1.
+# The argument at which softplus is 1.
 _SOFTPLUS_ONE = math.log(math.e - 1)
 
 
 class MixtureNetwork(nn.Module):
-    """Inputs to the centres of a Gaussian mixture, optionally with learned weights and variances.
+    """Map inputs to a Gaussian mixture, optionally with learned weights and variances.
 
     Args:
         network: Maps inputs with shape ``(*, inputs)`` to centres with shape ``(*, d)``.
         inputs: Number of coordinates of an input.
-        variance: Variance of the components; where it is learned, their variance at the start.
+        variance: Variance of the components. If it is learned, this is the initial value.
         learn_weights: Whether a second small network gives every centre a weight.
-        learn_variance: Whether it gives every centre a variance.
-        min_variance: Learned variances stay above it; the default is a hundredth of ``variance``.
+        learn_variance: Whether a second small network gives every centre a variance.
+        min_variance: Lower limit of learned variances, by default a hundredth of ``variance``.
         bounded: Whether centres are squashed to [0, 1] by a sigmoid, for images.
 
     Raises:
@@ -76,7 +76,7 @@ class MixtureNetwork(nn.Module):
 
     def mixture(self, inputs: Tensor) -> GaussianMixture:
         """Return the mixture of K components for inputs with shape ``(*batch, K, inputs)``."""
-        # Under mixed precision the network's outputs are half floats; inner products never are.
+        # Under mixed precision outputs are half floats, which are too coarse for inner products.
         centers = self.centers(inputs).to(self.variance.dtype)
         return GaussianMixture(centers, self._component_variance(inputs), self.weights(inputs))
 
@@ -86,7 +86,7 @@ class MixtureNetwork(nn.Module):
         return centers.sigmoid() if self.bounded else centers
 
     def weights(self, inputs: Tensor) -> Tensor | None:
-        """Return the weights with shape ``(*batch, K)``, or ``None`` where all are equal."""
+        """Return the weights with shape ``(*batch, K)``, or ``None`` if all are equal."""
         if self.weight_head is None:
             return None
         weights: Tensor = self.weight_head(inputs).squeeze(-1).softmax(-1)
@@ -95,8 +95,8 @@ class MixtureNetwork(nn.Module):
     def _component_variance(self, inputs: Tensor) -> Tensor:
         if self.variance_head is None:
             return self.variance
-        # The head starts at zero, where the factor is 1: training starts from `variance`. An
-        # exponential would overflow within a few steps of a large learning rate.
+        # The head starts at zero. There the factor is 1, so training starts from `variance`. With a
+        # large learning rate an exponential would overflow within a few steps.
         factor = nn.functional.softplus(
             self.variance_head(inputs).to(self.variance) + _SOFTPLUS_ONE
         )
@@ -109,7 +109,7 @@ class MixtureNetwork(nn.Module):
 
 
 def _zero_head(inputs: int) -> nn.Module:
-    """A small network of one output that is zero at the start, whatever the input."""
+    """Return a small network with one output, which is initially zero for every input."""
     head = MLP(inputs, 1, width=64, depth=1)
     last = head[-1]
     if isinstance(last, nn.Linear):
@@ -124,8 +124,8 @@ class Comparison(NamedTuple):
     Args:
         p: The data's mixture.
         q: The model's mixture, of the same batch shape.
-        penalty: What is added to the loss and taken from the bound, in nats, with shape ``()``:
-            the cost of the features in an evidence lower bound, otherwise zero.
+        penalty: A term that is added to the loss and subtracted from the bound, in nats, with shape
+            ``()``. In an evidence lower bound it is the divergence of the features, otherwise zero.
     """
 
     p: GaussianMixture
@@ -134,7 +134,7 @@ class Comparison(NamedTuple):
 
 
 class DensityModel(nn.Module):
-    """What training, sampling and reports ask of a model.
+    """The interface of a model for training, sampling and reports.
 
     Attributes:
         objectives: Names of the objectives that can train it, the default first.
@@ -144,7 +144,7 @@ class DensityModel(nn.Module):
 
     @property
     def head(self) -> MixtureNetwork:
-        """The network that makes the components, with their variance."""
+        """The network that makes the components and holds their variance."""
         raise NotImplementedError
 
     def compare(
@@ -155,7 +155,7 @@ class DensityModel(nn.Module):
         Args:
             x: Rows with shape ``(B, d)``.
             variance: Variance of a component of the data's mixture.
-            centers: Number of centres: in all, or of every row where rows have their own.
+            centers: Number of centres: for each row if every row has its own, otherwise in all.
             generator: Draws the noise.
         """
         raise NotImplementedError
@@ -165,16 +165,16 @@ class DensityModel(nn.Module):
         raise NotImplementedError
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` centres with shape ``(n, d)``, by their weights where those are learned.
+        """Draw ``n`` centres with shape ``(n, d)``, by their weights if those are learned.
 
-        Centres are what the network generates. To add the components' own noise, draw from the
+        Centres are the outputs of the network. To add the noise of the components, draw from the
         mixture: ``model.draw(k).sample((n,))``.
         """
         raise NotImplementedError
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Be in evaluation mode for a while: to measure a model must not change it."""
+        """Switch to evaluation mode inside a ``with`` block, so that measuring changes nothing."""
         training = self.training
         self.eval()
         try:
@@ -183,5 +183,5 @@ class DensityModel(nn.Module):
             self.train(training)
 
     def remember(self, x: Tensor) -> None:
-        """Keep what sampling needs of training rows with shape ``(n, d)``; most need nothing."""
+        """Keep what sampling needs from training rows ``(n, d)``. By default that is nothing."""
         del x

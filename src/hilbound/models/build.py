@@ -1,4 +1,4 @@
-"""Models by name: the table of all that can be trained, and how each is built from options."""
+"""The table of models by name, and the functions that build them from options."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataShape:
-    """What a model needs to know about its data.
+    """The facts about its data that a model needs.
 
     Args:
         dim: Number of coordinates of a row.
@@ -32,12 +32,12 @@ class DataShape:
     rows: int = 0
 
 
-#: Builds a model from (config, shape of the data, variance of a component).
+#: A function of (config, shape of the data, variance of a component) that builds a model.
 ModelBuilder = Callable[["RunConfig", DataShape, float], DensityModel]
 
 MODELS: Registry[ModelBuilder] = Registry("model")
 
-#: Of more training rows a model with an encoder remembers the features of this many.
+#: A model with an encoder remembers the features of at most this many training rows.
 REMEMBERED_ROWS = 10_000
 
 
@@ -64,7 +64,7 @@ def _encoder(config: "RunConfig", data: DataShape, *, outputs: int, standardized
     if not 1 <= config.features <= data.dim:
         raise InputError(
             f"features must lie between 1 and the {data.dim} coordinates of the data, got "
-            f"{config.features}: an encoder sums up its input in fewer numbers"
+            f"{config.features}: an encoder must not return more numbers than its input has"
         )
     build = ENCODERS[config.network]
     network = build(data.dim, outputs, config.width, config.depth, data.image_shape)
@@ -95,7 +95,7 @@ def _encoder_mixture_decoder(
     return EncoderMixtureDecoder(
         _encoder(config, data, outputs=config.features, standardized=True),
         _decoder(config, data, variance, noise_dim=config.noise_dim),
-        # The configuration always has one for this model; the model refuses what is not positive.
+        # The configuration sets it for this model. The model refuses zero.
         variance_y=config.variance_y or 0.0,
         centers=config.centers or 1,
         eval_centers=config.eval_centers,
@@ -123,7 +123,7 @@ def _vae(config: "RunConfig", data: DataShape, variance: float) -> VAE:
 
 
 def build_model(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
-    """Build the model that a configuration names, its weights drawn from the configuration's seed.
+    """Build the model that a configuration names. Its seed determines the initial weights.
 
     Args:
         config: The options of the run.

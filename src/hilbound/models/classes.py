@@ -1,16 +1,15 @@
-r"""Models with an encoder whose decoder is told the class as well.
+r"""Class-conditional models: models with an encoder whose decoder also gets the class.
 
-The class c joins the features y as further coordinates, a code :math:`e_c` with one 1 in the c-th
-of C places. The encoder need not spend features on it, and new data of one class are made from
-features of that class alone:
+The class c is added to the features y as a one-hot code :math:`e_c` with C coordinates. So the
+features need not encode the class. New data of one class are made from the features of that class,
 
 .. math:: q(x \mid y, c) = \frac1K \sum_{k=1}^K N(x - D(y, e_c, c_k); v_q), \qquad
     y \sim p(y \mid c) = \frac{1}{N_c} \sum_{n:\, l_n = c} N(y - f(x_n); v_y).
 
-The code gets no noise, so a comparison of mixtures for every row stays what it was: the features of
-a row simply include its class. All models of :mod:`hilbound.models.autoencoders` become
-class-conditional in this way; :meth:`ClassConditional.compare` then gives any objective its two
-mixtures.
+The code gets no noise. So nothing else changes when mixtures are compared for every row: the
+features of a row include its class. All models of :mod:`hilbound.models.autoencoders` can be made
+class-conditional in this way. :meth:`ClassConditional.compare` returns the two mixtures that an
+objective compares.
 """
 
 import operator
@@ -28,19 +27,19 @@ from hilbound.models.base import Comparison
 
 
 class ClassDecoder(MixtureDecoder):
-    """Features, the code of a class and noise to the centres of a mixture for every input.
+    """Map features, the code of a class and noise to the centres of a mixture for every input.
 
     Args:
         network: Maps features, code and noise together, with shape
             ``(*, feature_dim + classes + noise_dim)``, to centres with shape ``(*, d)``.
-        feature_dim: Number of features, the code left out.
+        feature_dim: Number of features, without the code.
         noise_dim: Number of noise coordinates.
-        variance: Variance of the components; where it is learned, their variance at the start.
+        variance: Variance of the components. If it is learned, this is the initial value.
         classes: Number C of classes.
-        **options: Those of :class:`~hilbound.models.base.MixtureNetwork`.
+        **options: Options of :class:`~hilbound.models.base.MixtureNetwork`.
 
     Raises:
-        InputError: If ``classes`` is no whole number above zero, or an option is refused.
+        InputError: If ``classes`` is not a whole number above zero, or an option is refused.
 
     >>> decoder = ClassDecoder(nn.Linear(6, 4), 1, 2, variance=0.5, classes=3)
     >>> with decoder.told(torch.tensor([0, 2])):
@@ -62,19 +61,23 @@ class ClassDecoder(MixtureDecoder):
         if classes < 1:
             raise InputError(f"classes must be at least 1, got {classes}")
         super().__init__(network, feature_dim + classes, noise_dim, variance, **options)
-        # What models draw and encode are features alone.
+        # Models draw and encode only the features, so their number excludes the code.
         self.feature_dim = feature_dim
         self.classes = classes
         self._labels: Tensor | None = None
 
     @contextmanager
     def told(self, labels: Tensor) -> Iterator[None]:
-        """Decode what comes as of these classes, with shape ``()`` for all or ``(B,)``.
+        """Decode with these classes inside a ``with`` block.
 
-        Within it other classes may be told for a while; then these hold again.
+        Blocks can be nested. After an inner block, the classes of the outer one hold again.
+
+        Args:
+            labels: One class for all rows, with shape ``()``, or one for each, with shape ``(B,)``.
 
         Raises:
-            InputError: If they are no whole numbers of this shape, or there is no such class.
+            InputError: If the labels are not whole numbers of such a shape, or there is no such
+                class.
         """
         before, self._labels = self._labels, self.as_labels(labels)
         try:
@@ -86,7 +89,7 @@ class ClassDecoder(MixtureDecoder):
         """Return classes with shape ``()`` or ``(B,)``, of any integer dtype, in int64.
 
         Raises:
-            InputError: If they are no whole numbers of this shape, or there is no such class.
+            InputError: If they are not whole numbers of such a shape, or there is no such class.
         """
         _require_whole_numbers(labels)
         if labels.ndim > 1:
@@ -102,13 +105,13 @@ class ClassDecoder(MixtureDecoder):
         return labels.long()
 
     def forward(self, features: Tensor, noise: Tensor) -> GaussianMixture:
-        """Return q(x|y, c) with batch shape ``(*batch)``; see :class:`MixtureDecoder`.
+        """Return q(x|y, c) with batch shape ``(*batch)``. See :class:`MixtureDecoder`.
 
         Raises:
-            InputError: If no class was told, or shapes do not fit.
+            InputError: If it is called outside :meth:`told`, or shapes do not fit.
         """
         if self._labels is None:
-            raise InputError("the decoder was told no class: call it within `told(labels)`")
+            raise InputError("the decoder was not told a class: call it within `told(labels)`")
         if (features.shape[-1], noise.shape[-1]) != (self.feature_dim, self.noise_dim):
             raise InputError(
                 f"features and noise must have {self.feature_dim} and {self.noise_dim} "
@@ -120,7 +123,7 @@ class ClassDecoder(MixtureDecoder):
                 f"{tuple(features.shape)}; got {len(self._labels)}"
             )
         code = nn.functional.one_hot(self._labels, self.classes).to(features)
-        # Labels belong to the first axis; several draws for one row are of one class.
+        # Labels belong to the first axis. All draws for one row have its class.
         while 1 < code.ndim < features.ndim:
             code = code.unsqueeze(-2)
         code = code.expand(*features.shape[:-1], self.classes)
@@ -130,16 +133,16 @@ class ClassDecoder(MixtureDecoder):
 
 
 class ClassConditional(nn.Module):
-    """A model with an encoder, by class: rows come with labels, samples are of a class.
+    """A class-conditional model: training rows come with labels, and samples belong to a class.
 
-    The features that it remembers are part of its state, as those of the model are: what was
-    loaded by ``load_state_dict`` can be sampled from without the data.
+    The remembered features are part of its state. So after ``load_state_dict`` the model can be
+    sampled from without the data.
 
     Args:
         model: A model whose decoder is a :class:`ClassDecoder`.
 
     Raises:
-        InputError: If it is another model, or has another decoder.
+        InputError: If the model has no encoder, or its decoder is not a :class:`ClassDecoder`.
 
     >>> from hilbound.models.autoencoders import EncoderMixtureDecoder
     >>> decoder = ClassDecoder(nn.Linear(6, 4), 1, 2, variance=0.5, classes=3)
@@ -168,7 +171,7 @@ class ClassConditional(nn.Module):
                 "ClassDecoder"
             )
         self.model = model
-        # Features of the training rows, class after class, and how many rows each class has.
+        # Features of the training rows, sorted by class, and the number of rows of each class.
         empty = torch.zeros(0, model.decoder.feature_dim)
         self.register_buffer("remembered_features", empty.to(model.decoder.variance))
         counts = torch.zeros(model.decoder.classes, dtype=torch.int64)
@@ -188,13 +191,13 @@ class ClassConditional(nn.Module):
         centers: int,
         generator: torch.Generator | None = None,
     ) -> Comparison:
-        """Return what :meth:`DensityModel.compare` does, for rows ``(B, d)`` with labels ``(B,)``.
+        """Return the two mixtures of :meth:`DensityModel.compare`, for rows with labels.
 
         Args:
             x: Rows with shape ``(B, d)``.
             labels: Their classes with shape ``(B,)``.
             variance: Variance of a component of the data's mixture.
-            centers: Number of centres of every row.
+            centers: Number of centres for every row.
             generator: Draws the noise.
 
         Raises:
@@ -238,8 +241,8 @@ class ClassConditional(nn.Module):
     def sample(self, n: int, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` centres of a class, with shape ``(n, d)``.
 
-        Their features are drawn around those of the class's training rows, or from the prior of a
-        model that has one.
+        Features are drawn around those of the training rows of the class, or from the prior if the
+        model has one.
 
         Raises:
             InputError: If ``n`` is below 1, there is no such class, or no rows of it were
@@ -252,7 +255,7 @@ class ClassConditional(nn.Module):
             return self.model.sample(n, generator)
 
     def _features_of_class(self, label: int) -> Tensor:
-        """Return the features ``(n, F)`` of a class; of a model with a prior, none."""
+        """Return the features ``(n, F)`` of a class. A model with a prior has none."""
         counts = self.remembered_rows.tolist()
         if counts[label] == 0:
             raise InputError(f"no rows of class {label} were remembered: call remember first")
@@ -261,7 +264,7 @@ class ClassConditional(nn.Module):
 
     @contextmanager
     def _training_features_kept(self) -> Iterator[None]:
-        """Let the model have other training features for a while."""
+        """Restore the model's training features at the end of a ``with`` block."""
         before = self.model.training_features
         try:
             yield
@@ -270,14 +273,14 @@ class ClassConditional(nn.Module):
 
 
 def _make_room(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Before a state is loaded, hold as many features as it does."""
+    """Before a state is loaded, make room for as many features as it holds."""
     features = state.get(f"{prefix}remembered_features")
     if isinstance(module, ClassConditional) and features is not None:
         module.remembered_features = module.remembered_features.new_empty(features.shape)
 
 
 def _whole(name: str, value: int) -> int:
-    """Return a number, or a tensor of one, as an int."""
+    """Return a whole number, or a tensor that holds one, as an int."""
     try:
         return operator.index(value)
     except TypeError:

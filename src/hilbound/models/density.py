@@ -1,13 +1,13 @@
-r"""Models by name: what makes a mixture out of noise, and the table of all that can be trained.
+r"""The mixture density network: a model that makes a mixture from noise.
 
-A mixture density network maps noise to centres, :math:`m_k = g(c_k)` with
-:math:`c_k \sim N(0, I)`, and is the mixture
+It maps noise to centres, :math:`m_k = g(c_k)` with :math:`c_k \sim N(0, I)`, and returns the
+mixture
 
 .. math:: q(x) = \sum_{k=1}^K b_k N(x - m_k; v_k).
 
-Every call draws a fresh mixture from one and the same distribution of centres; training compares it
-with a batch of data. Calling the model returns a :class:`~hilbound.GaussianMixture`, so that an
-objective is one line. Models with an encoder live in :mod:`hilbound.models.autoencoders`.
+as a :class:`~hilbound.GaussianMixture`. With fresh noise, every call gives new centres from the
+same distribution. Training compares their mixture with a batch of data. Models with an encoder are
+in :mod:`hilbound.models.autoencoders`.
 """
 
 from typing import Any
@@ -20,13 +20,13 @@ from hilbound.models.base import Comparison, DensityModel, MixtureNetwork
 
 
 class MixtureDensityNetwork(MixtureNetwork, DensityModel):
-    """Noise to the centres of a Gaussian mixture, optionally with learned weights and variances.
+    """Map noise to a Gaussian mixture, optionally with learned weights and variances.
 
     Args:
         network: Maps noise with shape ``(*, noise_dim)`` to centres with shape ``(*, d)``.
         noise_dim: Number of noise coordinates.
-        variance: Variance of the components; where it is learned, their variance at the start.
-        **options: Those of :class:`~hilbound.models.base.MixtureNetwork`: ``learn_weights``,
+        variance: Variance of the components. If it is learned, this is the initial value.
+        **options: Options of :class:`~hilbound.models.base.MixtureNetwork`: ``learn_weights``,
             ``learn_variance``, ``min_variance`` and ``bounded``.
 
     Raises:
@@ -72,7 +72,7 @@ class MixtureDensityNetwork(MixtureNetwork, DensityModel):
     def compare(
         self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
     ) -> Comparison:
-        """Return the mixture of the batch ``(B, d)`` and one of as many centres as asked for."""
+        """Return the mixture of the batch ``(B, d)``, and one of ``centers`` fresh centres."""
         q = self.draw(centers, generator)
         return Comparison(GaussianMixture(x.to(q.means), variance), q, q.means.new_zeros(()))
 
@@ -83,7 +83,7 @@ class MixtureDensityNetwork(MixtureNetwork, DensityModel):
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` centres with shape ``(n, d)``; see :meth:`DensityModel.sample`."""
+        """Draw ``n`` centres with shape ``(n, d)``. See :meth:`DensityModel.sample`."""
         # Weighted centres are resampled from a larger pool, so that duplicates stay rare.
         noise = self.noise(n if self.weight_head is None else 8 * n, generator)
         weights = self.weights(noise)

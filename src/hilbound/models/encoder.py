@@ -1,7 +1,8 @@
-"""The encoder: inputs to features, checked at the door and standardised where they get noise.
+"""The encoder: it checks inputs, maps them to features, and standardises features with noise.
 
-Features with noise must not simply grow until the noise is nothing beside them; so they are given
-mean 0 and variance 1, and ``variance_y`` is the variance of the noise as a share of their own.
+Without standardisation, features would simply grow until the noise is negligible. So features with
+noise have mean 0 and variance 1. ``variance_y`` is then the variance of the noise as a share of the
+variance of the features.
 """
 
 import math
@@ -11,20 +12,21 @@ from torch import Tensor, nn
 
 from hilbound.errors import InputError
 
-# Added to the variance of features before it divides: a feature may be the same for all rows.
+# Added to the variance of features before a division, because a feature may be constant.
 _LEAST_VARIANCE = 1e-5
 
 
 class FeatureStandardization(nn.Module):
     r"""Features of mean 0 and variance 1, by running averages over the batches of training.
 
-    Values are those of the running averages, in training as in evaluation, so that noise of a small
-    variance is not lost in that of a batch's own mean. Gradients are those of batch normalisation:
-    they neither shift nor stretch the features of a batch as a whole, which would be undone anyway.
+    Values use the running averages, in training as in evaluation. A batch's own mean would
+    fluctuate, and these fluctuations would drown noise of a small variance. Gradients are those of
+    batch normalisation: they neither shift nor stretch all features of a batch, because the
+    standardisation would undo it.
 
     Args:
         features: Number of features.
-        momentum: Share of a batch in the running averages.
+        momentum: Weight of a new batch in the running averages.
 
     References:
         Batch Renormalization: Towards Reducing Minibatch Dependence in Batch-Normalized Models
@@ -48,7 +50,7 @@ class FeatureStandardization(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Standardise features with shape ``(*, F)``."""
-        # Under mixed precision they come as half floats; averages never are.
+        # Under mixed precision features are half floats, which are too coarse for averages.
         h = h.to(self.mean.dtype)
         if not self.training:
             return (h - self.mean) / (self.variance + _LEAST_VARIANCE).sqrt()
@@ -57,12 +59,12 @@ class FeatureStandardization(nn.Module):
         self._follow(mean.detach(), variance.detach())
         running, scale = self.mean, (self.variance + _LEAST_VARIANCE).sqrt()
         batch_scale = (variance + _LEAST_VARIANCE).sqrt()
-        # The value of (h - running) / scale, with the gradient of (h - mean) / batch_scale.
+        # The value is (h - running) / scale, but the gradient is that of (h - mean) / batch_scale.
         stretch, shift = batch_scale.detach() / scale, (mean.detach() - running) / scale
         return (h - mean) / batch_scale * stretch + shift
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        # The plain mean of the batches so far, until there are enough of them.
+        # As long as there are few batches, this is their plain mean.
         self.batches += 1
         share = (1 / self.batches).clamp_min(self.momentum)
         self.mean.lerp_(mean, share)
@@ -70,7 +72,7 @@ class FeatureStandardization(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Inputs to features, with a check of what comes in.
+    """Map inputs to features, and check the inputs.
 
     Args:
         network: Maps inputs with shape ``(*, d)`` to features with shape ``(*, F)``.
@@ -103,8 +105,7 @@ class Encoder(nn.Module):
         """Return features with shape ``(*, F)`` of inputs with shape ``(*, d)``.
 
         Raises:
-            InputError: If the inputs have another number of coordinates, or pixels lie outside
-                [0, 1].
+            InputError: If the inputs do not have ``dim`` coordinates, or pixels lie outside [0, 1].
         """
         if x.ndim == 0 or x.shape[-1] != self.dim:
             sizes = {x.numel(), math.prod(x.shape[1:])}
@@ -113,7 +114,7 @@ class Encoder(nn.Module):
                 f"shape {tuple(x.shape)}"
                 + (": flatten images" if x.ndim > 1 and self.dim in sizes else "")
             )
-        # Written so that NaN fails, too.
+        # In this form the test rejects NaN, too.
         if self.pixels and x.numel() and not bool((x >= 0).all() & (x <= 1).all()):
             raise InputError(
                 f"pixels must lie in [0, 1], got values from {float(x.min()):g} to "

@@ -1,8 +1,8 @@
 """Small networks: a multilayer perceptron, and a convolutional generator and encoder for images.
 
-Every network maps rows with shape ``(*, n)`` to rows with shape ``(*, d)``, images lying flat; what
-the rows mean is the model's business (:mod:`hilbound.models`). :data:`NETWORKS` is the table of
-those that make data, :data:`ENCODERS` of those that sum them up.
+Every network maps rows with shape ``(*, n)`` to rows with shape ``(*, d)``. Images are flat rows.
+The models (:mod:`hilbound.models`) decide what the rows mean. :data:`NETWORKS` is the table of
+networks that make data, and :data:`ENCODERS` is that of networks that map data to features.
 """
 
 import math
@@ -18,7 +18,7 @@ ImageShape = tuple[int, int, int]
 NetworkBuilder = Callable[[int, int, int, int, ImageShape | None], nn.Module]
 
 NETWORKS: Registry[NetworkBuilder] = Registry("network")
-#: What stands at the other end of an autoencoder, under the same names.
+#: The encoders that go with these networks in an autoencoder, under the same names.
 ENCODERS: Registry[NetworkBuilder] = Registry("network")
 
 
@@ -49,7 +49,7 @@ class ConvGenerator(nn.Module):
     Args:
         inputs: Number of input coordinates.
         image_shape: ``(channels, height, width)`` of the images.
-        width: Channels of the coarse grid; every upsampling halves them.
+        width: Channels of the coarse grid. Every upsampling halves them.
         depth: Number of upsamplings by two.
 
     >>> import torch
@@ -82,21 +82,21 @@ class ConvGenerator(nn.Module):
         """Map noise with shape ``(*, inputs)`` to rows with shape ``(*, d)``."""
         grid = self.linear(noise.reshape(-1, noise.shape[-1])).reshape(-1, *self.grid)
         _, height, breadth = self.image_shape
-        # Sizes that no power of two divides are cut from the next larger grid.
+        # The grid may be larger than the image, whose sides need not be multiples of 2**depth.
         images = self.convolutions(grid)[..., :height, :breadth]
         rows: Tensor = images.reshape(*noise.shape[:-1], math.prod(self.image_shape))
         return rows
 
 
 class ConvEncoder(nn.Module):
-    """Halving convolutions, then a linear layer: flat images to features.
+    """Convolutions that halve the grid, then a linear layer, from flat images to features.
 
-    The mirror of :class:`ConvGenerator`.
+    It is the mirror image of :class:`ConvGenerator`.
 
     Args:
         image_shape: ``(channels, height, width)`` of the images.
         outputs: Number of features.
-        width: Channels of the coarsest grid; every layer before it has half as many.
+        width: Channels of the coarsest grid. Each earlier layer has half as many as the next one.
         depth: Number of halvings.
 
     >>> import torch

@@ -1,1 +1,1 @@
-"""Reports: pictures, pages and files for people; they compute nothing."""
+"""Reports: pictures, pages and files for people. Nothing here computes a metric."""

@@ -1,7 +1,8 @@
-"""What all pictures share: the colours, the look of the axes and the checks of what is drawn.
+"""What all pictures share: colours, the style of axes, and checks of the values to draw.
 
-Colours are Okabe and Ito's, which stay apart for colour-blind readers, without the yellow that
-vanishes on white. The look is set on each ``Axes`` and matplotlib's own settings stay untouched.
+The colours are Okabe and Ito's, which colour-blind readers can distinguish. Their yellow is left
+out, because it is hard to see on white. The style is set on each ``Axes``. matplotlib's own
+settings are not changed.
 """
 
 import math
@@ -32,7 +33,7 @@ FRAME = "#9aa3ad"
 
 
 def canvas(width: float = 4.4, height: float = 3.0) -> tuple[Figure, Axes]:
-    """Return a new figure of ``width`` by ``height`` inches and its only axes, without pyplot.
+    """Return a new figure of ``width`` by ``height`` inches with its axes, without pyplot.
 
     >>> figure, ax = canvas()
     >>> ax.figure is figure
@@ -43,7 +44,7 @@ def canvas(width: float = 4.4, height: float = 3.0) -> tuple[Figure, Axes]:
 
 
 def look(i: int) -> tuple[str, str | tuple[int, tuple[int, ...]]]:
-    """Return the i-th colour and dashes, so that lines differ without colour as well.
+    """Return the i-th colour and dash pattern. The dashes tell lines apart without colour.
 
     >>> look(1)
     ('#d55e00', '--')
@@ -60,7 +61,7 @@ def draw_line(
     *,
     zorder: float = 2,
 ) -> None:
-    """Draw a line with gaps where ``y`` is NaN and a dot where a value stands alone."""
+    """Draw a line with a gap wherever ``y`` is NaN, and a dot for a value between two gaps."""
     known = np.pad(np.isfinite(y), 1)
     alone = np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
     color, dashes = style
@@ -70,7 +71,7 @@ def draw_line(
 
 
 def mosaic(images: Tensor, columns: int) -> Array:
-    """Lay images (n, c, h, w) out as one RGB array, with white gaps and white empty places."""
+    """Arrange images (n, c, h, w) in one RGB array, with white gaps and white empty places."""
     n, _, height, width = images.shape
     gap = max(1, round(min(height, width) / 16))
     rows = math.ceil(n / columns)
@@ -81,16 +82,17 @@ def mosaic(images: Tensor, columns: int) -> Array:
 
 
 def mass_levels(log_p: Array) -> list[float]:
-    """Return rising log densities whose superlevel sets hold the shares ``MASS`` of the mass."""
+    """Return increasing log densities whose superlevel sets hold the shares ``MASS`` of mass."""
     p = np.sort(np.exp(log_p))[::-1]
     share = p.cumsum() / p.sum()
     levels = np.log(p[np.searchsorted(share, MASS)])
-    # A plateau gives equal levels; a hair lower, so that the plateau itself is inside.
+    # On a plateau several levels are equal, so duplicates are removed. The levels are lowered a
+    # little, so that the plateau itself lies inside.
     return [float(level) - 1e-4 for level in np.unique(levels.round(3))]
 
 
 def tidy(ax: Axes, *, grid: bool = True) -> None:
-    """Leave two pale spines and, behind everything, a pale grid."""
+    """Keep two pale spines, and draw a pale grid behind everything."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(FRAME)
     ax.tick_params(which="both", color=FRAME, labelcolor="#3a424c")
@@ -107,7 +109,7 @@ def step_axis(ax: Axes) -> None:
 
 
 def legend_above(ax: Axes, handles: Sequence[Artist] | None = None) -> None:
-    """Put the legend above the picture, where it covers nothing, in one row if it fits."""
+    """Put the legend above the picture, where it covers nothing. It has one row if that fits."""
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     one_row = sum(len(str(handle.get_label())) + 5 for handle in handles) <= 54
     legend = ax.legend(
@@ -120,7 +122,7 @@ def legend_above(ax: Axes, handles: Sequence[Artist] | None = None) -> None:
         columnspacing=1.2,
         handletextpad=0.5,
     )
-    for text in legend.get_texts():  # a name with dollar signs is no formula
+    for text in legend.get_texts():  # a name with dollar signs isn't a formula
         text.set_parse_math(False)
 
 
@@ -165,7 +167,7 @@ def check_some(name: str, entries: Mapping[str, object]) -> None:
 
 
 def series(name: str, steps: Numbers, values: Numbers) -> tuple[Array, Array]:
-    """Return steps and values with shape ``(n,)`` each; a value that is not finite becomes NaN."""
+    """Return steps and values with shape ``(n,)``. A value that is not finite becomes NaN."""
     x, y = vector("steps", steps), vector(name, values)
     if len(x) != len(y):
         raise InputError(f"{name} has {len(y)} values for {len(x)} steps: lengths must be equal")

@@ -1,7 +1,7 @@
 """Pictures of models with an encoder: bounds, reconstructions, and the space of the features.
 
-As in :mod:`hilbound.reports.plots`: ax in, ax out. Classes are told apart by a name beside them,
-not by their colour alone; of more than ten the ten most frequent are drawn.
+As in :mod:`hilbound.reports.plots`, every function draws into the axes that it is given. Each class
+has its name beside it, not only a colour. At most ten classes are drawn, the most frequent ones.
 """
 
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ from hilbound.reports.drawing import (
     to_numpy,
 )
 
-#: Most classes that a picture tells apart.
+#: The most classes in a picture.
 MOST_CLASSES = 10
 COLORS = (*PALETTE, "#6a3d9a", "#8b5a2b", "#111820", "#7f8c1f")
 _MARKERS = ("o", "s", "^", "D")
 
 
 def plot_bound(ax: Axes, steps: Numbers, log_cost: Numbers, log_limit: Numbers) -> Axes:
-    """Draw a logarithmic cost below its moving limit, with the tightness that was reached.
+    """Draw a logarithmic cost below its moving limit, with the final tightness.
 
     Args:
         ax: Where to draw.
@@ -55,7 +55,7 @@ def plot_bound(ax: Axes, steps: Numbers, log_cost: Numbers, log_limit: Numbers) 
     ax.annotate(
         f"{100 * np.exp(cost - limit):.1f} % of the limit",
         (step, (cost + limit) / 2),
-        # Costs rise: below the end of the curve is room.
+        # Costs rise, so there is room below the end of the curve.
         xytext=(0.97, 0.3),
         textcoords="axes fraction",
         ha="right",
@@ -90,7 +90,7 @@ def plot_reconstructions(ax: Axes, x: Tensor, reconstructions: Tensor) -> Axes:
     ax.imshow(np.concatenate([left, band, right], axis=1), interpolation="nearest")
     ax.set_axis_off()
     height, start = x.shape[-2], left.shape[1] + band.shape[1]
-    # A line between them: where the background of images is white, a gap alone shows nothing.
+    # On images with a white background a gap can't be seen, so a line parts the two.
     ax.axvline(left.shape[1] + band.shape[1] / 2 - 0.5, color=FRAME, linewidth=1)
     headings = ("input", "reconstructions" if reconstructions.shape[1] > 1 else "reconstruction")
     for place, heading in zip((0, start), headings, strict=True):
@@ -106,7 +106,9 @@ def plot_reconstructed_points(
     *,
     columns: Sequence[str] = ("x₁", "x₂"),
 ) -> Axes:
-    """Draw inputs of the plane as large marks, and their reconstructions small in the same colour.
+    """Draw points of the plane as large marks, and their reconstructions as small ones.
+
+    An input and its reconstructions have the same colour.
 
     Args:
         ax: Where to draw.
@@ -170,16 +172,16 @@ def plot_reconstructed_points(
 def plot_feature_density(
     ax: Axes, features: Tensor, labels: Tensor | None = None, *, variance: float | None = None
 ) -> Axes:
-    """Draw the density of one feature, with labels a curve for every class above each other.
+    """Draw the density of one feature. With labels, each class has a curve on a line of its own.
 
-    Every curve is a mean of Gaussians around the features of the class, scaled to one height for
-    all, so that a sharp class is a high one.
+    Every curve is a mean of Gaussians around the features of the class. All curves share one
+    vertical scale, so a narrow class has a high curve.
 
     Args:
         ax: Where to draw.
         features: Features with shape ``(n, 1)``.
         labels: Class numbers with shape ``(n,)``, or ``None``.
-        variance: Variance of those Gaussians; by default that of Scott's rule for each class.
+        variance: Variance of those Gaussians. By default Scott's rule sets it for each class.
 
     Raises:
         InputError: If the shapes do not fit, a value is not finite or the variance not positive.
@@ -219,7 +221,7 @@ def plot_feature_scatter(
     *,
     names: Sequence[str] = ("feature 1", "feature 2"),
 ) -> Axes:
-    """Draw two features against each other, classes in colours with their name at the densest spot.
+    """Draw two features against each other. Classes have colours, and a name at the densest spot.
 
     Args:
         ax: Where to draw.
@@ -292,13 +294,11 @@ def _check_together(x: Tensor, reconstructions: Tensor) -> None:
 
 
 def _classes(y: Array, labels: Tensor | None) -> dict[str, Array]:
-    """Return by name which rows are of a class, for the most frequent classes in their order."""
+    """Map the name of each class to the rows in it, for the most frequent classes, in order."""
     if labels is None:
         return {"": np.ones(len(y), dtype=bool)}
     if labels.shape != (len(y),):
-        raise InputError(
-            f"labels has shape {tuple(labels.shape)}, but there are features of {len(y)} rows"
-        )
+        raise InputError(f"labels has shape {tuple(labels.shape)}, but features has {len(y)} rows")
     own = labels.cpu().numpy()
     numbers, counts = np.unique(own, return_counts=True)
     kept = np.sort(numbers[np.argsort(-counts, kind="stable")[:MOST_CLASSES]])
@@ -306,7 +306,7 @@ def _classes(y: Array, labels: Tensor | None) -> dict[str, Array]:
 
 
 def _scott(values: Array) -> float:
-    # A class that lies at one place still needs a width to be seen.
+    # A class whose features are all equal still needs a width to be visible.
     return float(max(values.var(), 1e-6) * len(values) ** (-2 / 5))
 
 
@@ -318,7 +318,7 @@ def _density(grid: Array, values: Array, variance: float) -> Array:
 
 def _ridges(ax: Axes, grid: Array, curves: dict[str, Array]) -> None:
     """Draw a curve for every class on a line of its own, the first on top."""
-    # A little into the line above: shapes are seen better where they have room.
+    # Curves may reach into the line above, because taller shapes are easier to see.
     scale = 1.5 / max(curve.max() for curve in curves.values())
     last = len(curves) - 1
     for i, curve in enumerate(curves.values()):
@@ -332,7 +332,7 @@ def _ridges(ax: Axes, grid: Array, curves: dict[str, Array]) -> None:
 
 
 def _densest(points: Array) -> Array:
-    """Return the point with most others nearby: a mean may lie where none are."""
+    """Return the point with the most others nearby. The mean may lie where there are no points."""
     few = points[:500]
     squared = ((few[:, None] - few) ** 2).sum(-1)
     spot: Array = few[np.exp(-squared / (0.05 * squared.mean() + 1e-12)).sum(1).argmax()]

@@ -1,11 +1,11 @@
-r"""What the report of a run says of a model with an encoder: its bound, reconstructions, features.
+r"""Sections of a report for models with an encoder: bound, reconstructions and features.
 
-The conditional cost and its limit carry the constant of the kernel, hundreds of nats in high
-dimension. They are drawn relative to the largest value that either can have,
+The conditional cost and its limit contain the constant of the kernel, which is hundreds of nats in
+high dimension. So both are drawn relative to the largest value that they can have,
 
-.. math:: C = N(0; 2 v_p) = (4 \pi v_p)^{-d/2},
+.. math:: C = N(0; 2 v_p) = (4 \pi v_p)^{-d/2}.
 
-the limit of an encoder whose features tell every row apart.
+The limit has this value if the features tell all rows apart.
 """
 
 import math
@@ -28,7 +28,8 @@ from hilbound.reports.reconstructions import draw_reconstructions
 from hilbound.training.runs import Run
 from hilbound.variance import of_component
 
-# Inputs shown, and reconstructions of each; and inputs where one reconstruction is all there is.
+# The number of inputs shown and of reconstructions of each. The last one is the number of inputs if
+# each has only one reconstruction.
 _INPUTS, _TIMES, _PAIRS = 8, 10, 12
 _SHOWN_FEATURES = 2000
 _BEHIND = 1500
@@ -50,7 +51,7 @@ def tracked_section(run: Run, rows: dict[str, Rows], dim: int) -> Section:
             caption = f"Cost and limit on fixed {name}; the gap between them is shaded."
             alt = f"conditional cost below its limit against training steps, on {name}"
             figures.append(Figure(figure_uri(figure), alt, caption))
-    figures.append(_tightness(rows, "the share of the limit that is reached"))
+    figures.append(_tightness(rows, "the share of the limit that the cost reaches"))
     ends = run.read_json("run.json")["variance"]
     moves = "it moves while the encoder learns, and rises as features tell rows apart"
     if config.encoder is not None:
@@ -58,14 +59,13 @@ def tracked_section(run: Run, rows: dict[str, Rows], dim: int) -> Section:
         if ends["start"] != ends["end"]:
             moves = "the encoder is frozen, so it moves with the variance of the kernel only"
     text = (
-        f"At most {config.bound_rows:,} training rows and as many held-out rows, the same each "
-        "time, are taken for the whole of the data. On them both sides are computed: the cost, of "
-        "which the loss is minus the logarithm, and its limit ‖p(X|Y)‖², the norm of the data's "
-        "own density given the features. A decoder reaches the limit whose centres are spread, "
-        "for every feature, as the rows are that share it. The limit does not depend on the "
-        f"decoder: {moves}."
-        "\n\nZero is the largest value that either can have. A limit at zero means that every "
-        "feature knows its row alone; the further below, the more rows share a feature."
+        f"Cost and limit are computed on a fixed sample: at most {config.bound_rows:,} training "
+        "rows and as many held-out rows. The loss is minus the logarithm of the cost. The limit "
+        "‖p(X|Y)‖² is the squared norm of the data's own density given the features. A decoder "
+        "reaches it if, for every feature, its centres are spread like the rows that share the "
+        f"feature. The limit does not depend on the decoder: {moves}."
+        "\n\nZero is the largest value that cost and limit can have. If the limit is zero, every "
+        "feature belongs to one row. The lower the limit, the more rows share a feature."
     )
     return Section("Training", text, tuple(figures))
 
@@ -93,12 +93,12 @@ def _tightness(rows: dict[str, Rows], what: str) -> Figure:
 
 
 def likelihood_name(run: Run) -> str:
-    """Return what minus the loss of a run with the likelihood is."""
+    """Return the name of the quantity that is minus the loss of a run with the likelihood."""
     return "evidence lower bound" if run.config.model == "vae" else "log-likelihood given features"
 
 
 def likelihood_section(run: Run, rows: dict[str, Rows]) -> Section:
-    """The mean log-likelihood of rows, or the bound below it, while training."""
+    """The mean log-likelihood of rows during training, or its lower bound."""
     name = likelihood_name(run)
     figure, ax = canvas()
     curves = {k: ([r["step"] for r in v], [-r["loss"] for r in v]) for k, v in rows.items()}
@@ -106,9 +106,9 @@ def likelihood_section(run: Run, rows: dict[str, Rows]) -> Section:
     plot_curve(ax, *curves["train"], label="training batch", validation=held_out)
     ax.set_ylabel("nats for a row")
     text = (
-        "The model is trained on the evidence lower bound: the mean log-likelihood of a row given "
-        "features drawn for it, minus the divergence of these features from a standard normal. "
-        "The log-likelihood of a row is at least that."
+        "The model is trained on the evidence lower bound. It is the mean log-likelihood of a row "
+        "given features drawn for it, minus the divergence of the features' distribution from a "
+        "standard normal. The log-likelihood of a row is never below this bound."
         if run.config.model == "vae"
         else "The model is trained on the mean log-likelihood of a row given its features: the "
         "logarithm of the density that the decoder gives it."
@@ -120,12 +120,12 @@ def likelihood_section(run: Run, rows: dict[str, Rows]) -> Section:
 
 
 def bound_fact(run: Run, held_out: Rows, measured: dict[str, Any]) -> Fact | None:
-    """Return what the training reached on held-out rows; ``None`` where it was not measured.
+    """Return the final bound on held-out rows, or ``None`` if it was not measured.
 
     Args:
         run: The run of a model with an encoder.
-        held_out: Rows of ``bounds.csv``, the last of them the latest.
-        measured: What stands in ``metrics.json``.
+        held_out: Rows of ``bounds.csv``, in the order of the steps.
+        measured: The content of ``metrics.json``.
     """
     if run.config.objective == "likelihood":
         if not held_out:
@@ -151,7 +151,7 @@ def percent(share: float) -> str:
 
 
 def error_fact(measured: dict[str, Any]) -> Fact:
-    """Return how near the reconstructions come."""
+    """Return the squared error of the reconstructions."""
     block = measured["reconstruction"]
     entry = block["metrics"]["error_of_best"]
     note = "for one coordinate"
@@ -168,10 +168,10 @@ def error_fact(measured: dict[str, Any]) -> Fact:
 def reconstructions_section(
     run: Run, dataset: Dataset, model: FeatureModel, measured: dict[str, Any]
 ) -> Section:
-    """Some held-out inputs beside their reconstructions, and how good many of them are."""
+    """Some held-out inputs beside their reconstructions, and the errors over many inputs."""
     text = _reconstruction_text(model, measured)
     if dataset.standardization is not None:
-        text += " Errors and distances are those of standardised coordinates."
+        text += " Errors and distances are in standardised coordinates."
     if dataset.image_shape is None and dataset.dim != 2:
         return Section("Reconstructions", text)
     n, m = (_INPUTS, _TIMES) if is_random(model) else (_PAIRS, 1)
@@ -224,16 +224,16 @@ def _reconstruction_text(model: FeatureModel, measured: dict[str, Any]) -> str:
         )
     text = (
         f"{start} {m} times: the mean squared error of a coordinate is {number['error_of_mean']} "
-        f"for the mean reconstruction and {number['error_of_best']} for the best of the {m}. Two "
-        f"reconstructions of one input differ by a mean square of {number['pairwise_distance']}. "
-        f"{validity}"
+        f"for the mean reconstruction and {number['error_of_best']} for the best of the {m}. The "
+        "mean squared difference between two reconstructions of one input is "
+        f"{number['pairwise_distance']}. {validity}"
     )
     if values["error_of_best"]["real"] is None:
         return text
     return (
-        f"{text}\n\nReal data in the model's place, {m} training rows that share the features of "
-        f"the input: {real['error_of_mean']} for their mean, {real['error_of_best']} for the best, "
-        f"{real['pairwise_distance']} between two."
+        f"{text}\n\nFor comparison, the same numbers for real data, {m} training rows that share "
+        f"the features of the input: {real['error_of_mean']} for their mean, "
+        f"{real['error_of_best']} for the best, {real['pairwise_distance']} between two."
     )
 
 
@@ -242,7 +242,7 @@ def _reconstruction_text(model: FeatureModel, measured: dict[str, Any]) -> str:
 
 @torch.no_grad()
 def features_section(run: Run, dataset: Dataset, model: FeatureModel) -> Section:
-    """Where held-out rows lie in the space of the features, by class where there are labels."""
+    """Held-out rows in the space of the features. If there are labels, classes are marked."""
     order = torch.randperm(len(dataset.test), generator=stream(run.config.seed, "features"))
     order = order[:_SHOWN_FEATURES]
     y = model.encode(dataset.test[order].to(model.head.variance))
@@ -286,13 +286,13 @@ def _feature_text(model: FeatureModel, y: Tensor, dataset: Dataset) -> str:
     text = f"The encoder sums up the {dataset.dim:,} coordinates of a row in {count}. "
     if model.variance_y is not None:
         text += (
-            "The decoder sees them with noise of standard deviation "
+            "The decoder gets them with noise of standard deviation "
             f"{math.sqrt(model.variance_y):.3g}: rows that are closer than that share a feature."
         )
     elif isinstance(model, VAE):
-        text += "Shown are the means of q(y|x); the decoder sees draws from it."
+        text += "The picture shows the means of q(y|x). The decoder gets draws from it."
     else:
         text += "They have no noise."
     if (dataset.classes or 0) > feature_plots.MOST_CLASSES and dataset.test_labels is not None:
-        text += f" Of the classes the {feature_plots.MOST_CLASSES} most frequent are drawn."
+        text += f" Only the {feature_plots.MOST_CLASSES} most frequent classes are drawn."
     return text

@@ -2,9 +2,9 @@
 
 A page is data: a title, a lead, a few facts and sections of text, figures and tables.
 :func:`render` turns it into a single file that works from a disk, an e-mail or a web server, today
-and in ten years: pictures are data URIs, the style is inline, there is no script, and a content
-security policy forbids the browser to fetch anything. Every text is escaped, so that a column
-called ``<script>`` stays a column.
+and in ten years. Pictures are data URIs, the style is inline, and there is no script. A content
+security policy forbids the browser to fetch anything. Every text is escaped, so a column called
+``<script>`` stays a column.
 """
 
 import re
@@ -65,7 +65,7 @@ class Table:
         highlight: The index of a row to emphasise, or ``None``.
 
     Raises:
-        InputError: If a row has another length or ``highlight`` is no row.
+        InputError: If a row has the wrong length, or ``highlight`` is not the index of a row.
 
     >>> Table(("Metric", "Model"), (("coverage", "0.93"), ("rank", "–")), "Quality").numeric
     (False, True)
@@ -95,7 +95,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with text, whose paragraphs are parted by blank lines, figures and tables."""
+    """A heading with text, figures and tables. Blank lines in the text separate paragraphs."""
 
     title: str
     text: str
@@ -105,7 +105,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Fact:
-    """A number worth a tile: what it is, its value and, in small print, what to make of it."""
+    """A number with a tile of its own: its name, its value and a note in small print."""
 
     label: str
     value: str
@@ -118,7 +118,7 @@ class Page:
 
     Args:
         title: The heading and the name of the browser's tab.
-        lead: A paragraph or more on what this is; blank lines part paragraphs.
+        lead: One or more paragraphs on what the page shows. Blank lines separate paragraphs.
         facts: Tiles below the lead.
         sections: The body.
         footer: Small print at the end.
@@ -137,11 +137,10 @@ def figure_uri(
     *,
     dpi: float = 200,
 ) -> str:
-    """Return a matplotlib figure as a data URI; the same figure always gives the same string.
+    """Return a matplotlib figure as a data URI. The same figure always gives the same string.
 
     Args:
-        fig: Any figure, best one without pyplot such as :func:`hilbound.reports.drawing.canvas`
-        makes.
+        fig: Any figure. :func:`hilbound.reports.drawing.canvas` makes one without pyplot.
         format: ``"svg"`` for lines and text, ``"png"`` for images.
         dpi: Dots per inch of a PNG, and of the rasterised parts of an SVG.
 
@@ -154,7 +153,7 @@ def figure_uri(
     """
     if format not in MEDIA:
         raise InputError(f"format must be 'svg' or 'png', not {format!r}")
-    # Neither a date, a version nor a random identifier may make two equal runs differ.
+    # No date, version or random identifier, so that equal runs give equal files.
     metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[format]
     stream = BytesIO()
     with mpl.rc_context({"svg.hashsalt": "hilbound", "svg.fonttype": "path"}):

@@ -1,17 +1,16 @@
-r"""Pictures of data, models and bounds: ax in, ax out.
+r"""Pictures of data, models and bounds.
 
-Every function draws into the :class:`~matplotlib.axes.Axes` that it is given and returns it, so
-that a picture can be a panel of a larger one and be changed afterwards. Nothing here shows a
-window, keeps a global figure or changes matplotlib's settings; :func:`canvas` makes a lone
-figure for a page, but any other axes will do.
+Every function draws into the :class:`~matplotlib.axes.Axes` that it is given and returns it. So a
+picture can be a panel of a larger one, and it can be changed afterwards. Nothing here opens a
+window, keeps a global figure or changes matplotlib's settings. :func:`canvas` makes a single
+figure, but any axes will do.
 
-Density contours enclose shares of the probability mass rather than multiples of the peak: on a
-grid of equal cells with densities :math:`p_1 \ge p_2 \ge \dots`, the contour that encloses the
-share :math:`a` runs at :math:`p_m` with the smallest :math:`m` for which
+Density contours are at shares of the probability mass, not at fractions of the peak, so a sharp
+peak cannot hide the rest of a density. Take a grid of equal cells with densities
+:math:`p_1 \ge p_2 \ge \dots`. The contour that encloses the share :math:`a` is at the level
+:math:`p_m` with the smallest :math:`m` for which
 
 .. math:: \sum_{i \le m} p_i \ge a \sum_i p_i .
-
-A sharp peak therefore cannot hide the rest of a density.
 """
 
 import math
@@ -67,11 +66,11 @@ def plot_images(ax: Axes, images: Tensor, columns: int | None = None) -> Axes:
 
     Args:
         ax: Where to draw.
-        images: One or three channels with values in ``[0, 1]``; values outside are clipped.
-        columns: Images in a row; by default the grid is about square.
+        images: One or three channels with values in ``[0, 1]``. Values outside are clipped.
+        columns: Images in a row. By default the grid is about square.
 
     Raises:
-        InputError: If the shape, the dtype or the number of columns cannot be drawn.
+        InputError: If the shape or dtype cannot be drawn, or ``columns`` is below 1.
 
     >>> plot_images(canvas()[1], torch.zeros(6, 1, 8, 8)).images[0].get_array().shape
     (17, 26, 3)
@@ -124,13 +123,13 @@ def plot_points(
     density_label: str = "density",
     columns: Sequence[str] = ("x₁", "x₂"),
 ) -> Axes:
-    """Draw real points faintly, a model's samples in colour and, behind both, a density.
+    """Draw real points in a pale tone, a model's samples in colour, and a density behind both.
 
     Args:
         ax: Where to draw.
         data: Real points with shape ``(n, 2)``.
         samples: The model's points with shape ``(m, 2)``.
-        log_density: A log density, from points ``(n, 2)`` to ``(n,)``: its filled contours
+        log_density: A log density, which maps points ``(n, 2)`` to ``(n,)``. Its filled contours
             enclose 20, 40, 60, 80 and 95 % of the mass within the picture.
         density_label: What the legend calls that density.
         columns: Names of the two coordinates.
@@ -151,7 +150,7 @@ def plot_points(
     kinds = ((data, REAL, 0.35, 9, "data"), (samples, MODEL, 0.6, 4, "samples"))
     for points, color, alpha, size, label in kinds:
         x = to_numpy(points)
-        # Thousands of vector circles would make an SVG slow and large; the rest stays sharp.
+        # Thousands of vector circles would make an SVG slow and large, so only they are pixels.
         dots = ax.scatter(
             x[:, 0], x[:, 1], s=size, color=color, alpha=alpha, linewidths=0, zorder=2
         )
@@ -179,10 +178,10 @@ def plot_marginals(
 ) -> Axes:
     """Compare every coordinate of the data with that of the samples.
 
-    One coordinate is drawn as two histograms with common bins. Several are drawn as ranges, for
-    the first ``maximum`` of them: a thin line from the 5 % to the 95 % quantile, a thick one from
-    the 25 % to the 75 % quantile and a dot at the median, in the data's own standard deviations
-    from the data's mean, so that coordinates with different units share one axis.
+    One coordinate is drawn as two histograms with common bins. Several coordinates are drawn as
+    ranges, for the first ``maximum`` of them. A thin line runs from the 5 % to the 95 % quantile, a
+    thick one from the 25 % to the 75 % quantile, and a dot marks the median. The unit is the data's
+    standard deviation from the data's mean, so coordinates with different units share one axis.
 
     Args:
         ax: Where to draw.
@@ -223,7 +222,7 @@ def plot_curve(
 ) -> Axes:
     """Draw a training curve below its limit, with the gap between them shaded.
 
-    A value that is not finite leaves a gap in the curve; a lone value between two gaps is a dot.
+    A value that is not finite leaves a gap in the curve. A single value between two gaps is a dot.
 
     Args:
         ax: Where to draw.
@@ -258,7 +257,7 @@ def plot_curve(
 
 
 def plot_tightness(ax: Axes, curves: Mapping[str, tuple[Numbers, Numbers]]) -> Axes:
-    """Draw how much of its limit each bound reaches, in percent, over the training.
+    """Draw the share of its limit that each bound reaches, in percent, during training.
 
     Args:
         ax: Where to draw.
@@ -266,7 +265,7 @@ def plot_tightness(ax: Axes, curves: Mapping[str, tuple[Numbers, Numbers]]) -> A
             tight), both with shape ``(n,)``. A value that is not finite leaves a gap.
 
     Raises:
-        InputError: If there is no curve, or one whose lengths do not fit.
+        InputError: If there is no curve, or the lengths of one do not fit.
 
     >>> ax = plot_tightness(canvas()[1], {"nuclear norm": ([0, 1, 2], [0.2, 0.7, 0.9])})
     >>> ax.lines[1].get_ydata().tolist()
@@ -279,7 +278,7 @@ def plot_tightness(ax: Axes, curves: Mapping[str, tuple[Numbers, Numbers]]) -> A
         x, y = series(f"curves[{name!r}]", steps, values)
         draw_line(ax, x, 100 * y, name, look(i))
         top = max(top, float(np.nanmax(100 * y)))
-    # Tightness lies between 0 and 100 % up to rounding: a fixed scale makes runs comparable.
+    # Tightness lies between 0 and 100 % up to rounding. A fixed scale makes runs comparable.
     ax.set_ylim(0, 1.05 * top)
     ax.yaxis.set_major_formatter(PercentFormatter(symbol=" %"))
     ax.set_ylabel("tightness")
@@ -295,7 +294,8 @@ def plot_spectrum(ax: Axes, spectra: Mapping[str, Tensor], *, floor: float = 1e-
     Args:
         ax: Where to draw.
         spectra: For every name, non-negative singular values with shape ``(n,)``, in any order.
-        floor: The picture ends at this fraction of the largest value: below are rounding errors.
+        floor: The picture ends at this fraction of the largest value. Smaller ones are rounding
+            errors.
 
     Raises:
         InputError: If there is no spectrum, or one that is empty, negative or not finite.
@@ -333,12 +333,12 @@ def _show(ax: Axes, picture: Array) -> Axes:
 
 
 def _contours(ax: Axes, log_density: Callable[[Tensor], Tensor], like: Tensor) -> None:
-    """Fill the contours of a density over the present view, which stays as it is."""
+    """Fill the contours of a density over the present view. The view is not changed."""
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     x, y = np.linspace(left, right, 150), np.linspace(bottom, top, 150)
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     points = torch.as_tensor(grid, dtype=like.dtype, device=like.device)
-    with torch.no_grad():  # in pieces: a mixture of many Gaussians needs memory for every pair
+    with torch.no_grad():  # in pieces, because a mixture needs memory for every pair
         starts = range(0, len(points), 1500)
         pieces = [log_density(points[start : start + 1500]) for start in starts]
     if any(piece.ndim != 1 for piece in pieces) or sum(map(len, pieces)) != len(points):
@@ -349,7 +349,7 @@ def _contours(ax: Axes, log_density: Callable[[Tensor], Tensor], like: Tensor) -
         raise InputError("log_density is NaN, infinite or zero everywhere within the picture")
     levels = mass_levels(log_p - log_p.max())
     shades = SHADES[-len(levels) :]
-    # Below the lowest level nothing is drawn; -inf there would spoil the interpolation.
+    # Nothing is drawn below the lowest level, but -inf there would spoil the interpolation.
     z = np.maximum(log_p - log_p.max(), levels[0] - 5).reshape(len(y), len(x))
     ax.contourf(x, y, z, levels=[*levels, 1.0], colors=shades, zorder=0)
     ax.set_xlim(left, right)

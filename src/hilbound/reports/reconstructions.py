@@ -1,15 +1,6 @@
-r"""What a model with an encoder makes of an input: its features, and many reconstructions of them.
+"""Reconstructions as a file: arrays or a picture.
 
-A reconstruction is a centre of :math:`q(x \mid y)` at the features of an input; several differ by
-as much as the features leave open. With :math:`r_1, \dots, r_m` of one input :math:`x` and their
-mean :math:`\bar r`, the error of a reconstruction taken at random splits into what they have in
-common and what they differ in,
-
-.. math:: \frac1m \sum_i \|x - r_i\|^2
-    = \|x - \bar r\|^2 + \frac{m - 1}{2m} \cdot \frac{1}{m(m-1)} \sum_{i \ne j} \|r_i - r_j\|^2 .
-
-Diversity is therefore no error: real rows that share a feature differ, too
-(:func:`rows_with_features`), and a model should differ as much as they do.
+:mod:`hilbound.evaluation.reconstruction` makes them.
 """
 
 from pathlib import Path
@@ -49,8 +40,8 @@ def write_reconstructions(run: Run, result: Reconstructions, output: Path) -> Pa
     an input and then its reconstructions; vectors of two coordinates become a scatter.
 
     Raises:
-        InputError: If the suffix is another, there is no picture of such data, or the file cannot
-            be written.
+        InputError: If the suffix is unknown, such data cannot be drawn, or the file cannot be
+            written.
     """
     check_output(run, output)
     try:
@@ -69,13 +60,13 @@ def draw_reconstructions(result: Reconstructions, data: Tensor | None = None) ->
     """Return a figure of inputs beside their reconstructions.
 
     Args:
-        result: Of images, or of rows with two coordinates.
-        data: Real points with shape ``(k, 2)`` to draw behind those of two coordinates.
+        result: Reconstructions of images, or of rows with two coordinates.
+        data: Real points with shape ``(k, 2)`` to draw behind rows with two coordinates.
     """
     n, m, _ = result.reconstructions.shape
     if result.image_shape is not None:
         arrays = result.arrays()
-        # A tile is as large whatever their number, but a page is not endless.
+        # All tiles have one size, whatever their number, but the figure must fit a page.
         figure, ax = canvas(min(9.0, 0.62 * (m + 1.5)), min(12.0, 0.62 * n + 0.4))
         feature_plots.plot_reconstructions(ax, arrays["x"], arrays["reconstructions"])
     else:

@@ -1,7 +1,7 @@
-"""The report of a run: what was trained, how tight its bound became, what it draws, how good it is.
+"""The report of a run: its options, its bound, its samples and its metrics.
 
-Everything is read from the run folder and its data; the page itself is made by
-:mod:`hilbound.reports.page`, the pictures by :mod:`hilbound.reports.plots`.
+Everything is read from the run folder and its data. :mod:`hilbound.reports.page` makes the page,
+and :mod:`hilbound.reports.plots` makes the pictures.
 """
 
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ _SHOWN_POINTS = 1000
 def write_report(run: Run, output: Path | None = None) -> Path:
     """Write ``report.html`` into the run folder, or to ``output``, and return its path.
 
-    The run is evaluated first if it was not yet.
+    If the run has not been evaluated yet, it is evaluated first.
 
     Args:
         run: The run.
@@ -216,7 +216,7 @@ def training_section(run: Run) -> Section | None:
     first = Figure(
         figure_uri(figure),
         f"{objective.cost_name} against training steps, below its limit",
-        f"The cost ({objective.cost_name}) and the limit it cannot pass; the gap is shaded.",
+        f"The cost ({objective.cost_name}) and the limit it cannot pass. The gap is shaded.",
     )
     figure, ax = canvas()
     curves = {
@@ -226,13 +226,13 @@ def training_section(run: Run) -> Section | None:
     second = Figure(
         figure_uri(figure),
         "tightness of the bound against training steps",
-        "Tightness: the share of the limit that is reached on a batch.",
+        "Tightness: the share of its limit that the cost reaches on a batch.",
     )
     return Section("Training", "", (first, second))
 
 
 def findings_section(run: Run) -> Section | None:
-    """What the diagnosis has found while the run trained, if anything."""
+    """The findings of the diagnosis during training, if there are any."""
     findings = run.read_json("run.json").get("findings", [])
     if not findings:
         return None
@@ -241,7 +241,7 @@ def findings_section(run: Run) -> Section | None:
 
 
 def samples_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tensor) -> Section:
-    """What the model draws, beside the data: images, a scatter, or ranges of the coordinates."""
+    """Samples of the model beside the data: images, a scatter, or ranges of the coordinates."""
     if dataset.image_shape is not None:
         return _image_section(run, dataset, fake)
     if dataset.dim == 2:
@@ -267,7 +267,7 @@ def _image_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     plots.plot_neighbours(ax, few.reshape(-1, *shape), nearest.reshape(len(few), 6, *shape))
     caption = (
         "Samples beside their nearest training images (by "
-        f"{space.description}): close relatives, not copies, are what one hopes for."
+        f"{space.description}). A good sample resembles them but is not a copy."
     )
     alt = "samples and their nearest training images"
     return Section("Samples", "", (*figures, Figure(figure_uri(figure, "png"), alt, caption)))
@@ -318,33 +318,31 @@ def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     ranks = {name: float(effective_rank(values)) for name, values in spectra.items()}
     text = (
         f"Singular values of the cross Gram matrix of {n} held-out points and {n} centres at "
-        f"kernel variance {variance:.4g}. Their sum is the fidelity; the tail is where diversity "
-        "shows. Effective rank: "
-        + ", ".join(f"{rank:.1f} ({name})" for name, rank in ranks.items())
-        + "."
+        f"kernel variance {variance:.4g}. Their sum is the fidelity. Diversity shows in the tail. "
+        "Effective rank: " + ", ".join(f"{rank:.1f} ({name})" for name, rank in ranks.items()) + "."
     )
     picture = Figure(
         figure_uri(figure),
         "singular values in descending order",
-        "The model's spectrum beside that of real data in the model's place.",
+        "The spectrum of the model, and that of real data in place of the model's centres.",
     )
     return Section("Spectrum", text, (picture,))
 
 
 def metrics_section(measured: dict[str, Any]) -> Section:
-    """The table of metrics with real data beside the model."""
+    """The table of metrics, for the model and for real data."""
     text = (
         f"{measured['samples']:,} samples against as many rows of the "
         f"{measured['split']} split, in the features of {measured['features']}. “Real data” are "
-        "training rows in the model's place."
+        "training rows, measured in place of the samples."
     )
     tables = [_metrics_table(METRICS, measured["metrics"], "Samples against held-out data")]
     if "reconstruction" in measured:
         block = measured["reconstruction"]
         caption = (
             f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out inputs. "
-            "Real data: training rows that share the features of an input, where those have noise; "
-            "for the validity, the inputs themselves."
+            "If the features have noise, “real data” are training rows that share the features of "
+            "an input. For the validity they are the inputs themselves."
         )
         tables.append(_metrics_table(RECONSTRUCTION, block["metrics"], caption))
     return Section("Metrics", text, (), tuple(tables))

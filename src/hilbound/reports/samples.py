@@ -24,12 +24,12 @@ def default_samples(run: Run) -> Path:
 def write_samples(run: Run, samples: Tensor, output: Path) -> Path:
     """Write samples with shape ``(n, d)`` as ``.png``, ``.npz``, ``.npy`` or ``.csv``.
 
-    Images keep their shape in arrays, ``(n, channels, height, width)``, and become one picture;
-    vectors of two coordinates become a scatter.
+    Arrays of images have the shape ``(n, channels, height, width)``. A picture shows images as a
+    grid, and vectors of two coordinates as a scatter.
 
     Raises:
-        InputError: If the suffix is another, there is no picture of such data, or the file cannot
-            be written.
+        InputError: If the suffix is unknown, such data cannot be drawn, or the file cannot be
+            written.
     """
     suffix = output.suffix.lower()
     if suffix not in SUFFIXES:

@@ -1,4 +1,4 @@
-"""Batches of rows in memory, in an order that is a function of the seed."""
+"""Batches of rows in memory. The seed determines their order."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from hilbound.engine.seeding import stream
 
 
 class BatchStream:
-    """Batches of training rows, each a function of the seed and the step.
+    """Batches of training rows. The seed and the step determine each batch.
 
-    Rows are visited in a fresh order every pass; a batch may span two passes, so that every step
-    sees the same number of rows. Of several devices each takes its own batch in a step.
+    Every pass visits the rows in a new order. A batch may span two passes, so every step sees the
+    same number of rows. With several devices, each device has its own batch in a step.
 
     Args:
         rows: Training rows with shape ``(n, d)``.
@@ -66,9 +66,9 @@ class BatchStream:
     def _order(self, number: int) -> Tensor:
         return torch.randperm(len(self.rows), generator=stream(self.seed, "order", number))
 
-    # Lightning asks these of a stream that can be resumed; the step it has reached says it all.
+    # Lightning needs these two of a stream that can be resumed. The step is all the state there is.
     def state_dict(self) -> dict[str, int]:
-        """Return nothing: where to go on from is known from the checkpoint's step."""
+        """Return nothing, because the checkpoint holds the step from which to continue."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

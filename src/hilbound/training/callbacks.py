@@ -1,6 +1,6 @@
-"""What happens around a training step: the record of the bounds, the bar, the safety net.
+"""Callbacks of the training: the record of the bounds, the progress bar, and saving.
 
-This module imports Lightning and is itself imported only when training starts.
+This module imports Lightning, so it is imported only when training starts.
 """
 
 import csv
@@ -20,7 +20,8 @@ from hilbound.training.runs import BOUND_COLUMNS, Run, read_bounds
 
 
 def _is_kept(row: dict[str, Any], step: int, *, tracked: bool) -> bool:
-    # A validation comes after its step, a row of training or tracking before: that comes again.
+    # A row of training or tracking is measured before its step, so a resumed run writes it again.
+    # A row of a validation is measured after its step, so it is kept.
     after = row["split"] == "validation" and not tracked
     return bool(row["step"] < step or (row["step"] == step and after))
 
@@ -28,7 +29,7 @@ def _is_kept(row: dict[str, Any], step: int, *, tracked: bool) -> bool:
 def spoilt_weights(step: int) -> FloatingPointError:
     """Return the error for a model whose weights, or centres, have become NaN or infinite.
 
-    The user cannot repair such weights. A smaller step would not have spoilt them.
+    The user cannot repair such weights. A smaller learning rate may prevent them.
     """
     return FloatingPointError(
         f"the weights are no longer finite, or their centres overflow, at step {step}: lower "
@@ -37,15 +38,15 @@ def spoilt_weights(step: int) -> FloatingPointError:
 
 
 class BoundsRecord(L.Callback):
-    """Keep cost, limit, gap and tightness as they come, and append them to ``bounds.csv``.
+    """Keep cost, limit, gap and tightness in memory, and append them to ``bounds.csv``.
 
     Args:
-        path: The file, or ``None`` to keep the rows in memory alone. Rows after the step that
-            training starts from are dropped, so that a resumed run leaves one curve.
+        path: The file, or ``None`` to keep the rows in memory only. Rows after the step from which
+            training starts are dropped, so a resumed run has a single curve.
         tracked: Whether the rows of both splits are measured before their step.
 
     Attributes:
-        rows: What was measured, one mapping from :data:`BOUND_COLUMNS` a row.
+        rows: The measured rows, each a mapping with the keys :data:`BOUND_COLUMNS`.
     """
 
     def __init__(self, path: Path | None, *, tracked: bool = False) -> None:
@@ -55,7 +56,7 @@ class BoundsRecord(L.Callback):
         self._began = time.perf_counter()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the rows before the step that training goes on from."""
+        """Keep the rows before the step from which training continues."""
         if not trainer.is_global_zero:
             return
         step, known = trainer.global_step, read_bounds(self.path) if self.path else []
@@ -89,9 +90,9 @@ class BoundsRecord(L.Callback):
 
 
 class Interruption(L.Callback):
-    """Heed Ctrl-C between two steps, never within one.
+    """Obey Ctrl-C between two steps, never within one.
 
-    Half an update would make a resumed run another one than an uninterrupted one.
+    After half an update, a resumed run would differ from an uninterrupted one.
 
     Args:
         asked: Set when the user has asked to stop.
@@ -107,7 +108,7 @@ class Interruption(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Stop here if that was asked for."""
+        """Stop if the user has asked for it."""
         asked = self.asked.is_set()
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
@@ -116,10 +117,10 @@ class Interruption(L.Callback):
 
 
 class SafetyNet(Interruption):
-    """Leave a usable run folder whatever ends the training.
+    """Leave a usable run folder, however the training ends.
 
     The checkpoint for ``--resume`` and the weights are written at every validation, at the end, and
-    when an interruption comes.
+    at an interruption.
 
     Args:
         run: The run folder.
@@ -133,7 +134,7 @@ class SafetyNet(Interruption):
     def _save(self, trainer: L.Trainer, module: Any, status: str) -> None:
         module.remember()
         beside = self.run.checkpoint.with_suffix(".partial")
-        # Every device takes part, the first one writes.
+        # All devices must call this; only the first one writes.
         trainer.save_checkpoint(beside)
         if not trainer.is_global_zero:
             return
@@ -147,7 +148,7 @@ class SafetyNet(Interruption):
         pl_module: L.LightningModule,
         checkpoint: dict[str, Any],
     ) -> None:
-        """Forget the step that was begun: Lightning would count it twice, and validate early."""
+        """Forget an unfinished step. Lightning would count it twice and validate too early."""
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["total"], progress["current"]):
             counts.update(dict.fromkeys(("ready", "started", "processed"), counts["completed"]))
@@ -158,17 +159,17 @@ class SafetyNet(Interruption):
             self._save(trainer, pl_module, "running")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save what was reached."""
+        """Save the final state."""
         self._save(trainer, pl_module, "finished")
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Save what an interruption has left; a failed step is not saved over a good one."""
-        # Lightning turns SIGTERM, too, into an exit between two steps.
+        """Save the state at an interruption. After a failed step the last good state is kept."""
+        # Lightning turns SIGTERM into an exit between two steps, too.
         if not isinstance(exception, KeyboardInterrupt | SystemExit):
             status = "failed"
-        # One device that is torn out of a step must not wait for the others to save.
+        # A device that is interrupted within a step must not wait for the others to save.
         elif trainer.world_size == 1 or self.asked.is_set():
             self._save(trainer, pl_module, "interrupted")
             return
@@ -179,7 +180,7 @@ class SafetyNet(Interruption):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint of the best validation, and finds it again in a folder that was moved.
+    """Keep the checkpoint of the best validation, and find it again if the folder was moved.
 
     Args:
         folder: Where the checkpoint goes.
@@ -189,7 +190,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(folder, "best", monitor="validation_loss")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state of an interrupted run, with this run's folder in it."""
+        """Load the state of an interrupted run, with the present path of the run folder."""
         here = str(self.dirpath)
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
         moved = {name: _within(here, state_dict[name]) for name in paths}
@@ -198,7 +199,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def early_stopping(folder: Path, patience: int) -> list[L.Callback]:
-    """Stop after ``patience`` validations without improvement; the best is kept in ``folder``."""
+    """Stop after ``patience`` validations without improvement. ``folder`` keeps the best one."""
     return [EarlyStopping("validation_loss", patience=patience), BestCheckpoint(folder)]
 
 
@@ -240,7 +241,7 @@ class Bar(RichProgressBar):
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Return what stands at the end of the bar."""
+        """Return the numbers that are shown at the end of the bar."""
         metrics = super().get_metrics(trainer, pl_module)
         return {_shown(name): value for name, value in metrics.items() if name != "v_num"}
 

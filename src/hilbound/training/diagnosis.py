@@ -1,6 +1,6 @@
-"""The failures of a run, looked for while it trains and told in words.
+"""A callback that looks for failures while a run trains, and reports them in words.
 
-What they are and how they are known stands in :mod:`hilbound.training.failures`.
+:mod:`hilbound.training.failures` defines the failures and the tests for them.
 """
 
 import logging
@@ -28,45 +28,44 @@ from hilbound.training.runs import Run
 
 log = logging.getLogger(__name__)
 
-# Rows that a run looks at, those of a Gram matrix that is decomposed again and again, and numbers
-# in the training rows that neighbours are looked for among: together about 1 % of the time.
+# The most rows that are judged, the most rows of a Gram matrix (decomposed at every validation),
+# and the most numbers in the training rows that are searched for neighbours. With these limits the
+# diagnosis takes about 1 % of the time.
 _ROWS, _GRAM_ROWS, _NUMBERS = 512, 256, 2**23
-# A model is judged after this share of the steps, and after so many.
+# A model is judged only after this share of the steps, and after at least this many steps.
 _EARLIEST, _FEWEST_STEPS = 0.25, 100
-# Diversity that grows by this factor from one validation to the next is on its way.
+# If diversity grows by this factor from one validation to the next, the model is still spreading.
 _GROWING = 1.1
-# Objectives that compare one mixture with the whole of a batch, by its overlaps.
+# Objectives that compare one mixture with the whole batch, and weight its rows by their overlaps.
 _BY_OVERLAP = frozenset({"nuclear", "schatten", "debiased", "schur", "vector", "scalar", "trace"})
 # Models that make centres from noise alone.
 _FROM_NOISE = frozenset({"mixture-density-network", "vae"})
 
 
 class Diagnosis(L.Callback):
-    """Tell the user once of every failure that a run shows, and note it in ``run.json``.
+    """Report every failure of a run once, and record it in ``run.json``.
+
+    Which failures are looked for depends on the model and the objective:
 
     ===========================  ==================================================================
-    ``variance-too-large``       of all models but ``autoencoder``, by all objectives but
+    ``variance-too-large``       all models except ``autoencoder``; all objectives except
                                  ``distance``
     ``variance-too-small``       of ``mixture-density-network``, by objectives whose gradient is
                                  weighted by overlaps: all but ``distance`` and ``likelihood``
     ``collapse``                 of models that make centres from noise alone,
     ``memorisation``,            ``mixture-density-network`` and ``vae``
     ``far-from-data``
-    ===========================  ==================================================================
+    ===========================  ===========================================================
+    Two models are exempt from some tests. An ``encoder-mixture-decoder`` makes its centres from
+    training rows, so they may lie near them;
+    :class:`hilbound.training.tracking.ConditionalTracker` reports a collapse of these centres. An
+    ``autoencoder`` has one centre for every row, so no variance can blur its data.
 
-    A schedule of the variance is judged by its end, centres after a quarter of the steps and at
-    least 100. A collapse is told where the next validation finds it still there, and the centres
-    hardly more diverse; centres far from all data are told at the end, and earlier where they come
-    no nearer. The centres of an ``encoder-mixture-decoder`` start from training rows, so
-    that they are near them by right, and :class:`hilbound.training.tracking.ConditionalTracker`
-    notices their collapse. An ``autoencoder`` has one centre for every row, which no variance can
-    blur.
-
-    It draws from a stream of its own and changes nothing: the weights are those of a run without.
+    The callback draws from a random stream of its own, so the weights are the same without it.
 
     Args:
         plan: The training.
-        run: Where the findings are written, or ``None`` to log them alone.
+        run: Where the findings are written, or ``None`` to log them only.
     """
 
     def __init__(self, plan: TrainingPlan, run: Run | None) -> None:
@@ -83,7 +82,7 @@ class Diagnosis(L.Callback):
         self._train, self._held_out = rows[order[:most]], plan.dataset.validation[:most]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take up what an interrupted run has told already."""
+        """Read which findings an interrupted run has reported already."""
         if self.run is not None and trainer.is_global_zero:
             self._told = list(self.run.read_json("run.json").get("findings", []))
 
@@ -93,7 +92,7 @@ class Diagnosis(L.Callback):
             self._look(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at what was reached."""
+        """Look once more at the final weights."""
         self._look(trainer, pl_module)
         self._conclude(trainer, pl_module)
 
@@ -131,7 +130,7 @@ class Diagnosis(L.Callback):
         late = step >= max(_EARLIEST * config.steps, _FEWEST_STEPS)
         if late and config.model in _FROM_NOISE:
             samples = self._sample(model)
-            # Weights that are no longer finite are the business of others.
+            # Other callbacks handle weights that are not finite.
             if bool(samples.isfinite().all()):
                 yield from self._of_the_model(samples)
 
@@ -141,7 +140,7 @@ class Diagnosis(L.Callback):
 
     @cached_property
     def _kernel(self) -> Finding | None:
-        """What is wrong with the variance, which is the same at every validation."""
+        """The finding about the variance, if any. It is the same at every validation."""
         config, variance = self.plan.config, self.plan.schedule.end
         if config.model == "autoencoder" or config.objective == "distance":
             return None
@@ -164,7 +163,7 @@ class Diagnosis(L.Callback):
             rows, variance = self._rows[:_GRAM_ROWS], self.plan.schedule.end
             found = collapse(rows, samples, variance, self.plan.config.objective)
             before, self._rank = self._rank, None if found is None else found.figures["model_rank"]
-            # Many a model starts from one place and spreads: a collapse is one that lasts.
+            # Many models start from one place and then spread. Only a collapse that lasts counts.
             if found is not None and before and found.figures["model_rank"] < _GROWING * before:
                 yield found
         if not self._is_told("memorisation"):

@@ -1,12 +1,12 @@
 r"""What went wrong, in words: five signatures of a run that fails, each with its likely cause.
 
-Everything is read from two Gram matrices of the training's own kernel, the data's and the model's,
+They are read from distances to nearest neighbours and from two Gram matrices, one of the data and
+one of the model. Both use the kernel of the training,
 
 .. math:: K_{ij} = \exp\!\big(-|x_i - x_j|^2 / (2v)\big), \qquad
-    r = \exp\Big(-\sum_i \pi_i \log \pi_i\Big), \quad \pi = \text{eigenvalues of } K / n,
+    r = \exp\Big(-\sum_i \pi_i \log \pi_i\Big), \quad \pi = \text{eigenvalues of } K / n.
 
-and from distances to nearest neighbours. The effective rank r counts the points that the kernel
-tells apart, between 1 and n:
+The effective rank r lies between 1 and n. It counts the points that the kernel can distinguish.
 
 - **variance too large**, r near 1: everything overlaps, and a blur matches the data;
 - **variance too small**, r near n: K is the identity, a centre feels no point of a batch but one
@@ -15,8 +15,8 @@ tells apart, between 1 and n:
 - **memorisation**: samples are nearer to training rows than held-out rows are;
 - **far from data**: samples are farther from every row than rows are from each other.
 
-The functions judge rows, whoever made them; :class:`hilbound.training.diagnosis.Diagnosis` asks
-them while a run trains.
+The functions take rows of any origin. :class:`hilbound.training.diagnosis.Diagnosis` calls them
+while a run trains.
 
 References:
     The effective rank: a measure of effective dimensionality (Roy and Vetterli, 2007).
@@ -31,7 +31,7 @@ from torch import Tensor
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.spectrum.svd import effective_rank, singular_values
 
-#: Fewer rows say nothing about a Gram matrix.
+#: A Gram matrix of fewer rows is not judged.
 GRAM_ROWS = 16
 
 _TOO_LARGE = 1.5
@@ -39,7 +39,7 @@ _TOO_SMALL = 0.9
 _COLLAPSED = 0.1
 _COPIED = 0.7
 _SCORE = 5.0
-# So many rows are as good as all for a median of distances.
+# A median of distances over this many rows is as good as one over all rows.
 _MEDIAN_ROWS = 512
 # Among so many the nearest row is looked for.
 _FAR_ROWS = 4096
@@ -62,9 +62,9 @@ class Finding:
 
 
 def kernel_rank(x: Tensor, variance: float) -> float:
-    r"""Return how many of the points a kernel tells apart, between 1 and n.
+    r"""Return how many of the points a kernel can distinguish, between 1 and n.
 
-    The effective rank of :math:`\exp(-|x_i - x_j|^2 / (2v))`, in float64.
+    It is the effective rank of :math:`\exp(-|x_i - x_j|^2 / (2v))`, computed in float64.
 
     Args:
         x: Points with shape ``(n, d)``.
@@ -80,14 +80,15 @@ def kernel_rank(x: Tensor, variance: float) -> float:
 
 
 def variance_too_large(x: Tensor, variance: float) -> Finding | None:
-    """Say so if the data look like a single point to the kernel.
+    """Return a finding if the data look like a single point to the kernel.
 
-    The limit is an effective rank of 1.5, fewer than two points. The exact nuclear norm bears much:
-    on moons and digits its samples are nearly as good at a rank of 2 as at their best, and lose a
-    tenth to a quarter of their precision where the rank falls from 1.4 to 1.1.
+    The threshold is an effective rank of 1.5, which is fewer than two points. The exact nuclear
+    norm tolerates a large variance. On moons and digits its samples at rank 2 are nearly as good
+    as at the best rank. They lose a tenth to a quarter of their precision as the rank falls from
+    1.4 to 1.1.
 
     Args:
-        x: Rows of the data with shape ``(n, d)``; of fewer than 16 nothing is said.
+        x: Rows of the data with shape ``(n, d)``. Fewer than 16 rows give no finding.
         variance: Variance of the kernel between a point and a centre.
 
     >>> x = torch.linspace(0, 1, 20).unsqueeze(-1)
@@ -102,22 +103,24 @@ def variance_too_large(x: Tensor, variance: float) -> Finding | None:
     return Finding(
         "variance-too-large",
         f"the variance is too large: to a kernel of variance {variance:.3g}, {len(x)} rows of the "
-        f"data are as diverse as {rank:.2f}, and a blur would match them: lower --variance",
+        f"data look like {rank:.2f} points, so a blur would match them: lower --variance",
         {"variance": variance, "rows": len(x), "data_rank": rank},
     )
 
 
 def variance_too_small(x: Tensor, variance: float) -> Finding | None:
-    """Say so if the data's Gram matrix is nearly the identity.
+    """Return a finding if the data's Gram matrix is nearly the identity.
 
-    The limit is an effective rank of 90 % of n. On moons and digits all trainings above it failed,
-    with coverage below 2/3 and recall down to nothing, by the nuclear norm and by the scalar cost;
-    at 75 % some still succeed. The likelihood, which weighs rows by what is nearest, is content
-    with a Gram matrix that is the identity: do not ask of it.
+    The threshold is an effective rank of 90 % of n. On moons and digits all trainings above it
+    failed, with the nuclear norm and with the scalar cost: coverage was below 2/3, and recall fell
+    as low as zero. At 75 % some trainings still succeed.
+
+    Do not use this test for the likelihood. It weights rows relative to the nearest one, so it
+    trains well even if the Gram matrix is the identity.
 
     Args:
-        x: As many rows of the data as a batch has, with shape ``(n, d)``; more rows are closer to
-            one another. Of fewer than 16 nothing is said.
+        x: Rows of the data with shape ``(n, d)``. Pass as many as a batch has, because more rows
+            lie closer together. Fewer than 16 rows give no finding.
         variance: Variance of the kernel between a point and a centre.
 
     >>> x = torch.linspace(0, 1, 20).unsqueeze(-1)
@@ -132,8 +135,8 @@ def variance_too_small(x: Tensor, variance: float) -> Finding | None:
     return Finding(
         "variance-too-small",
         f"the variance is too small: to a kernel of variance {variance:.3g}, {len(x)} rows of the "
-        f"data are as diverse as {rank:.1f}, so that a centre hardly feels any of them and the "
-        "gradient vanishes between batches: raise --variance, or --batch-size",
+        f"data look like {rank:.1f} points, so a centre overlaps with hardly any row and the "
+        "gradient is nearly zero: raise --variance, or --batch-size",
         {"variance": variance, "rows": len(x), "data_rank": rank},
     )
 
@@ -141,22 +144,23 @@ def variance_too_small(x: Tensor, variance: float) -> Finding | None:
 def collapse(
     x: Tensor, samples: Tensor, variance: float, objective: str | None = None
 ) -> Finding | None:
-    r"""Say so if the model's centres are far less diverse than the data.
+    r"""Return a finding if the model's centres are far less diverse than the data.
 
-    Both effective ranks are of equally many rows. One point has rank 1, so what is compared is
+    Both effective ranks are computed on the same number of rows. A single point has rank 1, so the
+    condition is
 
     .. math:: \frac{r_\text{model} - 1}{r_\text{data} - 1} < 0.1.
 
-    In trainings that succeed on moons and digits the share lies between 0.36 and 1.1, in one that
-    ended far too early at 0.17, and in those that collapse below 0.02.
+    On moons and digits, the ratio lies between 0.36 and 1.1 in trainings that succeed. It was 0.17
+    in one that ended far too early, and it is below 0.02 in those that collapse.
 
-    Where the data themselves look like one point, or there are fewer than 16 rows, nothing is said.
+    There is no finding if the data themselves look like one point, or with fewer than 16 rows.
 
     Args:
         x: Rows of the data with shape ``(n, d)``.
         samples: Centres of the model with shape ``(m, d)``.
         variance: Variance of the kernel between a point and a centre.
-        objective: Name of the objective, if it may be the cause.
+        objective: Name of the objective if it may be the cause, else ``None``.
 
     >>> x = torch.linspace(0, 1, 20).unsqueeze(-1)
     >>> collapse(x, x.mean() + 0.01 * x, 0.01).name, collapse(x, 1 - x, 0.01)
@@ -170,66 +174,70 @@ def collapse(
         return None
     return Finding(
         "collapse",
-        f"the model has collapsed: {n} centres are as diverse as {model:.2f}, and {n} rows of the "
-        f"data as {data:.1f}. {_cause(objective)}",
+        f"the model has collapsed: to the kernel, {n} centres look like {model:.2f} points, and "
+        f"{n} rows of the data like {data:.1f}. {_cause(objective)}",
         {"variance": variance, "rows": n, "data_rank": data, "model_rank": model},
     )
 
 
 def _cause(objective: str | None) -> str:
-    """Return the likely cause of a collapse, and its remedy, in a sentence."""
+    """Return a sentence with the likely cause of a collapse and its remedy."""
     if objective == "distance":
         return (
-            "Squared distances see little more than second moments, and are smallest where all "
-            "centres meet in the mean: take --objective nuclear"
+            "Squared distances depend on little more than second moments, and are smallest if all "
+            "centres lie at the mean: take --objective nuclear"
         )
     if objective == "likelihood":
         return (
-            "A component that is as wide as the data explains all rows from one place: lower "
-            "--variance, and if that is small already, lower --learning-rate"
+            "A component as wide as the data explains all rows from one place: lower --variance, "
+            "and if it is small already, lower --learning-rate"
         )
     if objective == "trace":
         return (
-            "The objective 'trace' pairs every centre with a row at random, so that the mean "
-            "serves all of them best: take --objective nuclear, which needs no pairing"
+            "The objective 'trace' pairs every centre with a random row, so the mean of the data "
+            "is the best place for every centre: take --objective nuclear, which needs no pairing"
         )
     return (
-        "Many centres share few places and leave them only slowly: lower --learning-rate, raise "
-        "--variance so that distant rows are felt, or take --objective schatten or debiased, "
+        "Many centres share a few places and leave them only slowly: lower --learning-rate, raise "
+        "--variance so that distant rows attract them, or take --objective schatten or debiased, "
         "which favour diversity"
     )
 
 
 def memorisation(train: Tensor, held_out: Tensor, samples: Tensor) -> Finding | None:
-    r"""Say so if samples are nearer to training rows than held-out rows are.
+    r"""Return a finding if samples are nearer to training rows than held-out rows are.
 
-    With the median distance :math:`d(A, B)` of rows of A to the nearest of B, it asks for
+    Let :math:`d(A, B)` be the median distance from a row of A to the nearest row of B. The first
+    condition is
 
     .. math:: \frac{d(\text{samples}, \text{train}) / d(\text{held-out}, \text{train})}
-        {d(\text{samples}, \text{held-out}) / d(\text{train}, \text{held-out})} < 0.7,
+        {d(\text{samples}, \text{held-out}) / d(\text{train}, \text{held-out})} < 0.7.
 
-    which is 1 where samples are like held-out rows and 0 where they are training rows. The
-    denominator keeps a blur from being taken for a copy: in many dimensions the middle of the data
-    is nearer to every row than rows are to each other, but to held-out rows as much as to training
-    rows. Healthy, blurred and collapsed models of all moons and digits lay between 0.78 and 4,
-    models of 20 to 32 digits below 0.7.
+    The ratio is 1 if samples are like held-out rows, and 0 if they are training rows. The
+    denominator keeps a blur from looking like a copy. In many dimensions the middle of the data is
+    nearer to every row than rows are to each other, but it is as near to held-out rows as to
+    training rows. Healthy, blurred and collapsed models of all moons and digits had ratios between
+    0.78 and 4. Models of 20 to 32 digits were below 0.7.
 
-    Such medians are noisy where rows are few or have heavy tails, so it asks for more than that: a
-    permutation test. Let :math:`c_j` be the number of samples that are nearest to row j of all N
-    training and M held-out rows. A model that has not memorised does not know which are which, so
-    the labels can be exchanged, and :math:`T = \sum_{j \in \text{train}} c_j` has
+    These medians are noisy if rows are few or have heavy tails. So the second condition is a
+    permutation test. Take all N training and M held-out rows together, and let :math:`c_j` be the
+    number of samples whose nearest row is row j. A model that has not memorised cannot know which
+    rows are training rows, so the labels can be exchanged. Then
+    :math:`T = \sum_{j \in \text{train}} c_j` has
 
     .. math:: E\,T = \frac{N}{N + M} \sum_j c_j, \qquad
         \operatorname{Var} T = \frac{N M}{(N + M)(N + M - 1)} \sum_j (c_j - \bar c)^2,
 
-    wherever the samples lie. T must exceed its mean by five standard deviations: a chance below
-    :math:`e^{-25/2} = 4 \cdot 10^{-6}`. Ties go to the held-out rows, of which there are never more
-    than training rows, lest one row that is nearest to all samples decide. The test cannot reach
-    five with fewer than 26 rows in all, nor where N is above a 25th of the number of samples times
-    M: then nothing is said.
+    wherever the samples lie. T must exceed its mean by five standard deviations, which has a
+    probability below :math:`e^{-25/2} = 4 \cdot 10^{-6}`.
+
+    At most as many held-out rows as training rows are used, and ties go to the held-out rows. So
+    the test cannot be decided by one row that is nearest to all samples. It cannot reach five
+    standard deviations with fewer than 26 rows in all. Nor can it if N is above k M / 25 for k
+    samples. In both cases there is no finding.
 
     Args:
-        train: Training rows with shape ``(n, d)``, all or a random part of them.
+        train: Training rows with shape ``(n, d)``: all of them, or a random subset.
         held_out: Held-out rows with shape ``(m, d)``.
         samples: Centres of the model with shape ``(k, d)``.
 
@@ -258,10 +266,10 @@ def memorisation(train: Tensor, held_out: Tensor, samples: Tensor) -> Finding | 
         return None
     return Finding(
         "memorisation",
-        f"the model has memorised training rows: its samples are {near:.2f} times as far from the "
-        f"nearest of them as held-out rows are, but {far:.2f} times as far from held-out rows as "
-        "training rows are: raise --variance, give more training rows, or stop early with "
-        "--patience",
+        f"the model has memorised training rows: its samples lie {near:.2f} times as far from the "
+        f"nearest training row as held-out rows do, but {far:.2f} times as far from the nearest "
+        "held-out row as training rows do: raise --variance, give more training rows, or stop "
+        "early with --patience",
         {"to_train": near, "to_held_out": far, "score": score},
     )
 
@@ -301,11 +309,11 @@ def far_from_data(train: Tensor, samples: Tensor) -> Finding | None:
 
 
 def _exchange_score(row: Tensor, n: int, m: int) -> float:
-    """Return by how many standard deviations the first ``n`` of ``n + m`` rows are preferred."""
+    """Return by how many standard deviations samples prefer the first ``n`` of ``n + m`` rows."""
     counts = torch.bincount(row, minlength=n + m).double()
     mean = counts.mean()
     variance = n * m / ((n + m) * (n + m - 1)) * (counts - mean).square().sum()
-    # Where every row is preferred alike there is nothing to tell.
+    # If all rows have the same count, there is no preference.
     return float((counts[:n].sum() - n * mean) / variance.sqrt()) if variance > 0 else 0.0
 
 
@@ -315,5 +323,5 @@ def _nearest(x: Tensor, y: Tensor) -> float:
 
 
 def _median_root(squares: Tensor) -> float:
-    # Copies among the data have distance zero: of those nothing can be nearer.
+    # Duplicate rows have distance zero. The smallest positive number keeps ratios defined.
     return max(float(squares.median().sqrt()), torch.finfo(squares.dtype).tiny)

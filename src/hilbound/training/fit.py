@@ -1,7 +1,7 @@
 """Training: from a configuration to a run folder.
 
-:func:`fit` checks everything first (the data, the names, the folder), and only then writes.
-The loop itself is :mod:`hilbound.training.loop`.
+:func:`fit` first checks everything (the data, the names, the folder). Only then does it write.
+The loop itself is in :mod:`hilbound.training.loop`.
 """
 
 import logging
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 def default_output(config: RunConfig) -> Path:
     """Return where a run goes without ``--output``.
 
-    It is ``runs/DATA-OBJECTIVE-SEED``, with the model's name before the objective's if it is not
-    the default model.
+    It is ``runs/DATA-OBJECTIVE-SEED``. A model other than the default is named before the
+    objective.
 
     >>> default_output(RunConfig(data="moons")).name, default_output(
     ...     RunConfig(data="digits", model="vae")).name
@@ -59,14 +59,15 @@ def fit(
             the data: ``fit("moons")``.
         overwrite: Whether a run that is already there may be replaced.
         quiet: Whether to leave out the progress bar.
-        **options: The fields of :class:`hilbound.config.RunConfig`, ``data`` above all.
+        **options: The fields of :class:`hilbound.config.RunConfig`. Only ``data`` is required.
 
     Returns:
         The run.
 
     Raises:
         InputError: If an option, the data or the folder cannot be used. Nothing is written then.
-        KeyboardInterrupt: If interrupted. What was reached is saved; :func:`resume` goes on.
+        KeyboardInterrupt: If the user interrupts the training. The state is saved, and
+            :func:`resume` continues from it.
     """
     if "data" not in options and output is not None:
         # Everyone's first line is fit("moons").

@@ -1,8 +1,8 @@
 """The loop: a plan in, trained weights out, in memory or in a run folder.
 
-Lightning does the loop. It takes seconds to import, so it is imported when training starts and
-never before. For further devices it starts this very program again, once for each. Such a helper
-finds the run folder already there, takes part in the training, and ends with it.
+Lightning runs the loop. Its import takes seconds, so it is imported only when training starts.
+For every further device Lightning starts this program again. Such a helper process finds the run
+folder already there, takes part in the training, and exits when the training ends.
 """
 
 import os
@@ -38,10 +38,10 @@ def is_helper() -> bool:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds; nothing executable is unpickled."""
+    """Return the content of a checkpoint. Nothing executable is unpickled."""
     try:
         with warnings.catch_warnings():
-            # A plain pickle is of another protocol, and refused below.
+            # torch warns about a plain pickle here; it is refused below.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{str(path)!r} is missing: the run stopped before the first checkpoint; fit again "
             "with --overwrite"
         ) from None
-    # What torch's reader of archives and pickles raises, by where the damage is.
+    # torch raises any of these on a damaged file. Which one depends on where the damage is.
     except (
         OSError,
         EOFError,
@@ -80,11 +80,11 @@ def _damaged(path: Path) -> InputError:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training in memory leaves.
+    """The result of a training in memory.
 
     Args:
         model: The trained model, in evaluation mode.
-        plan: What it was trained by.
+        plan: The plan it was trained with.
         bounds: Cost, limit, gap and tightness while it trained, as in ``bounds.csv``.
     """
 
@@ -94,20 +94,20 @@ class Trained:
 
 
 def train(plan: TrainingPlan, *, diagnose: bool = False, quiet: bool = True) -> Trained:
-    """Train in memory: nothing is written but by whoever calls.
+    """Train in memory and write no files.
 
     Args:
-        plan: What to train; :func:`hilbound.training.plan.plan_training` makes it, from data in
-            memory too.
-        diagnose: Whether to look for signs of failure, which are logged as warnings.
+        plan: What to train. :func:`hilbound.training.plan.plan_training` makes the plan; it also
+            takes data in memory.
+        diagnose: Whether to look for signs of failure. They are logged as warnings.
         quiet: Whether to leave out the progress bar.
 
     Returns:
         The model and its bounds. The weights are those that :func:`hilbound.fit` would write.
 
     Raises:
-        FloatingPointError: If the weights or the loss are no longer finite.
-        KeyboardInterrupt: If interrupted.
+        FloatingPointError: If the weights or the loss stop being finite.
+        KeyboardInterrupt: If the user interrupts the training.
 
     >>> from hilbound.config import RunConfig
     >>> from hilbound.training.plan import plan_training
@@ -116,7 +116,7 @@ def train(plan: TrainingPlan, *, diagnose: bool = False, quiet: bool = True) -> 
     >>> trained.model.sample(3).shape, trained.bounds[0]["step"]
     (torch.Size([3, 2]), 0)
     """
-    # Early stopping keeps its best weights in a file.
+    # Early stopping needs a file for its best weights.
     with tempfile.TemporaryDirectory() as scratch:
         loop = Loop(None, plan, scratch=Path(scratch), diagnose=diagnose, quiet=quiet)
         loop.train()
@@ -125,7 +125,7 @@ def train(plan: TrainingPlan, *, diagnose: bool = False, quiet: bool = True) -> 
 
 
 class Loop:
-    """Lightning's loop around a plan; an unusable device is refused before anything is written.
+    """Lightning's loop around a plan. An unusable device is refused before anything is written.
 
     Args:
         run: The run folder, or ``None`` to train in memory.
@@ -144,7 +144,7 @@ class Loop:
         diagnose: bool = True,
         quiet: bool,
     ) -> None:
-        # Lightning takes three seconds to import.
+        # Imported here because Lightning takes three seconds to import.
         from hilbound.training.callbacks import BoundsRecord
         from hilbound.training.module import DensityModule
 
@@ -187,7 +187,7 @@ class Loop:
         return TensorBoardLogger(self.run.path, name="", version="tensorboard")
 
     def check(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Raise an InputError if a checkpoint is that of another model."""
+        """Raise an InputError if a checkpoint belongs to another model."""
         found, own = checkpoint["state_dict"], self.module.state_dict()
         if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in own.items()}:
             raise _damaged(path)
@@ -204,7 +204,7 @@ class Loop:
                     weights_only=True,
                 )
             except SystemExit:
-                # Lightning turns Ctrl-C into an exit of the whole process, which is ours to decide.
+                # Lightning exits the whole process on Ctrl-C. That decision is hilbound's.
                 raise KeyboardInterrupt from None
         if not self.trainer.is_global_zero:
             raise SystemExit(0)
@@ -228,8 +228,8 @@ class Loop:
     def _validation(self) -> Batches:
         rows = self.plan.dataset.validation
         size = min(self.plan.config.batch_size, len(rows))
-        # Batches of unequal size would compare costs of unequal bias, so the remainder is left out.
-        # A list would be taken for several loaders.
+        # The bias of the cost depends on the batch size, so the smaller last batch is left out.
+        # Lightning would take a plain list for several loaders.
         return Batches(rows[: len(rows) // size * size].split(size))
 
     def _keep_best(self) -> None:
@@ -248,7 +248,7 @@ class Loop:
 def _lightning_trainer(
     config: RunConfig, callbacks: "list[Callback]", logger: "Logger | bool"
 ) -> "Trainer":
-    """Build Lightning's trainer, and refuse what the machine hasn't got."""
+    """Build Lightning's trainer. Refuse devices and precisions that this machine lacks."""
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import ProgressBar
@@ -286,7 +286,7 @@ def _lightning_trainer(
 def _interruptible(asked: threading.Event) -> Iterator[None]:
     """Let Ctrl-C ask for a stop between two steps; a second one stops at once.
 
-    Afterwards the handler is as it was: Lightning would leave it switched off.
+    Afterwards the former handler is restored. Lightning alone would leave it switched off.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""What a figure was measured on: the processor and the versions, for results that are kept."""
+"""The processor and the software versions, to record with measured results."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ def _model_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes a run.
+    """Return the versions of Python and of the packages that compute a run.
 
     >>> sorted(versions())
     ['hilbound', 'lightning', 'numpy', 'python', 'torch']

@@ -17,8 +17,7 @@ from hilbound.models.build import REMEMBERED_ROWS
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
 
-# The bound of a batch is computed every so many steps: often enough for a curve and a bar, rarely
-# enough to cost little beside the steps.
+# Steps between two bounds of a training batch: often enough for a curve, rarely enough to be cheap.
 _BOUND_EVERY = 20
 
 
@@ -26,7 +25,7 @@ class DensityModule(L.LightningModule):
     """Trains a model that makes Gaussian mixtures.
 
     Args:
-        plan: What to train, on what.
+        plan: The model, the data and the options of the training.
         bounds: Where the bounds are written.
     """
 
@@ -52,7 +51,7 @@ class DensityModule(L.LightningModule):
             raise spoilt_weights(self.global_step) from error
 
     def _centers(self, rows: int) -> int:
-        """Return how many centres are compared: with all rows, or with every one of them."""
+        """Return the number of centres: for the whole batch, or for each row of it."""
         config = self.config
         if not isinstance(self.model, FeatureModel):
             if self.objective.paired:
@@ -67,7 +66,7 @@ class DensityModule(L.LightningModule):
         self.plan.smooth_model(self.global_step)
 
     def on_validation_start(self) -> None:
-        """Move it for the held-out rows, too: both sides are smoothed alike."""
+        """Set the model's variance for validation, too, so that both sides are smoothed alike."""
         self.plan.smooth_model(self.global_step)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -82,7 +81,7 @@ class DensityModule(L.LightningModule):
         return loss
 
     def _loss(self, compared: Comparison) -> Tensor:
-        """Return the loss; of one value for every row, the mean."""
+        """Return the loss. An objective with one value for each row is averaged over the rows."""
         loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
         return loss
 
@@ -91,7 +90,7 @@ class DensityModule(L.LightningModule):
         return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Measure the loss and the bound on held-out rows, with the same noise every time."""
+        """Measure the loss and the bound on held-out rows, with the same noise in every call."""
         compared = self._compare(batch, "validation", batch_idx)
         values = {}
         with torch.autocast(self.device.type, enabled=False):
@@ -104,14 +103,14 @@ class DensityModule(L.LightningModule):
                         self.global_step, "validation", loss, bound, self._variance()
                     )
         means = {f"validation_{name}": value for name, value in values.items()}
-        # Devices draw their own noise, and must agree on which validation was the best.
+        # Every device draws its own noise. They must agree on which validation was the best.
         self.log_dict(means, batch_size=len(batch), sync_dist=True)
 
     def _draws(self, index: int = -1) -> torch.Generator:
         return stream(self.config.seed, "bound", self.global_step, index, device=self.device)
 
     def remember(self) -> None:
-        """Let the model keep what sampling will need of the training rows."""
+        """Let the model store the information about the training rows that sampling needs."""
         rows = self.plan.dataset.train
         if len(rows) > REMEMBERED_ROWS:
             order = torch.randperm(len(rows), generator=stream(self.config.seed, "remembered"))
@@ -126,15 +125,15 @@ class DensityModule(L.LightningModule):
             self.bounds.append(self.global_step, split, loss, bound, self._variance())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, its learning rate falling to zero along a cosine."""
+        """Return Adam with a learning rate that falls to zero along a cosine."""
         config = self.config
         learning = [p for p in self.model.parameters() if p.requires_grad]
         adam = torch.optim.Adam(learning, config.learning_rate, betas=(config.beta1, config.beta2))
         if not config.decay:
             return adam
 
-        # A function of the step alone: torch's own cosine keeps the old number of steps in its
-        # state, and would rise again where a finished run is trained for longer.
+        # The rate depends on the step alone. torch's own cosine schedule stores the old number of
+        # steps, so its rate would rise again when a finished run is trained for longer.
         def share(step: int) -> float:
             return 0.5 * (1 + math.cos(math.pi * min(step / config.steps, 1)))
 

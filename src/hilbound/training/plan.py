@@ -1,4 +1,4 @@
-"""From a configuration to everything that a training needs, checked before anything is written."""
+"""Turn a configuration into all that a training needs, and check it before anything is written."""
 
 import logging
 from dataclasses import dataclass
@@ -62,13 +62,14 @@ def plan_training(
 
     Args:
         config: The configuration.
-        dataset: The data, if they are in memory; by default those that the configuration names.
-        resumed: Whether the weights will come from a checkpoint, those of a taken encoder, too.
+        dataset: Data in memory, or ``None`` to load the data that the configuration names.
+        resumed: Whether the weights will come from a checkpoint. Then an encoder of another run is
+            not loaded, because the checkpoint holds its weights, too.
 
     Raises:
         InputError: If a name is unknown, the data cannot be used, or options contradict each other.
     """
-    # Words are cheap to check and data may take minutes to read, so words come first.
+    # Names are cheap to check, and data may take minutes to read. So names come first.
     objective = create_objective(config.objective, **config.objective_options)
     specification = Specification.parse(config.variance)
     _check_names(config)
@@ -103,7 +104,7 @@ def plan_training(
     _check_objective(asked, objective, model)
     _check_rows(asked, objective, dataset)
     if config.precision == "64-true":
-        # Lightning would do it only after the weights of a checkpoint were rounded to float32.
+        # Lightning would convert the model too late: after rounding a checkpoint to float32.
         model = model.double()
     if config.encoder is not None and resumed and isinstance(model, FeatureModel):
         model.freeze_encoder()
@@ -159,7 +160,7 @@ def _check_names(config: RunConfig) -> None:
 
 
 def _check_objective(config: RunConfig, objective: Objective, model: DensityModel) -> None:
-    """Raise an InputError if the objective cannot train the model, or not with its centres."""
+    """Raise an InputError if the objective cannot train the model or its number of centres."""
     if config.objective not in model.objectives:
         raise InputError(
             f"objective {config.objective!r} cannot train model {config.model!r}: it is trained by "
@@ -185,14 +186,14 @@ def _check_rows(config: RunConfig, objective: Objective, dataset: Dataset) -> No
 
 
 def take_encoder(model: DensityModel, path: Path | str) -> None:
-    """Put the encoder of another run into a model, where it no longer learns.
+    """Copy the encoder of another run into a model and freeze it.
 
     Args:
         model: A model with an encoder.
         path: The run folder.
 
     Raises:
-        InputError: If the folder holds no run, or its encoder is of another kind.
+        InputError: If the folder holds no run, or its encoder does not fit the model.
     """
     other = Run.open(path)
     source = other.load_model()

@@ -1,4 +1,4 @@
-"""Lightning without its notices on hardware and loaders, which no user of hilbound can act on."""
+"""Silence Lightning's notices on hardware and loaders. A user of hilbound cannot act on them."""
 
 import logging
 import warnings
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import torch
 
-# Data in memory have no workers, a resumed run finds its own checkpoints, tiny data make few steps,
-# an encoder that was taken over stays in evaluation mode, Lightning itself still uses a name that
-# torch has deprecated, and what cannot be had is refused by hilbound itself.
+# These notices do not apply to hilbound. Data in memory have no workers. A resumed run finds its
+# own checkpoints. Tiny data make few steps. A frozen encoder stays in evaluation mode. Lightning
+# itself uses a name that torch has deprecated. hilbound itself refuses unusable devices.
 _MESSAGES = (
     "many workers",
     "available but not used",
@@ -24,7 +24,7 @@ _LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning for a while; every setting is put back at the end.
+    """Silence Lightning inside a ``with`` block. Every setting is restored at the end.
 
     >>> with quiet_lightning():
     ...     logging.getLogger("lightning.pytorch").isEnabledFor(logging.INFO)
@@ -46,10 +46,11 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch work in one thread for a while.
+    """Let torch work in one thread inside a ``with`` block.
 
-    Small batches gain nothing from more, sums come out alike on any machine, and on a busy one
-    threads that wait for each other can be slower than one by a factor of ten.
+    Small batches gain nothing from more threads. With one thread, sums are the same on every
+    machine. On a busy machine, several threads that wait for each other can be ten times slower
+    than one.
 
     >>> with one_thread():
     ...     torch.get_num_threads()

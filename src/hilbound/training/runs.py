@@ -12,14 +12,15 @@
 ``tensorboard/``          TensorBoard logs
 ========================  ====================================================================
 
-Files are written beside their place and then moved into it, so that an interruption never leaves
-half a file. Nothing executable is unpickled from a run folder.
+A file is written under a temporary name and then renamed, so an interruption never leaves half a
+file. Nothing executable is unpickled from a run folder.
 """
 
 import csv
 import json
 import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from hilbound import datasets
-from hilbound.config import RunConfig, read_yaml
+from hilbound.config import RunConfig, is_table_run, read_yaml
 from hilbound.datasets import Dataset, Standardization
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
@@ -107,8 +108,7 @@ class Run:
         refuse_occupied(path, overwrite=overwrite)
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            for name in _OWN:
-                _remove(path / name)
+            clear(path)
             (path / "checkpoints").mkdir()
             write_whole(path / "config.yaml", config.to_yaml())
         except OSError as error:
@@ -120,13 +120,19 @@ class Run:
         """Open a run folder that exists.
 
         Raises:
-            InputError: If the path is no run folder or its configuration cannot be used.
+            InputError: If the path is not a run folder, or its configuration cannot be used.
         """
         path = expand(path)
         if not (path / "config.yaml").is_file():
             reason = "holds no config.yaml" if path.is_dir() else "does not exist"
             raise InputError(
                 f"run {str(path)!r} {reason}: give the folder that 'hilbound fit' wrote"
+            )
+        if is_table_run(path):
+            raise InputError(
+                f"run {str(path)!r} predicts a table's target, it draws no samples and goes on "
+                f"with no training: use 'hilbound predict {path} TABLE', 'hilbound evaluate "
+                f"{path}' or 'hilbound report {path}'"
             )
         return cls(path, RunConfig.create(**read_yaml(path / "config.yaml")))
 
@@ -156,7 +162,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint that ``--resume`` goes on from."""
+        """The checkpoint from which ``--resume`` continues."""
         return self.path / "checkpoints" / "last.ckpt"
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -165,22 +171,12 @@ class Run:
         Raises:
             InputError: If the file is missing or damaged.
         """
-        file = self.path / name
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except OSError:
-            raise InputError(f"run {str(self.path)!r} has no {name}: {_remedy(name)}") from None
-        except ValueError as error:
-            raise InputError(f"{str(file)!r} is damaged ({error}): {_remedy(name)}") from None
-        lacking = _ENTRIES[name] - set(content if isinstance(content, dict) else ())
-        if lacking:
-            raise InputError(
-                f"{str(file)!r} is damaged (no {', '.join(sorted(lacking))}): {_remedy(name)}"
-            )
+        content = read_entries(self.path, name, _ENTRIES[name])
         wrong = _lacking(content) if name == "run.json" else None
         if wrong is not None:
+            file = self.path / name
             raise InputError(f"{str(file)!r} is damaged ({wrong} is wrong): {_remedy(name)}")
-        return dict(content)
+        return content
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write ``run.json`` or ``metrics.json`` in one piece."""
@@ -230,7 +226,7 @@ class Run:
             self.update(findings=[*known, {"step": step, **finding}])
 
     def forget_results(self) -> None:
-        """Remove what was measured and drawn, before the weights change."""
+        """Remove the metrics and the report, because the weights are about to change."""
         for name in ("metrics.json", "report.html"):
             _remove(self.path / name)
 
@@ -248,9 +244,9 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data of the run, loaded once, to measure and draw it against.
+        """The data of the run, loaded once, for evaluation and reports.
 
-        Rows that have changed since the training are told in a warning.
+        If the training rows have changed since the training, a warning says so.
 
         Raises:
             InputError: If the data are gone, or can no longer be compared with the run's samples.
@@ -270,7 +266,7 @@ class Run:
 
     @cached_property
     def model(self) -> DensityModel:
-        """The trained model in evaluation mode, loaded once; see :meth:`load_model`."""
+        """The trained model in evaluation mode, loaded once. See :meth:`load_model`."""
         return self.load_model()
 
     @property
@@ -280,14 +276,14 @@ class Run:
         return objective.component_variance(self.read_json("run.json")["variance"]["end"])
 
     def keep(self, dataset: Dataset) -> None:
-        """Take data that are in memory already as the run's."""
+        """Use a data set that is already in memory as the data of this run."""
         vars(self)["dataset"] = dataset
 
     def load_model(self) -> DensityModel:
         """Build the model and load its weights.
 
         Raises:
-            InputError: If the weights are missing, damaged, or those of another model.
+            InputError: If the weights are missing or damaged, or belong to another model.
         """
         facts = self.read_json("run.json")
         model = build_model(
@@ -319,7 +315,7 @@ class Run:
         return Standardization(offset, scale).inverse(x)
 
     def read_bounds(self) -> list[dict[str, Any]]:
-        """Return the rows of ``bounds.csv``, numbers as numbers."""
+        """Return the rows of ``bounds.csv``, numbers as floats."""
         return read_bounds(self.path / "bounds.csv")
 
 
@@ -373,14 +369,14 @@ def _lacking(content: dict[str, Any]) -> str | None:
 
 
 def _data_shape(data: dict[str, Any]) -> DataShape:
-    """Return what ``run.json`` says of the data."""
+    """Return the shape of the data from their entry in ``run.json``."""
     shape = data["image_shape"]
     image_shape = None if shape is None else (shape[0], shape[1], shape[2])
     return DataShape(data["dim"], image_shape, data["train"])
 
 
 def read_bounds(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a ``bounds.csv``, numbers as numbers; none if there is no file.
+    """Return the rows of a ``bounds.csv``, numbers as floats. Without a file there are no rows.
 
     Raises:
         InputError: If the file is damaged.
@@ -424,11 +420,13 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
         )
     if path.exists() and not path.is_dir():
         raise InputError(f"output {str(path)!r} is a file: give a folder")
-    if _is_run(path):
+    of_table = is_table_run(path)
+    if of_table or _is_run(path):
         if not overwrite:
+            go_on = "" if of_table else f"go on with it (--resume {path}), "
             raise InputError(
-                f"output {str(path)!r} already holds a run: choose another folder, go on with it "
-                f"(--resume {path}), or replace it (--overwrite)"
+                f"output {str(path)!r} already holds a run: choose another folder, {go_on}"
+                "or replace it (--overwrite)"
             )
     elif path.is_dir() and any(file.name != LOCK for file in path.iterdir()):
         raise InputError(
@@ -437,7 +435,7 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a folder is a run of ours: other programs, too, write a ``config.yaml``."""
+    """Whether a folder is a hilbound run. A ``config.yaml`` alone may come from another program."""
     try:
         Run.open(path)
     except InputError:
@@ -445,8 +443,35 @@ def _is_run(path: Path) -> bool:
     return True
 
 
+def read_entries(folder: Path, name: str, wanted: Collection[str]) -> dict[str, Any]:
+    """Read a JSON file of a run folder that holds at least the entries that are wanted.
+
+    Raises:
+        InputError: If the file is missing or damaged.
+    """
+    file = folder / name
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"run {str(folder)!r} has no {name}: {_remedy(name)}") from None
+    except ValueError as error:
+        raise InputError(f"{str(file)!r} is damaged ({error}): {_remedy(name)}") from None
+    lacking = set(wanted) - set(content if isinstance(content, dict) else ())
+    if lacking:
+        raise InputError(
+            f"{str(file)!r} is damaged (no {', '.join(sorted(lacking))}): {_remedy(name)}"
+        )
+    return dict(content)
+
+
+def clear(path: Path) -> None:
+    """Remove what an earlier run left in its folder."""
+    for name in _OWN:
+        _remove(path / name)
+
+
 def fingerprint(dataset: Dataset) -> str:
-    """Return a short hash of the training rows, by which a resumed run knows its data."""
+    """Return a short hash of the training rows. A resumed run recognises its data by it."""
     import hashlib
 
     rows = dataset.train.contiguous().numpy().tobytes()
@@ -454,7 +479,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def write_whole(target: Path, content: str) -> Path:
-    """Write the whole file or nothing: what was there before is not lost halfway."""
+    """Write the whole file or nothing. If writing fails, the former file is still there."""
     beside = target.with_name(target.name + ".partial")
     try:
         beside.write_text(content, encoding="utf-8")

@@ -1,9 +1,10 @@
 """The bound of a model with an encoder, tracked exactly on the same rows while it trains.
 
-A batch shows the cost of such a model but not its limit, which is a norm over all rows. So a fixed
-set of rows is taken for the whole of the data, once of the training rows and once of the validation
-rows, and both sides are computed on it (:meth:`EncoderMixtureDecoder.bound`): there cost never
-passes limit. How often is chosen so that it takes a few percent of the training.
+A batch shows the cost of such a model but not its limit, because the limit is a norm over all rows.
+So a fixed sample stands for the data: one sample of the training rows and one of the validation
+rows. Cost and limit are both computed on that sample (:meth:`EncoderMixtureDecoder.bound`), so the
+cost never exceeds the limit. The interval is chosen so that tracking takes a few percent of the
+training time.
 """
 
 import logging
@@ -30,20 +31,20 @@ from hilbound.variance import of_component
 
 log = logging.getLogger(__name__)
 
-# The share of the training's time that tracking may take; the steps that time is measured on.
+# The share of the training time that tracking may take, and the steps on which it is measured.
 _SHARE = 0.03
 _TIMED_STEPS = 20
-# A curve has at least so many points.
+# A curve has at least this many points.
 _FEWEST_POINTS = 5
-# A collapse is looked for on so many inputs, after this share of the steps.
+# The number of inputs that are checked for a collapse, and the share of the steps before the check.
 _LOOKED_AT = 64
 _EARLIEST = 0.1
-# Centres count as one where all of them together are as diverse as this many.
+# Centres count as collapsed if their effective rank is at most this.
 _ONE = 1.01
 
 
 def round_interval(steps: float) -> int:
-    """Return the next of 10, 20, 50, 100, 200, ... that is not below ``steps``.
+    """Round ``steps`` up to one of 10, 20, 50, 100, 200, ...
 
     >>> [round_interval(steps) for steps in (0.3, 10, 21, 170)]
     [10, 10, 50, 200]
@@ -57,8 +58,8 @@ def round_interval(steps: float) -> int:
 def default_interval(measuring: float, step: float, steps: int) -> int:
     """Return the steps between two measurements.
 
-    Measuring takes about 3 % of the time then. Of a run of few steps it takes more, because a curve
-    wants at least a few points.
+    With it, measuring takes about 3 % of the time. In a run of few steps it takes more, because a
+    curve needs at least a few points.
 
     Args:
         measuring: Seconds that a measurement takes.
@@ -72,10 +73,10 @@ def default_interval(measuring: float, step: float, steps: int) -> int:
 
 
 class ConditionalTracker(L.Callback):
-    """Record cost, limit, gap and tightness on fixed rows, and notice a decoder that collapsed.
+    """Record cost, limit, gap and tightness on fixed rows, and warn if the decoder collapses.
 
-    Rows go to ``bounds.csv``; the training rows' tightness and gap go to the progress bar and to
-    TensorBoard, too.
+    All measurements go to ``bounds.csv``. Tightness and gap of the training rows also go to the
+    progress bar and to TensorBoard.
 
     Args:
         plan: The training.
@@ -83,9 +84,9 @@ class ConditionalTracker(L.Callback):
         run: Where a collapse is noted, or ``None`` to log it alone.
 
     Attributes:
-        interval: Steps between two measurements; by default it is found in the first few steps,
-            such that measuring takes about 3 % of the time.
-        seconds: Seconds that were spent on measuring.
+        interval: Steps between two measurements. By default it is found in the first few steps,
+            so that measuring takes about 3 % of the time.
+        seconds: Seconds spent on measuring.
     """
 
     def __init__(self, plan: TrainingPlan, record: BoundsRecord, run: Run | None = None) -> None:
@@ -108,10 +109,10 @@ class ConditionalTracker(L.Callback):
         return rows[order[: self.plan.config.bound_rows]]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note where the training begins, or goes on."""
+        """Note the step at which the training starts or continues."""
         self._first = trainer.global_step
         if self.interval is None:
-            # The very first call takes longer, and would make measuring look dear.
+            # The very first call takes longer, and would make measuring look too expensive.
             few = self.rows["train"][:_LOOKED_AT].to(pl_module.device)
             draws = stream(0, "warm-up", device=pl_module.device)
             _tracked(self.plan.model).bound(few, 1.0, generator=draws)
@@ -123,7 +124,7 @@ class ConditionalTracker(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Measure before the first step and before every so many."""
+        """Measure before the first step, and then once every interval."""
         step = trainer.global_step
         if self.interval is None and step == self._first + _TIMED_STEPS:
             per_step = (time.perf_counter() - self._began) / _TIMED_STEPS
@@ -135,26 +136,26 @@ class ConditionalTracker(L.Callback):
             self._began = time.perf_counter()
 
     def _is_due(self, step: int) -> bool:
-        # Until the interval is known, only the first step is: it shows what measuring takes.
+        # Until the interval is known, only the first step is due. It shows what measuring takes.
         return step % self.interval == 0 if self.interval else step == self._first
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure what was reached."""
+        """Measure the final weights."""
         self._measure(trainer, pl_module)
 
     def _measure(self, trainer: L.Trainer, module: Any) -> dict[str, float]:
-        """Write a row for either set and return what the bar shows."""
+        """Write a row for each set of rows, and return the numbers for the progress bar."""
         if not trainer.is_global_zero:
             return {}
         model, config = _tracked(module.model), self.plan.config
         kernel = self.plan.kernel_variance(trainer.global_step)
         variance = self.plan.component_variance(trainer.global_step)
-        # Lightning asks callbacks first: the module has not yet moved the model's side.
+        # Lightning calls callbacks first: the module has not set the variance of this step yet.
         self.plan.smooth_model(trainer.global_step)
         shown = {}
         began = time.perf_counter()
         for split, rows in self.rows.items():
-            # The same noise every time, so that the curve is that of the weights.
+            # The same noise every time, so that the curve shows only changes of the weights.
             generator = stream(config.seed, "tracked-noise", split, device=module.device)
             bound = self._bound(model, rows.to(module.device), variance, generator, trainer)
             self.record.append(trainer.global_step, split, -bound.log_value, bound, kernel)
@@ -188,7 +189,7 @@ class ConditionalTracker(L.Callback):
         shown: dict[str, float],
         step: int,
     ) -> None:
-        """Say it once where all centres of an input coincide, with the likely cause."""
+        """Warn once if all centres of an input coincide, and name the likely cause."""
         k = model.eval_centers
         if self._told or k == 1:
             return
@@ -213,12 +214,13 @@ class ConditionalTracker(L.Callback):
 
 
 def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, variance: float) -> str:
-    """Return the likely cause of a collapse, and its remedy, in a sentence.
+    """Return a sentence with the likely cause of a collapse and its remedy.
 
     Args:
         model: The model whose centres coincide.
         x: A few rows with shape ``(m, d)``.
-        train: The training rows with shape ``(n, d)``, which share features with them or not.
+        train: The training rows with shape ``(n, d)``. The cause depends on how many of them share
+            a feature.
         variance: Variance of the kernel between a point and a centre.
     """
     data = GaussianMixture(x, of_component(variance))
@@ -231,7 +233,7 @@ def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, varia
     neighbours = float(1 / weights.square().sum(-1).mean())
     if neighbours < 1.5:
         return (
-            f"A feature tells the rows apart ({neighbours:.2f} of them share one), so that one "
+            f"The features tell all rows apart ({neighbours:.2f} rows share a feature), so one "
             "centre is enough: raise --variance-y, or take fewer --features"
         )
     return (

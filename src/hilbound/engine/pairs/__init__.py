@@ -1,1 +1,1 @@
-"""Sums over all pairs of components, streamed in tiles, with gradients formed on the way."""
+"""Sums over all pairs of components, computed tile by tile together with their gradients."""

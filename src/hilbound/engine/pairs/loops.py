@@ -9,9 +9,10 @@ from torch import Tensor
 from hilbound.engine import gram
 from hilbound.engine.pairs.tiles import EMPTY, Side, Slopes, Tile, Tiles, tiles
 
-# Exponents above the running maximum by more than this move it; e^30 is far from overflow.
+# An exponent that exceeds the running maximum by more than this becomes the new maximum. Smaller
+# ones may stay above it, because e^30 is far from overflow.
 _SLACK = 30.0
-# Rows below which a product is slow, and columns beyond which what is made of them takes room.
+# A product of fewer rows is slow. For more columns, the sums over them take much memory.
 _FEW_ROWS = 256
 _FEW_COLUMNS = 2048
 
@@ -20,9 +21,9 @@ class _Running:
     """Sums of exponentials relative to a maximum that may still grow.
 
     Attributes:
-        grid: The tiles whose exponentials they are.
+        grid: The tiles that hold the exponents.
         mass: The sums, with shape ``(B,)``.
-        shift: What has been subtracted from their exponents so far.
+        shift: The sum of all shifts that were subtracted from the exponents so far.
     """
 
     def __init__(self, grid: Tiles) -> None:
@@ -41,7 +42,7 @@ class _Running:
 
         Args:
             tile: The tile, which is overwritten.
-            sums: Sums of earlier tiles, which are brought to the same maximum.
+            sums: Sums of earlier tiles. They are rescaled to the same maximum.
             times: How often the tile counts.
         """
         top = tile.pull.flatten(1).amax(1)
@@ -51,7 +52,7 @@ class _Running:
             tile.pull.sub_(step[:, None, None])
             self.grid.lower(step)
             self.shift += step
-            factor = (-step.double()).exp().where(self._begun, 0)  # nothing yet: stays nothing
+            factor = (-step.double()).exp().where(self._begun, 0)  # an empty sum stays empty
             for earlier in (self.mass, *sums):
                 if earlier is not None:
                     earlier.mul_(factor.reshape(-1, *(1,) * (earlier.ndim - 1)))
@@ -64,7 +65,7 @@ def _blocks(n: int, size: int) -> list[slice]:
 
 
 def _square_tiles(n: int, m: int, device: torch.device) -> tuple[list[slice], list[slice]]:
-    """Cut n rows and m columns into tiles, square ones where there are enough of both."""
+    """Cut n rows and m columns into tiles, which are square if there are enough of both."""
     pairs = max(1, gram.block_pairs(device) // 4)
     rows = min(n, max(1, math.isqrt(pairs)))
     columns = min(m, max(1, pairs // rows))
@@ -74,15 +75,15 @@ def _square_tiles(n: int, m: int, device: torch.device) -> tuple[list[slice], li
 def _rows_of(columns: int, device: torch.device) -> int:
     """Return how many full rows are taken at a time.
 
-    More pairs than a square tile has: the sums over rows are as long as all columns, and adding
-    them up takes as much of the time as rows are few.
+    They have more pairs than a square tile. The sums over rows are as long as all columns, so with
+    few rows at a time, adding them up would take much of the time.
     """
     pairs = gram.block_pairs(device)
     return max(1, min(_FEW_ROWS, pairs // columns), pairs // 2 // columns)
 
 
 def _put(whole: Slopes | None, i: slice, part: Slopes, side: Side) -> Slopes:
-    """Store the slopes of the components i among those of all of a side's."""
+    """Store the slopes of the components i in the tensors for the whole side."""
     if whole is None:
         small = side.means.new_empty(side.means.shape[:-1], dtype=torch.float64)
         whole = Slopes(torch.empty_like(side.means), small, torch.empty_like(small))
@@ -98,7 +99,7 @@ def _scale(slopes: Slopes, i: slice, factor: Tensor) -> None:
 
 
 def _plus(sums: Tensor | None, tile: Tensor) -> Tensor:
-    """Add the sums of a tile to those of others, in float64 from the second tile on."""
+    """Add the sums of a tile to earlier sums. From the second tile on, this is done in float64."""
     if sums is None:
         return tile
     return sums.double().add_(tile) if sums.dtype != torch.float64 else sums.add_(tile)
@@ -108,9 +109,10 @@ Sums = tuple[Tensor, Slopes | None, Slopes | None]
 
 
 def log_total(p: Side, q: Side, unit: float, to_p: bool, to_q: bool) -> Sums:
-    """Return L with shape ``(B,)`` and its slopes by both sides, where they are wanted."""
+    """Return L with shape ``(B,)``, and its slopes by each side if they are wanted."""
     if to_p and not to_q:
-        # A strip of columns is summed up before the next, so these are to be what is wanted.
+        # Strips of columns are finished one after the other. So if only one side's slopes are
+        # wanted, that side should be the columns.
         value, first, second = log_total(q, p, unit, to_q, to_p)
         return value, second, first
     grid = tiles(p, q, unit)
@@ -137,7 +139,7 @@ def _strip(
     by_row: list[Tensor | None] | None,
     to_q: bool,
 ) -> Tensor | None:
-    """Sum over a strip of columns, adding to ``by_row``; return the sums that tell its slopes."""
+    """Sum over a strip of columns, adding to ``by_row``. Return the sums for the strip's slopes."""
     grid = running.grid
     by_column: Tensor | None = None
     for k, i in enumerate(rows):
@@ -153,7 +155,7 @@ def _strip(
 def _of_rows(
     p: Side, grid: Tiles, rows: list[slice], sums: list[Tensor | None], factor: Tensor
 ) -> Slopes | None:
-    """Return the slopes of all rows from their sums, which are used up."""
+    """Return the slopes of all rows from their sums. The sums are overwritten."""
     slopes: Slopes | None = None
     for k, i in enumerate(rows):
         of_rows, sums[k] = sums[k], None
@@ -177,7 +179,7 @@ def log_self_total(p: Side, unit: float, to_p: bool) -> tuple[Tensor, Slopes | N
                 sums[h] = _plus(sums[h], grid.row_sums(tile, j, same=h == k))
             if to_p and h < k:
                 sums[k] = _plus(sums[k], grid.row_sums(tile.mT, i))
-    # A component meets every other as a row and as a column.
+    # Every pair counts twice: each component is once the row and once the column.
     return running.value, _of_rows(p, grid, blocks, sums, 2 / running.mass)
 
 

@@ -1,9 +1,11 @@
 r"""The sums of :mod:`hilbound.engine.pairs.sums` as operators of torch, with their backward passes.
 
-They are opaque to torch.compile, which would break its graph where the course depends on numbers:
-at a maximum that moves, at the choice of a precision. An operator takes the flat tensors of its
-sides, ``(B, N, d)``, ``(B, N or 1, 1)`` and ``(B, N)`` each, and returns its value and a gradient
-for every tensor, empty where none is needed.
+torch.compile does not look into an operator. In plain code it would break its graph wherever a
+branch depends on numbers, such as a running maximum or the choice of a precision.
+
+An operator takes the flat tensors of its sides, each with shapes ``(B, N, d)``, ``(B, N or 1, 1)``
+and ``(B, N)``. It returns its value and a gradient for every tensor, which is empty if it is not
+needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +36,7 @@ def norm_operator(tensors: Tensors, unit: float) -> Tensor:
 
 
 def row_operator(tensors: Tensors, unit: float) -> Tensor:
-    """Return the log sums of every row, shape ``(B, N)``; the first side has no weights."""
+    """Return the log sums of every row, shape ``(B, N)``. The first side has no weights."""
     value: Tensor = _rows(tensors, unit, [False] * len(tensors))[0]
     return value
 
@@ -53,18 +55,18 @@ def _needs(tensors: Tensors) -> list[bool]:
 
 
 def _wanted(v: Tensor, w: Tensor, p: Sequence[bool], q: Sequence[bool]) -> tuple[bool, bool]:
-    """Return whose slopes are needed for the gradients that are: of p, and of q."""
+    """Return whether the needed gradients require the slopes of p, and those of q."""
     many_p, many_q = v.shape[-2] > 1, w.shape[-2] > 1
     to_p = p[0] or p[2] or (p[1] and many_p) or (q[1] and many_p and not many_q)
     to_q = q[0] or q[2] or (q[1] and many_q) or (p[1] and many_q and not many_p)
-    # One variance for all pairs shows in the slopes of either side.
+    # If all pairs share one variance, the slopes of either side give its gradient.
     return to_p, to_q or ((p[1] or q[1]) and not to_p)
 
 
 def _gradients(
     side: Side, own: Slopes | None, other: Slopes | None, other_many: bool, needs: Sequence[bool]
 ) -> list[Tensor]:
-    """Return gradients by means, variances and log weights, empty where they are not needed."""
+    """Return gradients by means, variances and log weights. Those not needed are empty."""
     found = [t.new_empty(0) for t in side]
     if own is not None:
         found[0], found[2] = own.means, own.log_weights
@@ -81,7 +83,7 @@ def _gradients(
 
 
 def _by_batch(function: Callable[..., list[Tensor]], sizes: int, *tensors: Tensor) -> list[Tensor]:
-    """Return the function of as many batch elements at a time as a tile has room for."""
+    """Apply a function to as many batch elements at a time as fit into a tile."""
     count = max(1, gram.block_pairs(tensors[0].device) // 4 // max(1, sizes))
     if tensors[0].shape[0] <= count:
         return function(*tensors)
@@ -127,7 +129,7 @@ def _compute_norm(tensors: Tensors, unit: float, needs: Needs) -> list[Tensor]:
 
 
 def _compute_rows(tensors: Tensors, unit: float, needs: Needs) -> list[Tensor]:
-    """The values alone, or with the weights of the rows as a last tensor their gradients too."""
+    """Return the values. If the weights of the rows are the last tensor, return gradients, too."""
     x, v, _, w, b, *_ = tensors
     needs = [*needs[:2], False, *needs[2:5]]
     to = _wanted(v, w, needs[:3], needs[3:])
@@ -176,7 +178,7 @@ Compute = Callable[[Tensors, float, Needs], list[Tensor]]
 
 
 def _operator(name: str, compute: Compute, *, by_row: bool = False) -> Any:
-    # torch reads the schema off the annotations, and knows of no aliases.
+    # torch infers the schema from the annotations, and does not resolve type aliases.
     def call(tensors: Sequence[Tensor], unit: float, needs: Sequence[bool]) -> list[Tensor]:
         return compute(tensors, unit, needs)
 

@@ -1,20 +1,23 @@
-r"""Sums over all pairs of components, streamed, with gradients formed on the way.
+r"""Sums over all pairs of components, computed tile by tile together with their gradients.
 
 The logarithms of double sums
 
 .. math:: L = \log \sum_{ij} a_i b_j \langle p_i, q_j \rangle, \qquad
     L_i = \log \sum_j b_j \langle p_i, q_j \rangle
 
-have the gradients :math:`\partial L / \partial E_{ij} = e^{E_{ij} - L}` by the exponents of
-:mod:`hilbound.engine.pairs.tiles`. L is one number for all pairs: while the sum still runs, another
-constant in its place is as good, and the quotient is taken at the end. So value and gradient of
-:func:`log_inner` take three matrix products and one exponential, and no pair is visited twice; of
-:func:`log_norm` half of that, as the pairs are symmetric. :math:`L_i` needs its row alone, and
-:func:`mean_log_row_sum` forms its gradient likewise; for :func:`log_row_sums`, where the weights of
-the rows come with the backward pass, a tile is computed again.
+have the gradients :math:`\partial L / \partial E_{ij} = e^{E_{ij} - L}` by the exponents E of
+:mod:`hilbound.engine.pairs.tiles`. L is one number for all pairs. While the sum is incomplete, a
+running constant replaces L, and the result is divided by the total at the end. So no pair is
+visited twice.
+
+- :func:`log_inner` takes three matrix products and one exponential for value and gradient.
+- :func:`log_norm` takes half of that, because its pairs are symmetric.
+- :func:`mean_log_row_sum` forms its gradient in the same way, because :math:`L_i` needs only row i.
+- :func:`log_row_sums` computes each tile again, because the weights of its rows are known only in
+  the backward pass.
 
 Tiles are summed in the points' precision, and the sums of tiles in float64. Memory is O(N + M +
-tile). Second derivatives are those of the plain sums of :mod:`hilbound.engine.gram`.
+tile). Second derivatives come from the plain sums of :mod:`hilbound.engine.gram`.
 
 References:
     The approach of streaming a log-sum-exp: Online normalizer calculation for softmax (Milakov and
@@ -99,7 +102,7 @@ def mean_log_row_sum(x: Tensor, v: Tensor, q: Side, *, unit: float = PLAIN_UNIT)
     r"""Return :math:`\frac1N \sum_i \log \sum_j b_j \langle p_i, q_j \rangle`, with shape ``(*)``.
 
     It is the mean of :func:`log_row_sums`, and takes the same arguments. Its gradient needs one
-    matrix product less, because the weights of the rows are known beforehand.
+    matrix product less, because all rows have the same weight.
     """
     if not _is_simple(v, q.variance):
         return gram.log_row_sums(x, v, *q, unit=unit).mean(-1)
@@ -109,20 +112,20 @@ def mean_log_row_sum(x: Tensor, v: Tensor, q: Side, *, unit: float = PLAIN_UNIT)
 
 
 def _is_simple(v: Tensor, w: Tensor) -> bool:
-    """Whether isotropic variances say it all, perhaps after the coordinates are scaled."""
+    """Whether variances are isotropic, or can be made so by scaling the coordinates."""
     return gram.is_isotropic(v, w) or gram.is_shared(v, w)
 
 
 def _isotropic(p: Side, q: Side, unit: float) -> tuple[Side, Side, float, Tensor]:
-    """Scale the coordinates where they have variances of their own, so that none has.
+    """Scale the coordinates so that all have the same variance.
 
     Returns:
-        The two sides and the unit after scaling, and the log volume that is to be subtracted.
+        The two sides and the unit after scaling, and the log volume to subtract.
     """
     if gram.is_isotropic(p.variance, q.variance):
         return p, q, unit, p.means.new_zeros(())
     total = p.variance + q.variance
-    # Scaling rounds; before the centre is gone it would round digits that cancel later.
+    # Scaling rounds. Points are centred first, so that only small numbers are rounded.
     centre, scale = p.means.detach().mean(-2, keepdim=True), total.rsqrt()
     half = torch.full_like(total[..., :1], 0.5)
     volume = 0.5 * (total / unit).log().sum((-2, -1))
@@ -131,7 +134,7 @@ def _isotropic(p: Side, q: Side, unit: float) -> tuple[Side, Side, float, Tensor
 
 
 def _batch(*tensors: Tensor) -> torch.Size:
-    """Return the batch shape of sides: log weights have one axis of their own, the rest two."""
+    """Return the batch shape of sides. Log weights have one further axis, all others have two."""
     shape: torch.Size = torch.broadcast_shapes(*(t.shape[:-own] for t, own in _with_axes(tensors)))
     return shape
 
@@ -146,6 +149,6 @@ def _flat(batch: torch.Size, *tensors: Tensor) -> list[Tensor]:
 
 
 def _with_axes(tensors: Sequence[Tensor]) -> list[tuple[Tensor, int]]:
-    # Whatever comes, it ends in (means, variance, log weights); a first pair may lack the last.
+    # Every side is (means, variance, log weights), but a first side may have no log weights.
     own = ([2, 2, 1] * 2 if len(tensors) != 5 else [2, 2, 2, 2, 1])[: len(tensors)]
     return list(zip(tensors, own, strict=True))

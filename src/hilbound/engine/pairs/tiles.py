@@ -4,19 +4,19 @@ For isotropic variances, in units of ``unit`` and with :math:`t_{ij} = v_i + w_j
 
 .. math:: E_{ij} = a_i + b_j - \frac{|x_i - y_j|^2}{2 t_{ij}} - \frac d2 \log \frac{t_{ij}}{unit}.
 
-Where t depends on one side only, say on i, this is one matrix product :math:`E = A B^\top` of
+If t depends on one side only, say on i, this is one matrix product :math:`E = A B^\top` of
 
 .. math:: A_i = \big(\tfrac{x_i}{t_i}, -\tfrac{|x_i|^2}{2 t_i}, \tfrac1{t_i}, a_i, 1\big), \qquad
     B_j = \big(y_j, 1, -\tfrac{|y_j|^2}{2}, 1, b_j\big)
 
-(:class:`FactoredTiles`): of all passes over the pairs only the exponential is left. With U the
-derivatives of some function by E, the products :math:`U B` and :math:`U^\top A` hold all its
-gradients: a column of ones gives the sums of U, and
-:math:`\sum_j U_{ij} E_{ij} = A_i \cdot (U B)_i` the derivative by the variance. Where both sides
-have a variance for every component the pairs take a few passes more (:class:`PairwiseTiles`).
+(:class:`FactoredTiles`). Apart from it, the exponential is the only pass over the pairs. Let U be
+the derivatives of some function by E. Then the products :math:`U B` and :math:`U^\top A` hold all
+its gradients. A column of ones gives the sums of U, and
+:math:`\sum_j U_{ij} E_{ij} = A_i \cdot (U B)_i` gives the derivative by the variance. If both sides
+have a variance for every component, a few more passes are needed (:class:`PairwiseTiles`).
 
-The points are taken relative to the mean of x, and products are formed in float64 where rounding
-could change an exponent by more than :func:`hilbound.engine.gram.squared_distances` allows.
+The points are taken relative to the mean of x. Products are formed in float64 if rounding could
+change an exponent by more than :func:`hilbound.engine.gram.squared_distances` allows.
 """
 
 import math
@@ -27,9 +27,9 @@ from torch import Tensor
 
 from hilbound.engine import gram
 
-# Stands for the logarithm of a weight of zero: two of them still add up to a float32 number.
+# The logarithm of a weight of zero. The sum of two of them is still a finite float32 number.
 _NEVER = -1e37
-#: Exponents below it hold a weight of zero.
+#: An exponent below this belongs to a weight of zero.
 EMPTY = -1e36
 
 
@@ -52,8 +52,8 @@ class Slopes(NamedTuple):
 
     Attributes:
         means: By the points, with shape ``(B, n, d)``.
-        variance: By the sum of both variances, with shape ``(B, n)``: the components' shares of it
-            where one variance serves them all.
+        variance: By the sum of both variances, with shape ``(B, n)``. If all components share one
+            variance, these are the parts of its derivative that come from each component.
         log_weights: By the logarithms of the weights, with shape ``(B, n)``.
     """
 
@@ -63,12 +63,12 @@ class Slopes(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A tile of pairs, to be overwritten.
+    """A tile of pairs. Its tensors are overwritten.
 
     Attributes:
         pull: First the exponents E, then U, with shape ``(B, n, m)``.
-        total: Where it is another for every pair, the variance t; else empty.
-        ratio: With it, :math:`-|x_i - y_j|^2 / (2 t_{ij})`; else empty.
+        total: The variance t if every pair has its own, else empty.
+        ratio: :math:`-|x_i - y_j|^2 / (2 t_{ij})` if every pair has its own variance, else empty.
     """
 
     pull: Tensor
@@ -82,11 +82,11 @@ class Tile(NamedTuple):
 
 
 class Tiles(Protocol):
-    """What a sum over pairs needs to know of them.
+    """The interface of tiles for sums over pairs.
 
     Attributes:
-        offset: Constants with shape ``(B,)`` in float64 that were taken out of the exponents.
-        width: The number of columns of what :meth:`row_sums` and :meth:`column_sums` return.
+        offset: Constants with shape ``(B,)`` in float64 that were subtracted from the exponents.
+        width: The number of columns of the results of :meth:`row_sums` and :meth:`column_sums`.
     """
 
     offset: Tensor
@@ -98,20 +98,22 @@ class Tiles(Protocol):
         Args:
             i: Rows.
             j: Columns.
-            same: Whether both are the same components: their own distances are exactly zero.
+            same: Whether both are the same components. Then the distance of a component to itself
+                is exactly zero.
         """
 
     def lower(self, shift: Tensor) -> None:
-        """Subtract a shift with shape ``(B,)`` from all exponents of tiles to come."""
+        """Subtract a shift with shape ``(B,)`` from all exponents of later tiles."""
 
     def row_sums(self, tile: Tile, j: slice, *, same: bool = False) -> Tensor:
-        """Return sums over the columns j that tell the slopes of the tile's rows.
+        """Return sums over the columns j that give the slopes of the tile's rows.
 
-        With ``same`` a component does not pull at itself: rounding would leave some of it.
+        With ``same`` the pairs of a component with itself are left out. Their slopes are zero, but
+        rounding would leave a remainder.
         """
 
     def column_sums(self, tile: Tile, i: slice) -> Tensor:
-        """Return sums over the rows i that tell the slopes of the tile's columns."""
+        """Return sums over the rows i that give the slopes of the tile's columns."""
 
     def row_slopes(self, sums: Tensor, i: slice) -> Slopes:
         """Return derivatives by the components i of the rows, overwriting their sums."""
@@ -127,7 +129,7 @@ def tiles(p: Side, q: Side, unit: float) -> Tiles:
 
 
 class _Points(NamedTuple):
-    """Both sets of points relative to the mean of x, and their squares, as precise as need be."""
+    """Both sets of points relative to the mean of x, and their squares, in sufficient precision."""
 
     x: Tensor
     y: Tensor
@@ -140,7 +142,8 @@ def _centred(p: Side, q: Side) -> _Points:
     resolution = gram.KERNEL_ERROR * float(smallest)
     points = _relative(p.means, q.means, p.means.dtype)
     if gram.is_too_coarse(points.x2, points.y2, p.means.dtype, resolution):
-        # From the start: what an outlier's centre rounds off a small point does not come back.
+        # From the original points: centring in low precision has already rounded them. With an
+        # outlier the mean is far away, and small points lose their digits.
         points = _relative(p.means, q.means, torch.float64)
     return points
 
@@ -154,13 +157,13 @@ def _relative(x: Tensor, y: Tensor, dtype: torch.dtype) -> _Points:
 
 
 def _relative_logs(logs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logarithms relative to the largest, none infinite, and the largest."""
+    """Return finite logarithms relative to the largest one, and the largest one."""
     top = logs.amax(-1, keepdim=True)
     return (logs - top).clamp_min(_NEVER), top.squeeze(-1)
 
 
 def _take_diagonal(pull: Tensor) -> Tensor:
-    """Return the diagonal, and leave zeros in its place."""
+    """Return the diagonal, and replace it by zeros."""
     diagonal = pull.diagonal(dim1=-2, dim2=-1)
     own = diagonal.clone()
     diagonal.zero_()
@@ -192,8 +195,8 @@ class FactoredTiles:
             self._totals = total, total
         self._a = self._factor(points.x, points.x2, self._scales[0], a)
         self._b = self._factor(points.y, points.y2, self._scales[1], b)
-        # Each factor's columns stand against the other's: the square against the scale, the
-        # logarithm of the weight against one.
+        # In the product, squares of one side must meet scales of the other, and log weights must
+        # meet ones. So two columns are exchanged.
         self._b[..., [self._dim, self._dim + 1]] = self._b[..., [self._dim + 1, self._dim]]
         self._b[..., [self._dim + 2, self._dim + 3]] = self._b[..., [self._dim + 3, self._dim + 2]]
 
@@ -242,7 +245,7 @@ class FactoredTiles:
         return self._slopes(1, self._b[:, j], sums, j)
 
     def _slopes(self, side: int, own: Tensor, sums: Tensor, i: slice) -> Slopes:
-        # Where the other side has its scale, and two further on its ones.
+        # The column of the other side's scale. Its ones are two columns further on.
         d, at = self._dim, self._dim + side
         scale, total = (
             a[:, i] if a.shape[1] > 1 else a for a in (self._scales[side], self._totals[side])
@@ -261,7 +264,7 @@ class PairwiseTiles:
         dtype, self._dim = points.x.dtype, points.x.shape[-1]
         self.width = self._dim + 3
         self._v, self._w = p.variance.to(dtype), q.variance.to(dtype)
-        # A unit among the variances keeps the logarithms small; what it takes out is constant.
+        # A unit near the variances keeps the logarithms small. The difference is a constant.
         self._unit = float(self._v.mean() + self._w.mean())
         self._log_a, top_a = _relative_logs(p.log_weights)
         self._log_b, top_b = _relative_logs(q.log_weights)
@@ -273,7 +276,7 @@ class PairwiseTiles:
         self._b = torch.cat([points.y, one(points.y2), -0.5 * points.y2], -1)
 
     def tile(self, i: slice, j: slice, *, same: bool = False) -> Tile:
-        """Return the exponents of the rows i and columns j, and what they are made of."""
+        """Return the exponents of the rows i and columns j, with their variances and ratios."""
         ratio = torch.bmm(self._a[:, i], self._b[:, j].mT)
         if same:
             ratio.diagonal(dim1=-2, dim2=-1).zero_()

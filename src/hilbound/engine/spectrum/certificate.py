@@ -1,14 +1,14 @@
-r"""How far a computed nuclear norm can be from the true one, by products and Cholesky alone.
+r"""Bounds of the error of a computed nuclear norm, by products and Cholesky factorisations only.
 
-The nuclear norm is :math:`\max_{\|P\|_2 \le 1} \langle P, A \rangle`, so any orthonormal P
-bounds it from below. From above, :math:`A = P H + (A - P H)` with :math:`H = P^\top A = H_s + H_a`,
-symmetric and not, gives
+The nuclear norm is :math:`\max_{\|P\|_2 \le 1} \langle P, A \rangle`, so any orthonormal P gives a
+lower bound. For an upper bound, write :math:`A = P H + (A - P H)` with :math:`H = P^\top A`. Split
+:math:`H = H_s + H_a` into its symmetric and antisymmetric parts. Then
 
 .. math:: \|A\|_* \le \operatorname{tr}(H_s + 2\tau I) + \sqrt m\, \|H_a\|_F
     + \sqrt m\, \|A - P H\|_F
 
-for a :math:`\tau` with :math:`H_s + \tau I \succeq 0`, which a Cholesky factorisation proves. The
-polar factor closes the gap to what its own error leaves.
+for a :math:`\tau` with :math:`H_s + \tau I \succeq 0`, which a Cholesky factorisation proves. If P
+is the polar factor, both bounds agree up to the error of P.
 
 References:
     Functions of Matrices (Higham, 2008), chapter 8. The Newton and Schulz iteration that makes the
@@ -26,7 +26,7 @@ class Certified(NamedTuple):
 
     Args:
         value: The values, with shape ``(*)``.
-        error: How far off each can be at most, with shape ``(*)``, in float64.
+        error: The largest possible error of each, with shape ``(*)``, in float64.
     """
 
     value: Tensor
@@ -38,7 +38,7 @@ def norm_bounds(matrix: Tensor, polar: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         matrix: Matrices with shape ``(*, N, M)``.
-        polar: Approximate polar factors of the same shape; directions may be missing.
+        polar: Approximate polar factors of the same shape. Directions may be missing.
 
     >>> lower, upper = norm_bounds(torch.diag(torch.tensor([3.0, 4.0])), torch.eye(2))
     >>> float(lower.round(decimals=9)), bool(lower <= 7 <= upper <= lower + 1e-9)
@@ -51,7 +51,7 @@ def norm_bounds(matrix: Tensor, polar: Tensor) -> tuple[Tensor, Tensor]:
     h = p.mT @ a
     symmetric, skew = 0.5 * (h + h.mT), 0.5 * (h - h.mT)
     trace = h.diagonal(dim1=-2, dim2=-1).sum(-1)
-    # Of the factor itself: 1 to rounding, or more where the iteration had too little to start from.
+    # The factor may not be orthonormal, if the iteration started from too rough a factor.
     defect = torch.linalg.matrix_norm(p.mT @ p @ p.mT @ p - p.mT @ p)
     stretch = (1 + defect).sqrt()
     rest = torch.linalg.matrix_norm(skew) + torch.linalg.matrix_norm(a - p @ h)
@@ -61,21 +61,21 @@ def norm_bounds(matrix: Tensor, polar: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _orthonormalised(p: Tensor, steps: int = 3) -> Tensor:
-    """Return the nearest partial isometry, up to the fourth power and more of what was missing."""
+    """Return the nearest partial isometry, up to a high power of the initial error."""
     for _ in range(steps):
         p = 1.5 * p - 0.5 * p @ (p.mT @ p)
     return p
 
 
 def _shift(h: Tensor, start: Tensor) -> Tensor:
-    """Return a number per matrix that makes ``h`` positive semidefinite when added to it."""
+    """Return numbers that make ``h`` positive semidefinite when added to its diagonal."""
     scale = torch.linalg.matrix_norm(h).clamp_min(torch.finfo(h.dtype).tiny)
     shift = scale * (start.clamp_max(1) + 1e-14 * h.shape[-1])
     eye = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)
     while True:
         failed = torch.linalg.cholesky_ex(h + shift[..., None, None] * eye).info > 0
         if not failed.any() or bool((shift >= scale).all()):
-            # The Frobenius norm shifts any symmetric matrix far enough.
+            # The Frobenius norm is always a large enough shift.
             enough: Tensor = shift.clamp_max(scale)
             return enough
         shift = torch.where(failed, 4 * shift, shift)

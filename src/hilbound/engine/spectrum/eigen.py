@@ -2,29 +2,12 @@ r"""The gradient of a nuclear norm by one eigen-decomposition in float32, with t
 
 The eigenvectors of :math:`A^\top A` are the right singular vectors of A, and a symmetric
 eigen-decomposition takes a third of the time of a singular value decomposition. But squaring
-buries every singular value below :math:`\sqrt u\, s_1` (u: the rounding unit), and a Gaussian cross
-Gram matrix has one that is thousands of times the median. Three cheap steps bring the tail back:
+buries every singular value below :math:`\sqrt u\, s_1` (u: the rounding unit). Deflation, an exact
+edge and corrections of first order bring them back. If the corrections are not small, nothing is
+returned, and another method runs.
 
-1. **Deflation.** A random sketch and two power iterations give a frame Q of k directions that holds
-   the leading ones. With :math:`U_1 R = A Q` the remainder
-   :math:`(I - U_1 U_1^\top) A (I - Q Q^\top)` has no large singular values, and only it is squared.
-   Q becomes the first coordinates by a product of reflections, so the remainder has k columns less.
-2. **The edge.** The frame is not quite invariant: its last directions mix with the first ones of
-   the remainder. Those are decomposed together, in a small matrix, exactly.
-3. **Corrections of first order.** With :math:`F = U^\top U - I` and :math:`M = U^\top A V` the
-   frames left to correct are known, and
-
-   .. math:: f(A) \approx U \big(f(S) + X - \tfrac12 F f(S)\big) V^\top, \qquad
-       X_{ij} = \frac{E_{ij} + E_{ji}}{2} \frac{f_i - f_j}{s_i - s_j}
-              + \frac{E_{ij} - E_{ji}}{2} \frac{f_i + f_j}{s_i + s_j}
-
-   with :math:`E = M - \tfrac12 F S` off the diagonal and the slope :math:`f(s) = p s^{p-1}`. For
-   the polar factor f is 1: no difference of singular values divides anything. Corrected are the
-   pairs with the leading directions, and those with the tail, whose own block is decomposed again.
-
-The value is right to second order in what was corrected, the nuclear norm to third. Where the
-corrections are not small (a spectrum that falls too far behind the frame), nothing is returned, and
-another method has to run.
+The three steps and the formulas of the corrections are derived in ``docs/engine.md``, section
+"Corrections of the eigen method".
 
 References:
     Finding structure with randomness (Halko, Martinsson and Tropp, 2011). Iterative refinement for
@@ -39,18 +22,21 @@ from torch import Tensor
 
 from hilbound.engine.seeding import stream
 
-# Share of the smaller side whose directions are taken out before squaring, and the least number.
+# The number of directions that are taken out before squaring: this share of the smaller side, but
+# at least this many.
 _FRAME, _LEAST_FRAME = 1 / 32, 48
-# Products with ``a^T a`` after the first.
+# Products with ``a^T a`` after the first one.
 _POWER_ITERATIONS = 2
-# Edge directions of the remainder, as a multiple of the frame's.
+# The number of edge directions of the remainder, as a multiple of the frame's directions.
 _EDGE = 2
-# The tail: what squaring resolves badly. It is decomposed again, which must not cost as much again.
+# Singular values below this share of the largest are the tail, which squaring resolves badly. The
+# tail is decomposed again, so it must be short.
 _TAIL_LINE = 5e-3
 _LEAST_TAIL, _LARGEST_TAIL = 1 / 8, 0.7
-# What rounding does to a direction in any method: this many units, over its share of the largest.
+# The error of a direction from rounding, in any method: this many rounding units, divided by the
+# ratio of its singular value to the largest.
 _ROUNDING = 8
-# The mean square error of a direction that is harmless.
+# The accepted mean squared error of a direction.
 _HARMLESS = 1e-8
 
 
@@ -83,8 +69,8 @@ def eigen_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] |
     Args:
         a: A matrix with shape ``(N, M)``, N not below M, M at least 200.
         power: The power p in (0, 1].
-        drop: Directions with :math:`s_i \le \text{drop} \cdot s_1` get no gradient; at rounding
-            level, or ``None`` is returned.
+        drop: Directions with :math:`s_i \le \text{drop} \cdot s_1` get no gradient. If ``drop`` is
+            above rounding level, ``None`` is returned.
 
     >>> a = torch.eye(64) + 0.5
     >>> value, gradient = eigen_slope(a, 1.0, 1e-7)
@@ -92,8 +78,8 @@ def eigen_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] |
     (True, True)
     """
     if drop > _ROUNDING * torch.finfo(a.dtype).eps:
-        return None  # A sharp line through the middle of the spectrum is no smooth function of it.
-    # Squares neither overflow nor vanish.
+        return None  # First-order corrections need a smooth function, not a cut in the spectrum.
+    # After scaling, squares neither overflow nor vanish.
     size = a.abs().amax().clamp_min(torch.finfo(a.dtype).tiny)
     result = _scaled_slope(a / size, power, drop)
     if result is None:
@@ -103,7 +89,7 @@ def eigen_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] |
 
 
 def _scaled_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] | None:
-    """Return what :func:`eigen_slope` does for a matrix whose largest entry is 1."""
+    """Return the result of :func:`eigen_slope` for a matrix whose largest entry is 1."""
     k = max(_LEAST_FRAME, int(_FRAME * a.shape[1]))
     h = _frame(a, k)
     rotated = h.right(a)
@@ -129,14 +115,14 @@ def _scaled_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]
     if corrected is None:
         return None
     lead, rest, value = corrected
-    # Back from singular directions to columns: of the remainder, of the frame, of the matrix.
+    # From singular directions back to columns: of the remainder, the frame, and the matrix.
     rows = torch.cat([rest, z_right[:, k:].mT @ lead])
     slope = torch.cat([lead.mT @ z_right[:, :k], rows.mT @ v.mT], 1)
     return value, h.right_transposed(slope)
 
 
 def _with_edge(corner: Tensor, across: Tensor, s: Tensor) -> Tensor:
-    """Return the matrix between the frame's directions together with the edge's."""
+    """Return the small matrix between the directions of the frame and of the edge."""
     k, size = len(corner), len(corner) + len(s)
     matrix = corner.new_zeros(size, size)
     matrix[:k, :k], matrix[:k, k:] = corner, across
@@ -171,7 +157,7 @@ def _decompose(r: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lower_gram(r: Tensor, strips: int = 4) -> Tensor:
-    """Return the lower triangle of ``r^T r`` and nothing sensible above it."""
+    """Return the lower triangle of ``r^T r``. The entries above it are undefined."""
     m = r.shape[1]
     gram = r.new_zeros(m, m)
     width = -(-m // strips)
@@ -186,14 +172,14 @@ def _row_norms(w: Tensor) -> Tensor:
 
 
 def _tail_length(w: Tensor) -> int | None:
-    """Return how many of the rows, ascending in norm, are decomposed again; None if too many."""
+    """Return how many rows, ascending in norm, are the tail, or None if they are too many."""
     s = _row_norms(w)
     below = int((s < _TAIL_LINE * s.amax()).sum())
     return None if below > _LARGEST_TAIL * len(s) else max(below, int(_LEAST_TAIL * len(s)))
 
 
 def _rotate_tail(v: Tensor, w: Tensor, t: int) -> None:
-    """Make the first t rows of ``w`` orthogonal to one another, in place, and turn ``v`` along."""
+    """Make the first t rows of ``w`` orthogonal, in place, and rotate ``v`` in the same way."""
     turn = torch.linalg.eigh(w[:t] @ w[:t].mT).eigenvectors
     w[:t] = turn.mT @ w[:t]
     v[:, :t] = v[:, :t] @ turn
@@ -207,11 +193,11 @@ def _directions(u: Tensor, s: Tensor, line: Tensor, power: float) -> _Directions
 def _corrected(
     front: _Directions, back: _Directions, m: Tensor, t: int, power: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return both rows ``(U (f(S) + ...))^T`` and the value; None if the corrections are large."""
+    """Return both rows ``(U (f(S) + ...))^T`` and the value, or None if corrections are large."""
     tail, body = (_Directions(*(part[i] for part in back)) for i in (slice(t), slice(t, None)))
     x, y, more = _first_order(front, back, m, power)
     p, q, still_more = _first_order(tail, body, torch.zeros_like(m[:1, :1]), power)
-    # A direction misses its place by the square of its correction, or by rounding anyway.
+    # The error of a direction is the square of its correction, or the rounding if that is larger.
     missed = _missed(front, y) + _missed(back, x.mT) + _missed(tail, q) + _missed(body, p.mT)
     s = torch.cat([front.s, back.s])
     rounding = (_ROUNDING * torch.finfo(s.dtype).eps * front.s[0] / s).clamp_max(1)
@@ -222,14 +208,14 @@ def _corrected(
     rest.addmm_(x.mT, front.u)
     rest[:t].addmm_(q, body.u)
     rest[t:].addmm_(p.mT, tail.u)
-    # Of a direction at rounding level the correction can be most of it.
+    # For a direction at rounding level, the correction can be as large as the direction itself.
     length = _row_norms(rest[:t]).clamp_min(torch.finfo(s.dtype).tiny)
     rest[:t] *= (tail.f / length).unsqueeze(-1)
     return lead, rest, s.pow(power).sum(dtype=torch.float64) + more + still_more
 
 
 def _missed(one: _Directions, correction: Tensor) -> float:
-    """Return the sum of squares of what the first order leaves out, at most 1 for a direction."""
+    """Return the squared error of first order, summed over directions, at most 1 for each."""
     relative = correction.square().sum(1) / one.f.where(one.f > 0, 1).square()
     return float(relative.clamp_max(1).square().sum())
 
@@ -237,18 +223,21 @@ def _missed(one: _Directions, correction: Tensor) -> float:
 def _first_order(
     one: _Directions, other: _Directions, m: Tensor, power: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Return the terms of the module docstring for pairs of two sets of directions.
+    r"""Return the first-order corrections for pairs of two sets of directions.
+
+    The formula is in ``docs/engine.md``, section "Corrections of the eigen method".
 
     Args:
         one: Directions i.
         other: Directions j.
-        m: What :math:`u_i^\top A v_j` has beyond :math:`F_{ij} s_j`.
+        m: The difference of :math:`u_i^\top A v_j` and :math:`F_{ij} s_j`.
         power: The power p.
 
     Returns:
         :math:`X_{ij} - F_{ij} f_j / 2` and :math:`X_{ji} - F_{ij} f_i / 2`, rows i, columns j, and
-        what these pairs add to the nuclear norm in second order (of other powers, nothing):
-        the sum of :math:`\frac{(E_{ij} - E_{ji})^2}{2 (s_i + s_j)} - \frac{s_i + s_j}{8} F_{ij}^2`.
+        the second-order term of these pairs in the nuclear norm: the sum of
+        :math:`\frac{(E_{ij} - E_{ji})^2}{2 (s_i + s_j)} - \frac{s_i + s_j}{8} F_{ij}^2`. For other
+        powers this term is zero.
     """
     si, sj, fi, fj = one.s.unsqueeze(-1), other.s, one.f.unsqueeze(-1), other.f
     f = one.u @ other.u.mT
@@ -266,7 +255,7 @@ def _first_order(
 
 
 def _divided_difference(si: Tensor, sj: Tensor, fi: Tensor, fj: Tensor, power: float) -> Tensor:
-    """Return ``(f_i - f_j) / (s_i - s_j)``, and the derivative of f where the values agree."""
+    """Return ``(f_i - f_j) / (s_i - s_j)``, or the derivative of f if the values are equal."""
     if power == 1:
         return torch.zeros((), dtype=si.dtype, device=si.device)
     gap, middle = si - sj, 0.5 * (si + sj)

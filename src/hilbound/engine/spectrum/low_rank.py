@@ -1,26 +1,12 @@
-r"""The fidelity of two point sets from factors of low rank, with a certificate and no N x M matrix.
+"""The fidelity of two point sets from factors of low rank, with a certificate and no N x M matrix.
 
-Smooth kernels in few dimensions have few directions. The joint Gram matrix of the unit vectors
-:math:`\varphi_i, \psi_j` is approximated by a randomly pivoted Cholesky factorisation in blocks:
-pivots are drawn in proportion to their weight times their residual :math:`\delta_i`, their columns
-are formed from the points, and what earlier columns explain is subtracted. With the weighted halves
-:math:`F_x, F_y` of the factor and :math:`A = \operatorname{diag}(\sqrt a)\,k
-\operatorname{diag}(\sqrt b)` the residual of the joint matrix is positive semidefinite, hence
+The Gram matrix of a smooth kernel in few dimensions has nearly low rank. A randomly pivoted
+Cholesky factorisation approximates the joint Gram matrix of both sets. Value and gradient come from
+its factors, in :math:`O((N + M) r^2)` operations for each coordinate at rank r. The tolerance
+bounds the error of the *value*. The gradient loses the directions that the factor does not resolve.
 
-.. math:: \big| \|A\|_* - \|F_x F_y^\top\|_* \big|
-    \le \|\Delta_{xy}\|_* \le \sqrt{\textstyle\sum_i a_i \delta_i \cdot \sum_j b_j \delta_j}.
-
-Orthonormal :math:`Q_x, Q_y` leave a small matrix :math:`R_x R_y^\top = U S V^\top` with the same
-norm, and the polar factor :math:`P = Q_x U V^\top Q_y^\top`. The gradient to the points needs sums
-of :math:`H_{ij} = P_{ij} A_{ij}`, a product of two factored matrices:
-
-.. math:: \sum_j H_{ij} y_{jc} = q_i^\top\, (U V^\top)\,
-    \big(Q_y^\top \operatorname{diag}(y_c)\, F_y\big)\, f_i,
-
-so it costs :math:`O((N + M) r^2)` for every coordinate c.
-
-What the tolerance means: it bounds the error of the *value*. Of the gradient it takes away the
-directions that the factor does not resolve; each has a singular value below the certificate.
+The certificate and the gradient are derived in ``docs/engine.md``, section "Low rank: certificate
+and gradient".
 
 References:
     Randomly pivoted Cholesky (Chen, Epperly, Tropp and Webber, 2022). Embrace rejection: kernel
@@ -37,11 +23,11 @@ from torch.autograd.function import once_differentiable
 
 from hilbound.engine.seeding import stream
 
-# Pivots in a block: the first, and the most, which grows with the rank.
+# Pivots in the first block, and the most in any block. Blocks grow with the rank.
 _LEAST_BLOCK, _LARGEST_BLOCK = 48, 128
-# Directions of a block below this share of the residual sought explain too little to be kept.
+# A direction of a block is dropped if it explains less than this share of the present certificate.
 _NEGLIGIBLE = 0.1
-# Below it a residual in float64 is rounding.
+# A residual below this is rounding in float64.
 _RESOLUTION = 1e-13
 
 
@@ -78,14 +64,14 @@ class _Factor(NamedTuple):
 def low_rank_fidelity(
     points: Points, tol: float, rank_limit: int, drop: float, *, dtype: torch.dtype
 ) -> tuple[Tensor, float] | None:
-    r"""Return the fidelity, differentiable, and its certificate; ``None`` where the rank is high.
+    r"""Return the differentiable fidelity and its certificate, or ``None`` if the rank is too high.
 
     Args:
         points: Both point sets, in float64.
         tol: The largest certificate that is accepted.
-        rank_limit: Columns after which the factorisation is given up.
+        rank_limit: The most columns of the factor. If more are needed, the result is ``None``.
         drop: Singular directions with :math:`s_i \\le \\text{drop} \\cdot s_1` get no gradient.
-        dtype: The precision that the gradient is summed in.
+        dtype: The precision in which the gradient is summed.
 
     >>> x = torch.linspace(-1, 1, 200).double().unsqueeze(-1)
     >>> zero, one = torch.zeros(()).double(), torch.ones(1).double()
@@ -127,12 +113,12 @@ def _factorise(points: Points, tol: float, rank_limit: int) -> _Factor | None:
         new = _block(rows, pivots, max(_RESOLUTION, _NEGLIGIBLE * certificate))
         factor = _append(factor, rank, new)
         rank += len(new)
-        # What rounding may have taken from a residual is given back to it.
+        # Rounding may have made a residual too small, so it gets a lower limit.
         residual = (residual - new.square().sum(0)).clamp_min(rank * torch.finfo(new.dtype).eps)
 
 
 def _block(rows: Tensor, pivots: Tensor, line: float) -> Tensor:
-    """Return the part of a factor that explains the rows, without what is below the line."""
+    """Return the new rows of the factor, without directions below the line."""
     values, vectors = torch.linalg.eigh(rows[:, pivots])
     kept = values > min(line, float(values[-1]) / 2)
     explained: Tensor = (vectors[:, kept] * values[kept].rsqrt()).mT @ rows
@@ -140,7 +126,7 @@ def _block(rows: Tensor, pivots: Tensor, line: float) -> Tensor:
 
 
 def _append(factor: Tensor, rank: int, new: Tensor) -> Tensor:
-    """Write rows below the first ``rank``, into more room where it is full."""
+    """Write new rows after the first ``rank``. If the tensor is full, enlarge it."""
     height = rank + len(new)
     if height > len(factor):
         larger = factor.new_empty(max(height, len(factor) * 3 // 2), factor.shape[1])
@@ -208,7 +194,7 @@ class _LowRankNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # To the points, to the logarithms of their weights, and to that of a common factor.
+        # Gradients to the points, to the logarithms of their weights, and to the mismatch.
         return None, None, None, *(grads[0] * part for part in ctx.saved_tensors)
 
 
@@ -219,7 +205,7 @@ def _slopes(
     f_x, f_y, q_x, q_y, z = (
         part.to(x.dtype) for part in (factor.x, factor.y, small.q_x, small.q_y, small.z)
     )
-    # Moments around a common centre, so that a distant origin costs no digits.
+    # Moments around a common centre lose no digits if the origin is far away.
     centre = x.mean(0)
     to_x, sum_x = _moments(x - centre, y - centre, (z.mT @ q_x, f_x), (q_y, f_y))
     to_y, sum_y = _moments(y - centre, x - centre, (z @ q_y, f_y), (q_x, f_x))
@@ -231,7 +217,7 @@ def _moments(
 ) -> tuple[Tensor, Tensor]:
     r"""Return :math:`\sum_j H_{ij} (y_j - x_i)` and :math:`\sum_j H_{ij}`.
 
-    With :math:`H_{ij} = (p_i^\top q_j)(f_i^\top g_j)`, of vectors that stand in columns.
+    Here :math:`H_{ij} = (p_i^\top q_j)(f_i^\top g_j)`. The vectors are columns of their tensors.
     """
     (p, f), (q, g) = left, right
     sums = (((g @ q.mT) @ p) * f).sum(0)

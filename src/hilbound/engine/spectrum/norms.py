@@ -1,12 +1,13 @@
 r"""Nuclear norms and Schatten powers with closed-form gradients.
 
 For a thin singular value decomposition :math:`A = U S V^\top` the nuclear norm is
-:math:`\|A\|_* = \sum_i s_i`, and where all :math:`s_i > 0` its gradient is the polar factor
-:math:`U V^\top`. Differentiating *through* an SVD divides by differences of singular values and
-breaks down when two of them agree; the polar factor does not know of such differences. Where
-singular values vanish, every :math:`U V^\top + W` with :math:`W` of norm at most one on the null
-spaces is a subgradient: :math:`W` cancels here, because directions at or below ``drop`` times the
-largest singular value, which hold rounding noise, are left out.
+:math:`\|A\|_* = \sum_i s_i`. If all :math:`s_i > 0`, its gradient is the polar factor
+:math:`U V^\top`. Differentiating *through* an SVD divides by differences of singular values, so it
+breaks down if two of them are equal. The polar factor has no such divisions.
+
+If singular values are zero, every :math:`U V^\top + W` is a subgradient, for any :math:`W` of norm
+at most one on the null spaces. Here :math:`W` is zero: directions at or below ``drop`` times the
+largest singular value hold rounding noise, and they are left out.
 """
 
 import math
@@ -28,11 +29,11 @@ from hilbound.errors import InputError
 
 
 def check_drop(drop: float | None, *, all_may_go: bool = True) -> None:
-    """Raise an InputError if ``drop`` is no share of the largest value.
+    """Raise an InputError if ``drop`` is not a share of the largest value.
 
     Args:
         drop: The share, or ``None`` for the default.
-        all_may_go: Whether it may be 1, which leaves every direction out.
+        all_may_go: Whether ``drop`` may be 1, which leaves out every direction.
 
     >>> check_drop(-0.5)
     Traceback (most recent call last):
@@ -66,10 +67,10 @@ _METHODS: dict[str, Callable[[Tensor, float, float], tuple[Tensor, Tensor] | Non
 
 
 def _without_subnormal(matrix: Tensor) -> Tensor:
-    """Return the matrix with zeros where squares would be below the normal numbers.
+    """Return the matrix with zeros in place of entries whose squares would be subnormal numbers.
 
-    A narrow kernel makes many such entries. Arithmetic on subnormal numbers is tenfold slower, and
-    beside the largest entry they are far below rounding.
+    A narrow kernel makes many such entries. Arithmetic on subnormal numbers is ten times slower,
+    and compared with the largest entry they are far below rounding.
     """
     size = matrix.abs()
     line = math.sqrt(torch.finfo(matrix.dtype).tiny) * size.amax((-2, -1), keepdim=True)
@@ -92,7 +93,7 @@ def _compute(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]
             result = _METHODS[method](matrix, power, drop)
         except LinAlgError:
             warnings.warn(
-                f"the method {method!r} for nuclear norms did not converge; {last!r} does it",
+                f"the method {method!r} for nuclear norms did not converge; {last!r} is used",
                 stacklevel=2,
             )
         else:
@@ -116,8 +117,8 @@ class _ValueAndSlope(torch.autograd.Function):
         return grads[0][..., None, None] * slope, None, None
 
 
-# The same for compilers, which cannot look into what depends on values of the matrix. Elsewhere
-# it would load all of the compiler at its first call.
+# An operator for torch.compile, which cannot trace branches that depend on values of the matrix.
+# Outside of compilation it is not used, because its first call would load the whole compiler.
 _operator = torch.library.custom_op("hilbound::schatten_power", _compute, mutates_args=())
 
 
@@ -156,10 +157,10 @@ def schatten_power(matrix: Tensor, power: float, drop: float | None = None) -> T
         matrix: Real matrices with shape ``(*, N, M)``.
         power: The power p in (0, 1]; at 1 it is the nuclear norm.
         drop: Singular directions with :math:`s_i \le \text{drop} \cdot s_1` are left out of the
-            gradient (never of the value). The default is the rounding unit of the dtype, below
-            which a computed direction is noise. For p < 1 it is also the floor under S: the pull
-            on a direction is at most :math:`p\,(\text{drop} \cdot s_1)^{p-1}`. A larger one
-            silences the tail of the spectrum, and with it the pull towards diverse centres.
+            gradient (never of the value). The default is the rounding unit of the dtype, because a
+            computed direction below it is noise. For p < 1 it also limits the gradient: its size in
+            a direction is at most :math:`p\,(\text{drop} \cdot s_1)^{p-1}`. A larger ``drop``
+            removes the gradient of the tail, and with it the pull towards diverse centres.
 
     Returns:
         The sums, with shape ``(*)``.
@@ -184,7 +185,7 @@ def schatten_power(matrix: Tensor, power: float, drop: float | None = None) -> T
 
 
 def default_drop(drop: float | None, dtype: torch.dtype) -> float:
-    """Return the share, or the rounding unit of the dtype where none is given."""
+    """Return ``drop``, or the rounding unit of the dtype if it is ``None``."""
     return torch.finfo(dtype).eps if drop is None else drop
 
 
@@ -194,8 +195,8 @@ def nuclear_norm(matrix: Tensor, drop: float | None = None, *, tol: float | None
     Args:
         matrix: Real matrices with shape ``(*, N, M)``.
         drop: See :func:`schatten_power`.
-        tol: The absolute error that is accepted; see :func:`certified_nuclear_norm`. The default
-            accepts what rounding does.
+        tol: The accepted absolute error, as in :func:`certified_nuclear_norm`. By default, rounding
+            errors are accepted.
 
     Returns:
         The norms, with shape ``(*)``.
@@ -224,8 +225,8 @@ def certified_nuclear_norm(
     Args:
         matrix: Real matrices with shape ``(*, N, M)``.
         drop: See :func:`schatten_power`.
-        tol: The absolute error that the bound has to stay below. Where it does not, the norm and
-            its gradient come from a float64 decomposition. The default asks for none.
+        tol: The largest accepted value of the bound. If the bound is larger, the norm and its
+            gradient come from a float64 decomposition. By default every bound is accepted.
 
     Returns:
         The norms and the bounds, each with shape ``(*)``.

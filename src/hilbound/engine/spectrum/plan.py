@@ -1,4 +1,4 @@
-r"""Which algorithm computes a nuclear norm, and why: one function that says it and is obeyed.
+r"""The choice of the algorithm for a nuclear norm. The computation follows this plan.
 
 =============  ===================================================================================
 low rank       certified factors of the joint Gram matrix (``low_rank``): smooth
@@ -7,10 +7,10 @@ eigen          one float32 eigen-decomposition with its tail kept (``eigen``)
 polynomial     an iteration of matrix products (``polynomial``): devices on which
                decompositions are slow
 svd            LAPACK's divide and conquer: small matrices, and float64
-values         singular values alone, where nobody asks for a gradient
+values         singular values alone, if no gradient is needed
 =============  ===================================================================================
 
-The numbers at which one overtakes the other are measured (``benchmarks/nuclear_norm.py``).
+The sizes at which one method overtakes another are measured (``benchmarks/nuclear_norm.py``).
 """
 
 from dataclasses import dataclass
@@ -19,28 +19,29 @@ import torch
 
 from hilbound.engine.gram import rounding_unit
 
-# Smaller sides below this are LAPACK's: the eigen-decomposition's extra steps cost more than it.
+# If the smaller side is below this, the SVD is faster than the eigen method with its extra steps.
 _LEAST_EIGEN = 448
-# On a GPU the iteration needs matrices that fill it.
+# On a GPU the iteration is fast only for matrices of at least this size.
 _LEAST_POLYNOMIAL = 256
-# Rounding units that a line may lie at for methods that know no sharp one.
+# The largest ``drop``, in rounding units, for methods that cannot cut the spectrum sharply.
 _LARGEST_DROP = 8
-# Where nobody gives a tolerance, factors are tried for float32 points in so few dimensions.
+# Without a tolerance, low rank is tried for float32 points in at most this many dimensions, and
+# with at least this many points.
 _LARGEST_DIM, _LEAST_POINTS = 3, 1000
-#: Columns of a factor are given up beyond this share of the smaller set, or this number.
+#: The most columns of a factor: this share of the smaller set, and at most this number.
 _RANK_SHARE, _LARGEST_RANK = 1 / 3, 2048
 
 
 @dataclass(frozen=True)
 class NormPlan:
-    """What would run, and why.
+    """The method that would run, and the reason for it.
 
     Attributes:
         method: The name of the first method, as in :mod:`hilbound.engine.spectrum.plan`.
         reason: Why it comes first, in words.
-        otherwise: The methods that follow, each when the one before gives up or fails.
-        rank_limit: Columns after which ``"low rank"`` gives up; 0 for other methods.
-        tol: The certificate that ``"low rank"`` has to reach; 0 for other methods.
+        otherwise: The methods that follow. Each runs if the one before gives up or fails.
+        rank_limit: The most columns of ``"low rank"``, or 0 for other methods.
+        tol: The certificate that ``"low rank"`` has to reach, or 0 for other methods.
     """
 
     method: str
@@ -76,15 +77,15 @@ def plan_norm(
     Args:
         n: Rows.
         m: Columns.
-        dim: The dimension of the points whose cross Gram matrix it is, where points are known that
-            have no batch shape and one variance for each set; ``None`` for a matrix.
+        dim: The dimension of the points, if the matrix is a cross Gram matrix of points without
+            batch shape and with one variance for each set. ``None`` for any other matrix.
         dtype: The precision of the matrix or the points.
-        device: Where it lives.
+        device: The device of the matrix or the points.
         power: The power p of the singular values.
-        gradient: Whether a gradient is asked for.
-        drop: The line under the singular directions, as in
-            :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
-        tol: The error of the value that is accepted, or ``None`` for that of rounding.
+        gradient: Whether a gradient is needed.
+        drop: The share of the largest singular value at or below which directions get no gradient,
+            as in :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
+        tol: The accepted error of the value, or ``None`` for rounding errors.
 
     >>> print(plan_norm(2048, 2048, dim=2, tol=1e-4))
     low rank: 2 dimensions and a tolerance of 0.0001; otherwise eigen, then svd

@@ -1,20 +1,20 @@
 r"""The polar factor by matrix products alone, for devices on which decompositions are slow.
 
-An odd polynomial of A acts on its singular values and leaves its singular vectors. The iteration
+An odd polynomial of A changes its singular values but not its singular vectors. The iteration
 
 .. math:: X \leftarrow X (a I + b\, G + c\, G^2), \qquad G = X^\top X,
 
-composes quintics that are each the best approximation of 1, in the largest error, on the interval
-:math:`[l, u]` in which the singular values then lie; a Remez exchange finds it. It starts from A
-over :math:`\sqrt{\|A\|_1 \|A\|_\infty}`, a bound of :math:`\|A\|_2`, and from l at the rounding
-unit: below it a direction is noise. Two cares keep rounding out:
+composes quintics. Each is the best uniform approximation of 1 on the interval :math:`[l, u]` that
+contains the present singular values. A Remez exchange finds it. The iteration starts from A over
+:math:`\sqrt{\|A\|_1 \|A\|_\infty}`, which is a bound of :math:`\|A\|_2`. The first l is the
+rounding unit, because a direction below it is noise. Two measures limit rounding:
 
-- **A cushion.** Where l is tiny the best quintic nearly reaches zero inside the interval. It is
-  computed for an l no smaller than a share of u instead and moved, so that no singular value is
-  pushed below those that are smaller.
+- **A cushion.** If l is tiny, the best quintic nearly reaches zero inside the interval. So it is
+  computed for an l that is at least a share of u, and then scaled. No singular value is pushed
+  below smaller ones.
 - **Split products.** A float32 matrix is the sum of three bfloat16 ones. Six of the nine products,
-  summed in float32, carry all its digits; three carry 16 bits, which is enough once the tail has
-  been lifted. A last step with all digits makes the factor orthonormal to rounding.
+  summed in float32, carry all its digits. Three products carry 16 bits, which is enough once all
+  singular values are large. A last step with all digits makes the factor orthonormal to rounding.
 
 References:
     The Polar Express: optimal matrix sign methods and their application to the Muon algorithm
@@ -30,13 +30,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Products of bfloat16 that return float32 came with this version.
+# The first version of torch whose bfloat16 products can return float32.
 _MIXED_PRODUCTS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 8)
-# The least l, as a share of u, that a quintic is computed for.
+# The least l for which a quintic is computed, as a share of u.
 _CUSHION = 0.024
-# How much larger than computed the singular values may be by rounding.
+# By this share, rounding may make singular values larger than computed.
 _SAFETY = 1e-2
-# From this l on, products of 16 bits do.
+# From this l on, products of 16 bits are enough.
 _LIFTED = 0.1
 
 
@@ -48,7 +48,7 @@ def quintics(
 
     Args:
         least: The least singular value l of a matrix of norm one that has to reach 1.
-        tolerance: How near to 1.
+        tolerance: The accepted distance from 1.
 
     >>> steps = quintics(1e-7)
     >>> x = 1e-7
@@ -61,7 +61,7 @@ def quintics(
     while 1 - low > tolerance or high - 1 > tolerance:
         a, b, c = _best_quintic(max(low, _CUSHION * high), high)
         if low < _CUSHION * high:
-            # Centred around 1 on the whole interval, from which it was not computed.
+            # With a cushion, the quintic is rescaled so that it is centred around 1 on [low, high].
             ends = sum(a * x + b * x**3 + c * x**5 for x in (low, high))
             a, b, c = (2 * k / ends for k in (a, b, c))
         if 1 - low > 0.1:
@@ -73,7 +73,7 @@ def quintics(
 
 
 def _best_quintic(low: float, high: float) -> tuple[float, float, float]:
-    """Return the odd quintic nearest to 1 on an interval, by the exchange of Remez."""
+    """Return the odd quintic nearest to 1 on an interval, by a Remez exchange."""
     if low > (1 - 1e-5) * high:
         return 15 / 8 / high, -10 / 8 / high**3, 3 / 8 / high**5
     inner, error = np.array([0.75 * low + 0.25 * high, 0.25 * low + 0.75 * high]), math.inf
@@ -97,8 +97,9 @@ def polar_by_products(
 
     Args:
         matrix: The matrices.
-        multiply: Products ``(a, b, lifted)``; where ``lifted``, 16 bits do. The default is
-            :func:`split_product` for float32 on a GPU and the ordinary product elsewhere.
+        multiply: A function ``(a, b, lifted)`` that returns a product. If ``lifted``, 16 bits are
+            enough. The default is :func:`split_product` for float32 on a GPU, and otherwise the
+            ordinary product.
 
     >>> a = torch.tensor([[3.0, 0.0], [0.0, -4.0]])
     >>> polar_by_products(a).round(decimals=4) + 0.0
@@ -118,15 +119,16 @@ def polar_by_products(
         inner = c * multiply(gram, gram, low > _LIFTED) + b * gram
         inner.diagonal(dim1=-2, dim2=-1).add_(a)
         x = multiply(x, inner, low > _LIFTED)
-    # All digits once more, whatever went before.
+    # A last step with all digits.
     return 1.5 * x - 0.5 * multiply(x, multiply(x.mT, x, False), False)
 
 
 def polynomial_slope(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] | None:
     r"""Return the nuclear norm :math:`\langle P, A \rangle` and its gradient P.
 
-    ``None`` for other powers, and where more is to be dropped than rounding hides: directions at
-    rounding level come out between 0 and 1 instead of at either end, and no others do.
+    It returns ``None`` for powers other than 1, and for a ``drop`` above rounding level. Directions
+    at rounding level get a weight between 0 and 1 in P. All larger ones get 1, so the method cannot
+    drop directions above rounding level.
     """
     if power != 1 or drop > torch.finfo(matrix.dtype).eps:
         return None
@@ -142,7 +144,7 @@ def split_product(a: Tensor, b: Tensor, lifted: bool) -> Tensor:
     """Return a product of float32 matrices from products of bfloat16 ones, summed in float32."""
     parts = 2 if lifted else 3
     left, right = _split(a, parts), _split(b, parts)
-    # The smallest first, so that the largest rounds them once.
+    # The smallest are summed first, so that they are rounded only once.
     pairs = sorted(
         ((i, j) for i in range(parts) for j in range(parts) if i + j < parts), key=lambda p: -sum(p)
     )
@@ -164,5 +166,5 @@ def _split(a: Tensor, parts: int) -> list[Tensor]:
 def _bfloat_product(a: Tensor, b: Tensor) -> Tensor:
     if _MIXED_PRODUCTS and a.device.type == "cuda" and a.ndim == 2:
         return torch.mm(a, b, out_dtype=torch.float32)
-    # The same numbers: products of bfloat16 are exact in float32, which sums them.
+    # This gives the same numbers, because products of bfloat16 numbers are exact in float32.
     return a.float() @ b.float()

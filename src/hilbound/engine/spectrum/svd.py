@@ -1,12 +1,7 @@
-r"""Nuclear norms and Schatten powers with closed-form gradients.
+"""Nuclear norms and Schatten powers by LAPACK's singular value decomposition.
 
-For a thin singular value decomposition :math:`A = U S V^\top` the nuclear norm is
-:math:`\|A\|_* = \sum_i s_i`, and where all :math:`s_i > 0` its gradient is the polar factor
-:math:`U V^\top`. Differentiating *through* an SVD divides by differences of singular values and
-breaks down when two of them agree; the polar factor does not know of such differences. Where
-singular values vanish, every :math:`U V^\top + W` with :math:`W` of norm at most one on the null
-spaces is a subgradient: :math:`W` cancels here, because directions at or below ``drop`` times the
-largest singular value, which hold rounding noise, are left out.
+:mod:`hilbound.engine.spectrum.norms` says what the gradient is. This module computes it, retries a
+decomposition that does not converge, and derives the effective rank from singular values.
 """
 
 import math
@@ -20,7 +15,7 @@ from hilbound.errors import InputError
 
 
 def require_finite(matrix: Tensor) -> None:
-    """Raise an InputError if a matrix has no singular values because an entry is not finite."""
+    """Raise an InputError if an entry of the matrix is not finite."""
     # LAPACK refuses NaN but not infinity, and other devices refuse neither.
     if not torch.isfinite(matrix).all():
         raise InputError(
@@ -30,14 +25,14 @@ def require_finite(matrix: Tensor) -> None:
 
 
 def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the thin SVD; a failure to converge is said, and others are tried in float64."""
+    """Return the thin SVD. If it does not converge, warn and try other ways in float64."""
     require_finite(matrix)
     try:
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     except LinAlgError:
         warnings.warn(
             f"the singular value decomposition in {matrix.dtype} did not converge; "
-            "it is done again in float64, by other ways",
+            "it is computed again in float64, in other ways",
             stacklevel=2,
         )
         u, s, vh = _decompose_again(matrix.double())
@@ -45,9 +40,9 @@ def _decompose(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _decompose_again(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the thin SVD by another path, and if that fails by another algorithm."""
+    """Return the thin SVD with columns in another order or, if that fails, another algorithm."""
     try:
-        # Another order of the columns takes another path through the iteration.
+        # With the columns in another order the iteration takes another path.
         u, s, vh = torch.linalg.svd(matrix.flip(-1), full_matrices=False)
         return u, s, vh.flip(-1)
     except LinAlgError:
@@ -55,8 +50,8 @@ def _decompose_again(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _by_dilation(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    # The symmetric [[0, A], [A', 0]] has the eigenvalues s and -s, with (u, v) and (u, -v):
-    # nothing is squared, so the small ones keep their digits.
+    # The symmetric [[0, A], [A', 0]] has the eigenvalues s and -s, with (u, v) and (u, -v).
+    # Nothing is squared, so small singular values keep their digits.
     n, m = matrix.shape[-2:]
     dilation = matrix.new_zeros((*matrix.shape[:-2], n + m, n + m))
     dilation[..., :n, n:], dilation[..., n:, :n] = matrix, matrix.mT

@@ -1,0 +1,298 @@
+"""The run folder of a table with a target: what ``hilbound fit TABLE --target COLUMN`` leaves.
+
+========================  ====================================================================
+``config.yaml``           every option; ``hilbound fit --config`` repeats the run from it
+``run.json``              versions, seconds and facts about the data
+``model.safetensors``     the estimator, as its ``save`` writes it
+``metrics.json``          what was measured on the test rows
+``report.html``           the report
+========================  ====================================================================
+
+The model is fitted on the training rows and stays so: what is measured on the test rows holds for
+the very model that predicts.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilbound.config import TableConfig, read_yaml
+from hilbound.datasets.mixed import read_mixed, suffix_of
+from hilbound.errors import InputError
+from hilbound.estimators.conditional import ConditionalDensityEstimator
+from hilbound.estimators.frames import Floats
+from hilbound.estimators.table_data import (
+    Examples,
+    Unknown,
+    count_unseen,
+    held_rows,
+    match_columns,
+    read_examples,
+    split_examples,
+    texts_of,
+)
+from hilbound.evaluation.calibration import log_scores
+from hilbound.evaluation.table_metrics import (
+    measure_importance,
+    measure_table,
+    rows_for_importance,
+)
+from hilbound.mixture import GaussianMixture
+from hilbound.training.machine import versions
+from hilbound.training.runs import clear, read_entries, refuse_occupied, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Split = Literal["test", "train"]
+
+_ENTRIES = {
+    "run.json": {"data", "seconds", "versions"},
+    "metrics.json": {"rows", "log_score", "targets", "unseen", "importance"},
+}
+
+
+@dataclass(frozen=True)
+class TableRun:
+    """A run folder of a table with its configuration.
+
+    Args:
+        path: The folder.
+        config: The options of the run.
+    """
+
+    path: Path
+    config: TableConfig
+
+    @classmethod
+    def fit(
+        cls, path: Path | None, config: TableConfig, *, overwrite: bool = False, quiet: bool = False
+    ) -> "TableRun":
+        """Fit a model on the training rows of a table, and write its run folder.
+
+        Args:
+            path: The folder; that of :func:`default_output` by default.
+            config: The options.
+            overwrite: Whether a run that is already there may be replaced.
+            quiet: Whether to leave out the progress bar.
+
+        Raises:
+            InputError: If the table or the folder cannot be used. Nothing is written then.
+        """
+        run = cls(default_output(config) if path is None else path, config)
+        refuse_occupied(run.path, overwrite=overwrite)
+        _check_writable(run.path)
+        examples = run._read()
+        train, test = run._split(examples)
+        began = time.perf_counter()
+        model = ConditionalDensityEstimator(
+            effort=config.effort,
+            max_epochs=config.max_epochs,
+            random_state=config.seed,
+            verbose=0 if quiet else 1,
+        ).fit(train.table, train.y)
+        run._write(model, _facts(config, examples, model, time.perf_counter() - began))
+        vars(run).update(model=model, splits={"train": train, "test": test})
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> "TableRun":
+        """Open a run folder that exists.
+
+        Raises:
+            InputError: If the path is no run folder of a table.
+        """
+        path = Path(path)
+        file = path / "config.yaml"
+        if not file.is_file():
+            reason = "holds no config.yaml" if path.is_dir() else "does not exist"
+            raise InputError(
+                f"run {str(path)!r} {reason}: give the folder that 'hilbound fit TABLE --target "
+                "COLUMN' wrote"
+            )
+        options = read_yaml(file)
+        if options.get("kind") != "table":
+            raise InputError(
+                f"run {str(path)!r} predicts no target: it was trained on {options.get('data')}, "
+                f"draw from it with 'hilbound sample {path}'; to predict a column of a table, "
+                "'hilbound fit TABLE --target COLUMN' first"
+            )
+        return cls(path, TableConfig.create(**options))
+
+    def _read(self) -> Examples:
+        path = Path(self.config.data).expanduser()
+        return read_examples(read_mixed(path), self.config.target, str(path))
+
+    def _split(self, examples: Examples) -> tuple[Examples, Examples]:
+        c = self.config
+        return split_examples(examples, c.target, c.test_fraction, c.seed, c.data)
+
+    def _write(self, model: ConditionalDensityEstimator, facts: dict[str, Any]) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            clear(self.path)
+            model.save(self.path / "model.safetensors")
+            self.write_json("run.json", facts)
+            # What makes the folder a run comes last.
+            self.write_text("config.yaml", self.config.to_yaml())
+        except OSError as error:
+            raise InputError(
+                f"output {str(self.path)!r} cannot be written: {error.strerror}"
+            ) from None
+
+    @cached_property
+    def model(self) -> ConditionalDensityEstimator:
+        """The fitted model, loaded once."""
+        return ConditionalDensityEstimator.load(self.path / "model.safetensors")
+
+    @cached_property
+    def splits(self) -> dict[Split, Examples]:
+        """The training and the test rows, read once from the table.
+
+        Raises:
+            InputError: If the table is gone, or is not what it was.
+        """
+        if not Path(self.config.data).expanduser().exists():
+            raise InputError(
+                f"the table of run {str(self.path)!r}, {self.config.data}, is not there any more, "
+                "and its test rows are needed: restore it, or start from the folder in which it "
+                "was fitted"
+            )
+        examples = self._read()
+        if fingerprint(examples) != self.read_json("run.json")["data"]["fingerprint"]:
+            raise InputError(
+                f"the table of run {str(self.path)!r} ({self.config.data}) has changed since: test "
+                "rows can't be told from training rows; restore it, or fit anew"
+            )
+        train, test = self._split(examples)
+        return {"train": train, "test": test}
+
+    def predict(
+        self, frame: "pd.DataFrame", source: str, unknown: Unknown = "error"
+    ) -> GaussianMixture:
+        """Return densities in the targets' units, with batch shape ``(n,)``.
+
+        Args:
+            frame: Rows with the columns of the training, in any order; targets may be there.
+            source: What to call them in messages.
+            unknown: Whether a text never seen is an error, or counts as missing.
+
+        Raises:
+            InputError: If the columns cannot be used.
+        """
+        table = match_columns(self.model, frame, self.config.target, source, unknown)
+        return self.model.predict_distribution(table)
+
+    def read_new(self, path: Path) -> "pd.DataFrame":
+        """Read a table of new rows, in which columns of texts are texts."""
+        return read_mixed(path, texts=texts_of(self.model).keys())
+
+    def evaluate(self, split: Split = "test") -> dict[str, Any]:
+        """Measure the model, and write ``metrics.json`` for the test rows.
+
+        A text that no training row has counts as missing; ``unseen`` says how many there are.
+
+        Args:
+            split: Which rows to measure on; on those of the training a model looks too good.
+        """
+        examples = self.splits[split]
+        q = self.predict(examples.table, self.config.data, "missing")
+        measured = measure_table(q, examples.y, self.splits["train"].y, self.config.target)
+        measured = {
+            "split": split,
+            **measured,
+            "unseen": count_unseen(self.model, examples.table),
+            "importance": self._importance(examples),
+        }
+        if split == "test":
+            self.write_json("metrics.json", measured)
+        return measured
+
+    def _importance(self, examples: Examples) -> list[dict[str, Any]]:
+        n = rows_for_importance(len(examples.y))
+        few = examples.take(np.linspace(0, len(examples.y) - 1, n).astype(np.int64))
+        names = [str(name) for name in self.model.feature_names_in_]
+
+        def score(name: str, order: NDArray[np.int64]) -> Floats:
+            table = few.table.assign(**{name: few.table[name].iloc[order].to_numpy()})
+            return log_scores(self.predict(table, self.config.data, "missing"), few.y)
+
+        return measure_importance(score, names, n, self.config.seed)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read ``run.json`` or ``metrics.json``.
+
+        Raises:
+            InputError: If the file is missing or damaged.
+        """
+        return read_entries(self.path, name, _ENTRIES[name])
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write ``run.json`` or ``metrics.json`` in one piece."""
+        self.write_text(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+    def write_text(self, name: str, content: str) -> Path:
+        """Write a text file in one piece and return its path."""
+        return write_whole(self.path / name, content)
+
+
+def default_output(config: TableConfig) -> Path:
+    """Return where a run goes without ``--output``: ``runs/TABLE-TARGET-SEED``.
+
+    >>> default_output(TableConfig(data="houses.csv.gz", target="price per m²")).name
+    'houses-price-per-m²-0'
+    """
+    name = Path(config.data).name
+    stem = name[: len(name) - len(suffix_of(Path(name)))]
+    words = ["".join(c if c.isalnum() else "-" for c in target) for target in config.target]
+    return Path("runs") / "-".join([stem, *words, str(config.seed)])
+
+
+def fingerprint(examples: Examples) -> str:
+    """Return a short hash of all rows, by which a run knows its table."""
+    import hashlib
+
+    from pandas.util import hash_pandas_object
+
+    rows = hash_pandas_object(examples.table, index=False).to_numpy().tobytes()
+    names = "\n".join(examples.table.columns).encode()
+    return hashlib.blake2b(names + rows + examples.y.tobytes(), digest_size=8).hexdigest()
+
+
+def _facts(
+    config: TableConfig, examples: Examples, model: ConditionalDensityEstimator, seconds: float
+) -> dict[str, Any]:
+    table, held = examples.table, held_rows(len(examples.y), config.test_fraction)
+    return {
+        "status": "finished",
+        "data": {
+            "name": Path(config.data).name,
+            "fingerprint": fingerprint(examples),
+            "rows": len(examples.y),
+            "train": len(examples.y) - held,
+            "test": held,
+            "columns": list(table.columns),
+            "texts": list(texts_of(model)),
+            "missing": int(table.isna().to_numpy().sum()),
+        },
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+    }
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a folder that could not be made, before a model is fitted for it."""
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "no folder" if not there.is_dir() else "not yours to write"
+        raise InputError(
+            f"output {str(path)!r} cannot be written: {str(there)!r} is {reason}; choose another "
+            "folder with --output"
+        )
