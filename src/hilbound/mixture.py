@@ -204,8 +204,8 @@ class GaussianMixture(Mixture):
         sizes, most = self.means.detach().abs(), _largest_mean(self.means)
         if (sizes > most).any():
             raise InputError(
-                f"means must be smaller than {most:.1e}, got {float(sizes.max()):.1e}: squares of their "
-                f"distances overflow in {self.means.dtype}. Give them in a larger unit"
+                f"means must be smaller than {most:.1e}, got {float(sizes.max()):.1e}: squares of "
+                f"their distances overflow in {self.means.dtype}. Give them in a larger unit"
             )
         v = self.component_variance.detach()
         if not (torch.isfinite(v) & (v > 0)).all():

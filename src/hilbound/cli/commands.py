@@ -353,7 +353,7 @@ def evaluate(
 
         if samples is not None or data is not None:
             raise InputError(
-                "--samples is for runs that draw samples, and so is --data: leave it out for a table"
+                "--samples is for runs that draw samples, and so is --data: leave them out here"
             )
         with err.status("evaluating"):
             of_table = tables.evaluate(run, split or "test")
