@@ -28,6 +28,7 @@ from hilbound.arguments import (
 from hilbound.engine import gram, univariate
 from hilbound.engine.pairs import sums
 from hilbound.engine.pairs.tiles import Side
+from hilbound.engine.seeding import choose
 from hilbound.errors import InputError
 
 
@@ -521,27 +522,6 @@ class GaussianMixture(Mixture):
             f"{type(self).__name__}(components={self.components}, dim={self.dim}, "
             f"batch_shape={tuple(self.batch_shape)}, variance={variance})"
         )
-
-
-def choose(
-    weights: Tensor, sample_shape: torch.Size, generator: torch.Generator | None
-) -> tuple[Tensor, ...]:
-    """Draw components of mixtures by their weights, with shape ``(*batch, K)``.
-
-    Returns:
-        Indices into the leading axes of any tensor with shape ``(*batch, K, ...)``. The selected
-        entries have shape ``(*sample, *batch, ...)``.
-    """
-    batch_shape, shape = weights.shape[:-1], (*sample_shape, *weights.shape[:-1])
-    if 0 in shape:  # torch refuses to draw nothing
-        chosen = torch.zeros(shape, dtype=torch.long, device=weights.device)
-    else:
-        rows = weights.detach().reshape(-1, weights.shape[-1])
-        count = math.prod(sample_shape)
-        chosen = torch.multinomial(rows, count, replacement=True, generator=generator)
-        chosen = chosen.T.reshape(shape)
-    axes = [torch.arange(n, device=weights.device) for n in batch_shape]
-    return (*(torch.meshgrid(*axes, indexing="ij") if axes else ()), chosen)
 
 
 # ------------------------------------------------------------------ full covariances

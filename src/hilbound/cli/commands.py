@@ -5,272 +5,21 @@ interruption. Heavy modules are imported only when a command needs them, so ``--
 """
 
 import logging
-import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
-from typer.core import TyperGroup
 
 import hilbound
-from hilbound.cli.options import with_run_options
-from hilbound.config import Switches, is_table_run, read_yaml
+from hilbound.cli.base import TABLES, Moved, Quiet, RunPath, app, err, fail, notices, out
+from hilbound.cli.fitting import fit
+from hilbound.config import is_table_run
 from hilbound.errors import InputError
 
-
-class _Commands(TyperGroup):
-    """Turns errors into exit codes. Expected errors are shown without a traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except InputError as error:
-            _fail("error", str(error), 2)
-        except BrokenPipeError:
-            raise
-        except (FloatingPointError, OSError) as error:
-            _fail("failed", str(error), 1)
-        except KeyboardInterrupt:
-            _fail("interrupted", "nothing more was written", 1)
-
-
-def _fail(kind: str, message: str, code: int) -> NoReturn:
-    from rich.markup import escape
-
-    err.print(f"[bold red]{kind}:[/] {escape(message)}", soft_wrap=True, highlight=False)
-    raise typer.Exit(code) from None
-
-
-app = typer.Typer(
-    cls=_Commands,
-    help="Train density models on contrastive entropy bounds, and see how tight each bound is.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-out = Console()
-err = Console(stderr=True)
-
-_TABLES = "Tables with a target"
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 'fit' wrote.")]
-Moved = Annotated[
-    str | None,
-    typer.Option("--data", metavar="PATH", help="Where the run's data are now, if moved."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notices.")]
-
-
-@app.command()
-@with_run_options
-def fit(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[DATA]",
-            help="Name of a data set, a .npy, .npz or .csv file, or a folder of images; with "
-            "--target a table as .csv, .csv.gz, .tsv or .parquet.",
-        ),
-    ] = None,
-    *,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column of a table to predict, with its whole density; may come several times.",
-            rich_help_panel=_TABLES,
-        ),
-    ] = None,
-    effort: Annotated[
-        Literal["default", "high"] | None,
-        typer.Option(
-            help="One kind of model, or a weighted mixture of several, which takes some ten times "
-            "as long. (default: default)",
-            rich_help_panel=_TABLES,
-        ),
-    ] = None,
-    max_epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Most passes over the rows. (default: by their number)",
-            min=1,
-            rich_help_panel=_TABLES,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with any of these options. Flags override it.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Run folder. (default: runs/DATA[-MODEL]-OBJECTIVE-SEED)"
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing run.")
-    ] = False,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run.")
-    ] = None,
-    moved: Moved = None,
-    report: Annotated[
-        bool | None,
-        typer.Option(
-            "--report/--no-report",
-            help="Evaluate and write report.html at the end. (default: on)",
-            show_default=False,
-        ),
-    ] = None,
-    quiet: Quiet = False,
-    **options: Any,
-) -> None:
-    """Train a model on DATA and leave a run folder with its weights, bounds, metrics and report."""
-    tabular = {"target": target or None, "effort": effort, "max_epochs": max_epochs}
-    given = {name: value for name, value in (options | tabular).items() if value is not None}
-    if resume is not None:
-        _refuse_beside_resume(data, config, output, given, overwrite=overwrite)
-    _refuse_moved_without_a_run(resume, moved)
-    settings = read_yaml(config) if config is not None else {}
-    switches = Switches.take(settings)
-    quiet = quiet or switches.quiet
-    overwrite = overwrite or switches.overwrite
-    report = switches.report if report is None else report
-    settings |= given | ({} if data is None else {"data": data})
-    if "target" in settings:
-        _fit_table(
-            settings, output or switches.output, overwrite=overwrite, report=report, quiet=quiet
-        )
-        return
-    _refuse_of_tables(settings)
-    from hilbound.training import fit
-
-    path = resume or fit.output_folder(output or switches.output, settings)
-    if not quiet:
-        err.print(f"run: {path}", soft_wrap=True, highlight=False, markup=False)
-    try:
-        with _notices(quiet=quiet):
-            if resume is not None:
-                run = fit.resume(resume, steps=given.get("steps"), data=moved, quiet=quiet)
-            else:
-                run = fit.fit(
-                    output or switches.output,
-                    overwrite=overwrite,
-                    quiet=quiet,
-                    **settings,
-                )
-    except KeyboardInterrupt:
-        _fail("interrupted", _what_is_left(path), 1)
-    if report:
-        _finish(run, quiet=quiet)
-    elif not quiet:
-        out.print(f"run: {run.path}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _what_is_left(path: Path) -> str:
-    """Return what an interruption has left in a run folder, and how to go on."""
-    command = f"--resume {shlex.quote(str(path))}"
-    try:
-        run = hilbound.Run.open(path)
-        status = run.read_json("run.json")["status"]
-    except InputError:
-        return f"nothing was trained, and {path} holds no run: fit again"
-    if status == "interrupted" and run.checkpoint.is_file():
-        return f"what was reached is saved in {path}: go on with 'hilbound fit {command}'"
-    if run.checkpoint.is_file():
-        return f"nothing was trained since; {path} holds what it held before"
-    return f"no step was done, and nothing is saved in {path}: fit again with --overwrite"
-
-
-def _fit_table(
-    settings: dict[str, Any],
-    output: Path | None,
-    *,
-    overwrite: bool,
-    report: bool,
-    quiet: bool,
-) -> None:
-    from hilbound.cli import tables
-
-    try:
-        with _notices(quiet=quiet):
-            run = tables.fit(settings, output, overwrite=overwrite, quiet=quiet)
-    except KeyboardInterrupt:
-        _fail("interrupted", "nothing was written", 1)
-    status = err.status("evaluating") if not quiet else nullcontext()
-    with status:
-        tables.finish(run, out, report=report, quiet=quiet)
-
-
-def _refuse_of_tables(settings: dict[str, Any]) -> None:
-    """Options of tables mean nothing to other trainings."""
-    for name in ("effort", "max_epochs"):
-        if name in settings:
-            raise InputError(
-                f"--{name.replace('_', '-')} goes with --target: name the column of the table "
-                "that is to be predicted, or leave it out"
-            )
-
-
-@contextmanager
-def _notices(*, quiet: bool) -> Iterator[None]:
-    """If ``quiet``, leave out the library's notices inside a ``with`` block."""
-    logger = logging.getLogger("hilbound")
-    before = logger.level
-    logger.setLevel(logging.ERROR if quiet else before)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-def _refuse_moved_without_a_run(resume: Path | None, moved: str | None) -> None:
-    if resume is None and moved is not None:
-        raise InputError("--data is for --resume: to start a run, name its data without it")
-
-
-def _refuse_beside_resume(
-    data: str | None,
-    config: Path | None,
-    output: Path | None,
-    given: dict[str, Any],
-    *,
-    overwrite: bool,
-) -> None:
-    """Refuse other options beside --resume, because a resumed run keeps its options."""
-    others = [name for name in given if name != "steps"]
-    if data is not None or config is not None or output is not None or overwrite or others:
-        raise InputError(
-            "--resume takes all options from the run folder; it can be combined only with --steps, "
-            "--data and --quiet"
-        )
-
-
-def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
-    from hilbound.cli.printing import print_metrics
-    from hilbound.evaluation.evaluate import FEWEST_ROWS, can_measure
-    from hilbound.evaluation.evaluate import evaluate as measure
-    from hilbound.reports.run_report import write_report
-
-    measured = None
-    status = err.status("evaluating and writing the report") if not quiet else nullcontext()
-    # What is to be said about the data was said before the training.
-    try:
-        with status, _notices(quiet=True):
-            if can_measure(run.dataset):
-                measured = measure(run)
-            path = write_report(run)
-    except KeyboardInterrupt:
-        command = f"hilbound report {shlex.quote(str(run.path))}"
-        _fail("interrupted", f"the run is trained and saved: go on with '{command}'", 1)
-    if not quiet:
-        if measured is None:
-            err.print(f"no metrics: fewer than {FEWEST_ROWS} held-out rows", highlight=False)
-        else:
-            print_metrics(measured, out, err)
-        out.print(f"report: {path}", soft_wrap=True)
+# Help lists commands in this order.
+app.command()(fit)
 
 
 @app.command()
@@ -342,7 +91,7 @@ def evaluate(
         Literal["test", "train"] | None,
         typer.Option(
             help="Rows of a table with a target to measure on. (default: test)",
-            rich_help_panel=_TABLES,
+            rich_help_panel=TABLES,
         ),
     ] = None,
     data: Moved = None,
@@ -482,12 +231,12 @@ def experiment(
 
     folder = default_folder(name, quick=quick) if output is None else output
     try:
-        with _notices(quiet=quiet):
+        with notices(quiet=quiet):
             result = run_experiment(
                 name, folder, quick=quick, seeds=seeds, workers=workers, quiet=quiet
             )
     except KeyboardInterrupt:
-        _fail("interrupted", "measurements are kept: run the same command to continue", 1)
+        fail("interrupted", "measurements are kept: run the same command to continue", 1)
     if not quiet:
         seeded = f"{len(result.seeds)} seed{'s' if len(result.seeds) > 1 else ''}"
         table = Table("claimed", "came out", "holds", title=f"{name}, {seeded}")
@@ -496,28 +245,6 @@ def experiment(
             table.add_row(claim.claim, claim.outcome, holds)
         out.print(table)
         out.print(f"page: {folder / 'README.md'}", soft_wrap=True)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        out.print(hilbound.__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def _common(
-    # Its callback runs first, so --version needs no command.
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            callback=_show_version,
-            is_eager=True,
-            help="Print the version and stop.",
-        ),
-    ] = False,
-) -> None:
-    pass
 
 
 def main() -> None:

@@ -7,11 +7,13 @@ Torch's initialisers use the global generator only. :func:`seeded_globally` seed
 restores its state.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 
 import torch
+from torch import Tensor
 
 
 def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -43,3 +45,24 @@ def seeded_globally(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def choose(
+    weights: Tensor, sample_shape: torch.Size, generator: torch.Generator | None
+) -> tuple[Tensor, ...]:
+    """Draw components of mixtures by their weights, with shape ``(*batch, K)``.
+
+    Returns:
+        Indices into the leading axes of any tensor with shape ``(*batch, K, ...)``. The selected
+        entries have shape ``(*sample, *batch, ...)``.
+    """
+    batch_shape, shape = weights.shape[:-1], (*sample_shape, *weights.shape[:-1])
+    if 0 in shape:  # torch refuses to draw nothing
+        chosen = torch.zeros(shape, dtype=torch.long, device=weights.device)
+    else:
+        rows = weights.detach().reshape(-1, weights.shape[-1])
+        count = math.prod(sample_shape)
+        chosen = torch.multinomial(rows, count, replacement=True, generator=generator)
+        chosen = chosen.T.reshape(shape)
+    axes = [torch.arange(n, device=weights.device) for n in batch_shape]
+    return (*(torch.meshgrid(*axes, indexing="ij") if axes else ()), chosen)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from hilbound.bounds import Bound, conditional_bound
 from hilbound.engine.gram import squared_distances
+from hilbound.engine.seeding import choose
 from hilbound.errors import InputError
-from hilbound.mixture import GaussianMixture, choose
+from hilbound.mixture import GaussianMixture
 from hilbound.models.base import Comparison, DensityModel, MixtureNetwork
 
 # The most rows that are encoded at a time.
