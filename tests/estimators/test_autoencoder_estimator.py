@@ -129,11 +129,14 @@ def test_constant_columns_and_few_rows_are_enough(x):
     assert np.isfinite(coder.inverse_transform(coder.transform(x))).all()
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda c: c.reconstruct(curve(2), 0), "n must be a whole number above zero, got 0"),
-    (lambda c: c.inverse_transform([[0.0, 1.0]]), "X must have 1 columns, .* got 2: give what"),
-    (lambda c: clone(c).set_params(objective="trace").fit(curve(9)), "=4: use n_centres=1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.reconstruct(curve(2), 0), "n must be a whole number above zero, got 0"),
+        (lambda c: c.inverse_transform([[0.0, 1.0]]), "X must have 1 columns, .* got 2: give what"),
+        (lambda c: clone(c).set_params(objective="trace").fit(curve(9)), "=4: use n_centres=1"),
+    ],
+)
 def test_wrong_arguments_are_named_with_what_to_do(call, message):
     with pytest.raises(InputError, match=message):
         call(fitted(n_centres=4))

@@ -200,9 +200,15 @@ def test_samples_follow_the_density():
     assert np.abs(error).max() < 4
 
 
-@pytest.mark.parametrize(("objective", "covariance"), [
-    ("scalar", "full"), ("scalar", "diagonal"), ("vector", "auto"), ("nuclear", "diagonal"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("objective", "covariance"),
+    [
+        ("scalar", "full"),
+        ("scalar", "diagonal"),
+        ("vector", "auto"),
+        ("nuclear", "diagonal"),
+    ],
+)
 def test_gradient_steps_raise_the_objective_on_held_out_rows(objective, covariance):
     x = two_clusters()
     options = {"covariance": covariance, "random_state": 0}
@@ -293,15 +299,21 @@ def test_columns_are_known_by_name_and_by_position():
     torch.testing.assert_close(a.mean, b.mean)
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda q: q.marginal(["weight"]), "got 'weight': give one of 'width', 'price'"),
-    (lambda q: q.marginal("width"), r"columns must be a list .* got 'width': write \['width'\]"),
-    (lambda q: q.marginal([2]), "columns must be names, or positions from 0 to 1, got 2"),
-    (lambda q: q.marginal([0.5]), "columns must be names, or positions from 0 to 1, got 0.5"),
-    (lambda q: q.condition(["price"], [np.nan]), "values must be finite, got NaN .* leave out"),
-    (lambda q: q.sample(0), "n_samples must be a whole number above zero, got 0"),
-    (lambda q: q.sample(2.5), "n_samples must be a whole number above zero, got 2.5"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda q: q.marginal(["weight"]), "got 'weight': give one of 'width', 'price'"),
+        (
+            lambda q: q.marginal("width"),
+            r"columns must be a list .* got 'width': write \['width'\]",
+        ),
+        (lambda q: q.marginal([2]), "columns must be names, or positions from 0 to 1, got 2"),
+        (lambda q: q.marginal([0.5]), "columns must be names, or positions from 0 to 1, got 0.5"),
+        (lambda q: q.condition(["price"], [np.nan]), "values must be finite, got NaN .* leave out"),
+        (lambda q: q.sample(0), "n_samples must be a whole number above zero, got 0"),
+        (lambda q: q.sample(2.5), "n_samples must be a whole number above zero, got 2.5"),
+    ],
+)
 def test_wrong_arguments_are_named_with_what_to_do(call, message):
     frame = pd.DataFrame(two_clusters(), columns=["width", "price"])
     q = MixtureDensityEstimator(1, random_state=0).fit(frame)
@@ -323,12 +335,21 @@ def test_a_column_without_values_is_named():
 
 
 @pytest.mark.parametrize("estimator", [MixtureDensityEstimator(1), MixtureAutoencoder(1)])
-@pytest.mark.parametrize(("column", "message"), [
-    (["a", "b"], "column '<b>' holds texts such as 'a'.*encode it"),
-    (pd.Series(["a", "b"], dtype="category"), "column '<b>' holds texts such as 'a'.*encode it"),
-    (pd.to_datetime(["2020-01-01", "2020-01-02"]), "column '<b>' holds dates or times.*replace it"),
-    ([np.inf, 1.0], "column '<b>' holds infinity, first in row 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (["a", "b"], "column '<b>' holds texts such as 'a'.*encode it"),
+        (
+            pd.Series(["a", "b"], dtype="category"),
+            "column '<b>' holds texts such as 'a'.*encode it",
+        ),
+        (
+            pd.to_datetime(["2020-01-01", "2020-01-02"]),
+            "column '<b>' holds dates or times.*replace it",
+        ),
+        ([np.inf, 1.0], "column '<b>' holds infinity, first in row 0"),
+    ],
+)
 def test_columns_that_are_no_numbers_are_named(estimator, column, message):
     frame = pd.DataFrame({"fine": [1, 2], "<b>": column})
     with pytest.raises(InputError, match=message):
