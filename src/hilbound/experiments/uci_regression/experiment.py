@@ -96,7 +96,7 @@ can be made as high as one likes there by narrow spikes. So the estimator has a 
 of rounding to the targets' grid, and the table has the log probability of the integer beside it,
 where no spike can win.
 
-NGBoost asks for an older scikit-learn than this library's; it was installed without its dependencies
+NGBoost asks for an older scikit-learn than this library. It was installed without dependencies
 (`pip install --no-deps`), and is left out where it is missing. The Gaussian process sees at most
 {settings.process_rows:,} rows.
 
