@@ -147,8 +147,8 @@ def _terminal_table(results: list[Result]) -> RichTable:
 
 
 _CAPTION = (
-    "real data: training rows in place of the samples. Tightness: <p,q>^2 / (<p,p><q,q>) at the "
-    "median variance, 1 only at q = p."
+    "real data: training rows in place of the samples. Squared cosine: <p,q>^2 / (<p,p><q,q>) at "
+    "the median variance, 1 only at q = p."
 )
 
 
