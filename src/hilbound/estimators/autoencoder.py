@@ -20,11 +20,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from hilbound.bounds import Bound, conditional_bound
-from hilbound.errors import DataError, InputError
+from hilbound.errors import InputError
 from hilbound.estimators.coder import Coder, Schedule, train
 from hilbound.estimators.mixtures.scaling import standardisation
 from hilbound.estimators.reading import check_numbers
-from hilbound.estimators.storage import read_estimator, write_estimator
+from hilbound.estimators.storage import facts_of, read_standardised, write_estimator
 from hilbound.mixture import GaussianMixture
 
 _HELD_OUT = 10  # one row in so many
@@ -261,15 +261,9 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             "codes": self._codes,
         }
         arrays |= {f"coder.{name}": a for name, a in self._coder.state_dict().items()}
-        bound, parameters = self.bound_, self.get_params()
-        if not isinstance(parameters["random_state"], Integral | None):
-            parameters["random_state"] = None  # a generator's state is no setting
+        bound = self.bound_
         facts = {
-            "class": type(self).__name__,
-            "parameters": {
-                k: v.item() if isinstance(v, np.generic) else v for k, v in parameters.items()
-            },
-            "names": getattr(self, "feature_names_in_", np.array([])).tolist(),
+            **facts_of(self),
             "variance": self.variance_,
             "bound": bound and [float(bound.log_value), float(bound.log_limit), bound.error],
         }
@@ -282,17 +276,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Raises:
             DataError: If the file is missing, broken, or holds something else.
         """
-        arrays, facts = read_estimator(path)
-        if facts.get("class") != cls.__name__:
-            raise DataError(
-                f"{str(path)!r} holds a {facts.get('class')}: load it with that class, not with "
-                f"{cls.__name__}"
-            )
-        estimator = cls(**facts["parameters"])
-        estimator.location_, estimator.scale_ = (arrays[k].numpy() for k in ("location", "scale"))
-        estimator.n_features_in_ = len(estimator.location_)
-        if facts["names"]:
-            estimator.feature_names_in_ = np.array(facts["names"], dtype=object)
+        estimator, arrays, facts = read_standardised(cls, path)
         estimator.variance_, estimator._codes = facts["variance"], arrays["codes"]
         coder = Coder(estimator.n_features_in_, estimator.n_features, torch.Generator())
         coder.load_state_dict(

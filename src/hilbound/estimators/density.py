@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from hilbound.bounds import Bound
-from hilbound.errors import DataError, InputError
+from hilbound.errors import InputError
 from hilbound.estimators.mixtures.components import (
     Components,
     as_mixture,
@@ -30,7 +30,7 @@ from hilbound.estimators.mixtures.kernels import kernel_components
 from hilbound.estimators.mixtures.polish import COSTS
 from hilbound.estimators.mixtures.scaling import standardisation
 from hilbound.estimators.reading import check_numbers
-from hilbound.estimators.storage import read_estimator, write_estimator
+from hilbound.estimators.storage import facts_of, read_standardised, write_estimator
 from hilbound.mixture import FullGaussianMixture, GaussianMixture
 
 _DIAGONAL_ONLY = ("vector", "nuclear")
@@ -322,13 +322,9 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         write_estimator(path, arrays, self._facts())
 
     def _facts(self) -> dict[str, Any]:
-        bound, parameters = self.bound_, self.get_params()
-        if not isinstance(parameters["random_state"], Integral | None):
-            parameters["random_state"] = None  # a generator's state is no setting
+        bound = self.bound_
         return {
-            "class": type(self).__name__,
-            "parameters": {k: _as_plain(v) for k, v in parameters.items()},
-            "names": getattr(self, "feature_names_in_", np.array([])).tolist(),
+            **facts_of(self),
             "members": self.members_,
             "polish_steps": self.polish_steps_,
             "parts": len(self._parts),
@@ -342,17 +338,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         Raises:
             DataError: If the file is missing, broken, or holds something else.
         """
-        arrays, facts = read_estimator(path)
-        if facts.get("class") != cls.__name__:
-            raise DataError(
-                f"{str(path)!r} holds a {facts.get('class')}: load it with that class, not with "
-                f"{cls.__name__}"
-            )
-        estimator = cls(**facts["parameters"])
-        estimator.location_, estimator.scale_ = (arrays[k].numpy() for k in ("location", "scale"))
-        estimator.n_features_in_ = len(estimator.location_)
-        if facts["names"]:
-            estimator.feature_names_in_ = np.array(facts["names"], dtype=object)
+        estimator, arrays, facts = read_standardised(cls, path)
         keys = ("means", "spread", "log_weights")
         estimator._parts = [
             Components(*(arrays[f"{key}.{number}"] for key in keys))
@@ -364,11 +350,6 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         estimator._bound = Bound(*torch.tensor(numbers, dtype=torch.float64)) if numbers else None
         estimator._held_back = None
         return estimator
-
-
-def _as_plain(value: object) -> object:
-    """Return numpy's numbers as Python's, which JSON knows."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _bound(result: Fit) -> Bound:

@@ -10,8 +10,9 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from hilbound.errors import DataError, InputError
 
 _KEY = "hilbound.estimator"  # one key, because the order of several is not kept
 _VERSION = 1
+T = TypeVar("T")
 
 
 def write_estimator(
@@ -120,6 +122,50 @@ def _read_facts(source: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             f"hilbound reads version {_VERSION}: update hilbound, or save the estimator again"
         )
     return dict(told["facts"])
+
+
+# ------------------------------------------------------------------ standardising estimators
+
+
+def facts_of(estimator: Any) -> dict[str, Any]:
+    """Return the facts that any estimator keeps: class, parameters and names of columns."""
+    parameters = estimator.get_params()
+    if not isinstance(parameters["random_state"], Integral | None):
+        parameters["random_state"] = None  # a generator's state is no setting
+    return {
+        "class": type(estimator).__name__,
+        "parameters": {
+            k: v.item() if isinstance(v, np.generic) else v for k, v in parameters.items()
+        },
+        "names": getattr(estimator, "feature_names_in_", np.array([])).tolist(),
+    }
+
+
+def read_standardised(
+    cls: type[T], path: str | os.PathLike[str]
+) -> tuple[T, dict[str, Tensor], dict[str, Any]]:
+    """Return an estimator that knows its columns and their scale, with the rest of its file.
+
+    Args:
+        cls: The class that the file must hold.
+        path: What :func:`write_estimator` wrote, with the arrays ``location`` and ``scale`` and the
+            facts of :func:`facts_of`.
+
+    Raises:
+        DataError: If the file is missing, broken, or holds something else.
+    """
+    arrays, facts = read_estimator(path)
+    if facts.get("class") != cls.__name__:
+        raise DataError(
+            f"{str(path)!r} holds a {facts.get('class')}: load it with that class, not with "
+            f"{cls.__name__}"
+        )
+    estimator: Any = cls(**facts["parameters"])
+    estimator.location_, estimator.scale_ = (arrays[k].numpy() for k in ("location", "scale"))
+    estimator.n_features_in_ = len(estimator.location_)
+    if facts["names"]:
+        estimator.feature_names_in_ = np.array(facts["names"], dtype=object)
+    return estimator, arrays, facts
 
 
 # ------------------------------------------------------------------ states of dataclasses
