@@ -382,7 +382,7 @@ class ClassConditional(DensityModel):
             self.model.training_features = before
 
 
-def feature_model(model: DensityModel) -> FeatureModel | None:
+def with_encoder(model: DensityModel) -> FeatureModel | None:
     """Return the model with the encoder, within a class-conditional one, or ``None``."""
     inner = model.model if isinstance(model, ClassConditional) else model
     return inner if isinstance(inner, FeatureModel) else None
@@ -398,6 +398,29 @@ def telling(model: DensityModel, labels: Tensor | None) -> Iterator[None]:
         raise InputError("labels are missing: give the class of every row")
     with model.decoder.told(labels):
         yield
+
+
+def bound_of(
+    model: DensityModel,
+    x: Tensor,
+    variance: float,
+    generator: torch.Generator | None = None,
+    labels: Tensor | None = None,
+) -> Bound:
+    """Return the conditional bound of a model on rows, given their classes if it is told them.
+
+    Args:
+        model: An :class:`~hilbound.EncoderMixtureDecoder`, which may be class-conditional.
+        x: Rows with shape ``(N, d)``.
+        variance: Variance of a component of the data's mixture.
+        generator: Draws the noise of the features and of the centres.
+        labels: The classes of the rows with shape ``(N,)``.
+    """
+    if isinstance(model, ClassConditional):
+        return model.bound(x, variance, generator=generator, labels=labels)
+    if not isinstance(model, EncoderMixtureDecoder):
+        raise TypeError(f"{type(model).__name__} has no conditional bound")
+    return model.bound(x, variance, generator=generator)
 
 
 def _make_room(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:

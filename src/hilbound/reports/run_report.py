@@ -16,6 +16,7 @@ from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import stream
 from hilbound.engine.spectrum.svd import effective_rank, singular_values
 from hilbound.errors import InputError
+from hilbound.evaluation.conditions import conditioned
 from hilbound.evaluation.evaluate import FEWEST_ROWS, can_measure, evaluate
 from hilbound.evaluation.quality import (
     METRICS,
@@ -26,10 +27,11 @@ from hilbound.evaluation.quality import (
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.mixture import GaussianMixture
-from hilbound.models.autoencoders import FeatureModel
 from hilbound.models.base import DensityModel
+from hilbound.models.classes import with_encoder
 from hilbound.objectives import OBJECTIVES
 from hilbound.reports import plots
+from hilbound.reports.condition_report import condition_section
 from hilbound.reports.drawing import canvas
 from hilbound.reports.feature_report import (
     bound_fact,
@@ -67,6 +69,7 @@ def write_report(run: Run, output: Path | None = None) -> Path:
         training_section(run),
         *_feature_sections(run, dataset, model, measured),
         samples_section(run, dataset, model, fake),
+        *_condition_sections(run, dataset, model, measured),
         spectrum_section(run, dataset, fake),
         metrics_section(measured) if measured else _too_few_section(dataset),
         configuration_section(run),
@@ -99,7 +102,7 @@ def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
         return {}
     if (run.path / "metrics.json").exists():
         measured = run.read_json("metrics.json")
-        if "reconstruction" in measured or not isinstance(model, FeatureModel):
+        if "reconstruction" in measured or with_encoder(model) is None:
             return measured
     return evaluate(run)
 
@@ -107,14 +110,22 @@ def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
 def _feature_sections(
     run: Run, dataset: Dataset, model: DensityModel, measured: dict[str, Any]
 ) -> tuple[Section, ...]:
-    if not isinstance(model, FeatureModel):
+    inner = with_encoder(model)
+    if inner is None:
         return ()
     if not measured:
-        return (features_section(run, dataset, model),)
+        return (features_section(run, dataset, inner),)
     return (
-        reconstructions_section(run, dataset, model, measured),
-        features_section(run, dataset, model),
+        reconstructions_section(run, dataset, inner, measured),
+        features_section(run, dataset, inner),
     )
+
+
+def _condition_sections(
+    run: Run, dataset: Dataset, model: DensityModel, measured: dict[str, Any]
+) -> tuple[Section, ...]:
+    told = conditioned(model)
+    return () if told is None else (condition_section(run, dataset, told, measured),)
 
 
 _NAMES = {
@@ -138,8 +149,9 @@ def _lead(run: Run, dataset: Dataset) -> str:
     objective = OBJECTIVES.describe(config.objective)
     if config.model == "vae":
         objective = "for this model the evidence lower bound"
+    told = {None: "", "classes": " given the class,"}.get(config.condition, " given a cluster,")
     what = (
-        f"{_NAMES.get(config.model, 'A ' + config.model.replace('-', ' '))} trained on "
+        f"{_NAMES.get(config.model, 'A ' + config.model.replace('-', ' '))}{told} trained on "
         f"{len(dataset.train):,} rows of {status['data']['name']} with {features}the objective "
         f"“{config.objective}”: {objective}."
     )

@@ -13,7 +13,7 @@ from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.models.base import Comparison
 from hilbound.models.build import REMEMBERED_ROWS
-from hilbound.models.classes import feature_model
+from hilbound.models.classes import with_encoder
 from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
@@ -56,7 +56,7 @@ class DensityModule(L.LightningModule):
     def _centers(self, rows: int) -> int:
         """Return the number of centres: for the whole batch, a block or each row of it."""
         config = self.config
-        inner = feature_model(self.model)
+        inner = with_encoder(self.model)
         if inner is not None:
             return inner.centers if self.training else config.eval_centers or inner.centers
         if self.objective.paired:

@@ -15,7 +15,7 @@ from hilbound.models.autoencoders import VAE
 from hilbound.models.base import DensityModel
 from hilbound.models.blocks import BlockDensityNetwork
 from hilbound.models.build import MODELS, DataShape, build_model, number_of_blocks
-from hilbound.models.classes import feature_model
+from hilbound.models.classes import with_encoder
 from hilbound.models.networks import NETWORKS
 from hilbound.objectives import BlockObjective, Objective, create_objective, refuse_blocks
 from hilbound.training.memory import refuse_too_large
@@ -131,7 +131,7 @@ def _cut_batch(config: RunConfig, dataset: Dataset) -> RunConfig:
 
 def _take_encoder_of(config: RunConfig, model: DensityModel, *, resumed: bool) -> None:
     """Freeze the encoder of another run; the checkpoint of a resumed run holds its weights."""
-    inner = feature_model(model)
+    inner = with_encoder(model)
     if config.encoder is not None and resumed and inner is not None:
         inner.freeze_encoder()
     elif config.encoder is not None:
@@ -282,7 +282,7 @@ def take_encoder(target: DensityModel, path: Path | str) -> None:
         InputError: If the folder holds no run, or its encoder does not fit the model.
     """
     other = Run.open(path)
-    source, model = feature_model(other.load_model()), feature_model(target)
+    source, model = with_encoder(other.load_model()), with_encoder(target)
     if source is None or model is None:
         raise InputError(
             f"encoder {str(path)!r} is the run of a {other.config.model}, which has no encoder: "

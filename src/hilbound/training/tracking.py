@@ -23,7 +23,7 @@ from hilbound.functional import effective_components
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
-from hilbound.models.classes import ClassConditional, feature_model, telling
+from hilbound.models.classes import bound_of, telling, with_encoder
 from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.failures import Finding
@@ -118,7 +118,7 @@ class ConditionalTracker(L.Callback):
             # The very first call takes longer, and would make measuring look too expensive.
             few = self.rows["train"].first(_LOOKED_AT).to(pl_module.device)
             draws = stream(0, "warm-up", device=pl_module.device)
-            tracked_bound(self.plan.model, few, 1.0, draws)
+            bound_of(self.plan.model, few.x, 1.0, draws, few.labels)
 
     def on_train_batch_start(
         self,
@@ -180,7 +180,7 @@ class ConditionalTracker(L.Callback):
         trainer: L.Trainer,
     ) -> Bound:
         try:
-            return tracked_bound(model, rows, variance, generator)
+            return bound_of(model, rows.x, variance, generator, rows.labels)
         except InputError as error:
             raise spoilt_weights(trainer.global_step) from error
 
@@ -246,27 +246,8 @@ def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, varia
     )
 
 
-def tracked_bound(
-    model: DensityModel,
-    rows: Batch,
-    variance: float,
-    generator: torch.Generator | None = None,
-) -> Bound:
-    """Return the conditional bound of a model on rows, given their classes if it is told them.
-
-    Args:
-        model: An :class:`~hilbound.EncoderMixtureDecoder`, which may be class-conditional.
-        rows: The rows and their labels.
-        variance: Variance of a component of the data's mixture.
-        generator: Draws the noise of the features and of the centres.
-    """
-    if isinstance(model, ClassConditional):
-        return model.bound(rows.x, variance, generator=generator, labels=rows.labels)
-    return _tracked(model).bound(rows.x, variance, generator=generator)
-
-
 def _tracked(model: DensityModel) -> EncoderMixtureDecoder:
-    inner = feature_model(model)
+    inner = with_encoder(model)
     if not isinstance(inner, EncoderMixtureDecoder):
         raise TypeError(f"{type(model).__name__} has no conditional bound")
     return inner
