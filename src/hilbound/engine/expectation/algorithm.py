@@ -1,6 +1,6 @@
 r"""Expectation-maximisation for Gaussian mixtures, exact where values are missing.
 
-The E-step (:mod:`hilbound.estimators.mixtures.moments`) gives every row its posterior weights
+The E-step (:mod:`hilbound.engine.expectation.moments`) gives every row its posterior weights
 :math:`r_{ik}` and fills its gaps. The M-step is regularised,
 
 .. math:: S_k = \frac{\sum_i r_{ik} \big[ (x_{ik} - m_k)(x_{ik} - m_k)^T + C_{ik} \big] + c\, S_0}
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hilbound.estimators.mixtures.components import Components, squared_distances
-from hilbound.estimators.mixtures.moments import Moments, expect
+from hilbound.engine.expectation.components import Components, squared_distances
+from hilbound.engine.expectation.moments import Moments, expect
 
 _LLOYD_STEPS = 10
 _STARTS = 4
