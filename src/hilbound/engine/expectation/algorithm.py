@@ -107,6 +107,7 @@ def start_components(
     *,
     full: bool,
     generator: torch.Generator,
+    starts: int = _STARTS,
 ) -> Components:
     """Return components around centres that k-means finds.
 
@@ -116,10 +117,13 @@ def start_components(
         regularisation: What is added to the scatter.
         full: Whether to give covariances.
         generator: Draws the centres.
+        starts: The number of draws, of which the best goes on.
     """
     filled = x.nan_to_num(0.0)
-    starts = [_spread_centres(filled, count, generator) for _ in range(_STARTS)]
-    centres = min(starts, key=lambda some: _inertia(filled, some))
+    centres = _spread_centres(filled, count, generator)
+    for _ in range(starts - 1):
+        other = _spread_centres(filled, count, generator)
+        centres = min(centres, other, key=lambda some: _inertia(filled, some))
     for _ in range(_LLOYD_STEPS):
         r = _nearest(filled, centres)
         centres = (r.mT @ filled) / r.sum(0).clamp_min(1).unsqueeze(1)
