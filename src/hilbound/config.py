@@ -25,6 +25,9 @@ def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:
 #: for testing.
 HELD_OUT = 0.1
 
+#: One cluster is no condition.
+FEWEST_CLUSTERS = 2
+
 _DATA, _IMAGES, _MODEL = "Data", "Images", "Model"
 _OBJECTIVE, _TRAINING = "Objective", "Training"
 
@@ -143,6 +146,12 @@ class RunConfig(BaseModel):
 
     model: str = _option("mixture-density-network", "Name of the model.", _MODEL)
     network: str = _option("mlp", "Kind of all networks of the model: mlp or conv.", _MODEL)
+    condition: str | None = _option(
+        None,
+        "What the model is told beside its noise or features: classes (the labels of the data), or "
+        "clusters=32 (k-means clusters of the training rows, for mixture-density-network).",
+        _MODEL,
+    )
     features: int | None = _option(2, "Number of features that an encoder makes.", _MODEL, ge=1)
     components: int | None = _option(
         None,
@@ -235,6 +244,16 @@ class RunConfig(BaseModel):
         return own | {k: v for k, v in options.items() if v is not None or k not in own}
 
     @model_validator(mode="after")
+    def _refuse_clusters_of_features(self) -> Self:
+        if self.clusters is not None and self.model in MODEL_DEFAULTS:
+            raise ValueError(
+                f"condition {self.condition!r} is for model 'mixture-density-network', and the "
+                f"features of {self.model!r} tell groups of rows apart by themselves: use "
+                "condition 'classes', or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _refuse_what_has_no_meaning(self) -> Self:
         if self.model == "latent-mixture" and self.objective in _ONE_CENTRE:
             self._refuse_beside_one_centre()
@@ -269,6 +288,17 @@ class RunConfig(BaseModel):
     def _path_as_text(cls, path: object) -> object:
         return str(path) if isinstance(path, Path) else path
 
+    @field_validator("condition")
+    @classmethod
+    def _classes_or_clusters(cls, value: str | None) -> str | None:
+        kind, _, number = (value or "classes").partition("=")
+        whole = number.isascii() and number.isdecimal()
+        if (kind, number) != ("classes", "") and not (kind == "clusters" and whole):
+            raise ValueError("must be classes, or clusters=32 with any number of clusters")
+        if kind == "clusters" and int(number) < FEWEST_CLUSTERS:
+            raise ValueError(f"must have at least {FEWEST_CLUSTERS} clusters")
+        return value
+
     @field_validator("classes", mode="before")
     @classmethod
     def _list_as_text(cls, classes: object) -> object:
@@ -301,6 +331,21 @@ class RunConfig(BaseModel):
             return cls(**options)
         except ValidationError as error:
             raise InputError(_sentences(error)) from None
+
+    @property
+    def clusters(self) -> int | None:
+        """The number of clusters that the model is conditioned on, or ``None``.
+
+        >>> RunConfig(data="moons", condition="clusters=8").clusters
+        8
+        """
+        kind, _, number = (self.condition or "").partition("=")
+        return int(number) if kind == "clusters" else None
+
+    @property
+    def by_blocks(self) -> bool:
+        """Whether every step compares one mixture for each class or cluster."""
+        return self.condition is not None and self.model not in MODEL_DEFAULTS
 
     def to_yaml(self) -> str:
         """Return the configuration as YAML, with all options."""

@@ -19,6 +19,14 @@ def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
         block = measured["reconstruction"]
         title = f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out rows"
         _print_table(out, title, RECONSTRUCTION, block["metrics"])
+    shares = measured.get("condition", {}).get("agreement")
+    if shares is not None:
+        real = f" (held-out rows: {100 * shares['real']:.1f} %)" if "real" in shares else ""
+        out.print(
+            f"samples in the {measured['condition']['kind']} they were drawn for: "
+            f"{100 * shares['model']:.1f} %{real}",
+            highlight=False,
+        )
     if "conditional_bound" in measured:
         bound = measured["conditional_bound"]
         out.print(

@@ -142,6 +142,7 @@ def resume(
         raise _all_done(run)
     loop = Loop(run, prepared, quiet=quiet)
     loop.check(checkpoint, run.checkpoint)
+    loop.take(checkpoint)
     with _alone(run.path):
         if not is_helper():
             run.write_text("config.yaml", run.config.to_yaml())

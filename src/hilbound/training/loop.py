@@ -22,7 +22,8 @@ import torch
 from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
-from hilbound.training.batches import Batches, BatchStream
+from hilbound.models.blocks import BlockDensityNetwork
+from hilbound.training.batches import Batches, BatchStream, BlockStream, LabelledStream
 from hilbound.training.plan import TrainingPlan
 from hilbound.training.quiet import quiet_lightning
 from hilbound.training.runs import Run
@@ -76,6 +77,28 @@ def _damaged(path: Path) -> InputError:
         f"{str(path)!r} is no checkpoint of this run: it was damaged or replaced; fit again with "
         "--overwrite"
     )
+
+
+def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) -> BatchStream:
+    """Return batches of the rows of a split as the model takes them.
+
+    Args:
+        plan: The training.
+        split: ``"train"`` or ``"validation"``.
+        steps: Number of batches.
+        **options: Further arguments of :class:`~hilbound.training.batches.BatchStream`.
+    """
+    config, model = plan.config, plan.model
+    rows, labels = plan.dataset.split(split)
+    options |= {"batch_size": min(config.batch_size, len(rows)), "steps": steps}
+    options |= {"seed": config.seed}
+    if isinstance(model, BlockDensityNetwork):
+        options["batch_size"] = plan.rows_per_block
+        blocks = model.blocks_of(rows.to(model.share.device), labels).cpu()
+        return BlockStream(rows, blocks, **options)
+    if config.condition is not None and labels is not None:
+        return LabelledStream(rows, labels, **options)
+    return BatchStream(rows, **options)
 
 
 @dataclass(frozen=True)
@@ -194,6 +217,10 @@ class Loop:
         except RuntimeError:
             raise _damaged(path) from None
 
+    def take(self, checkpoint: dict[str, Any]) -> None:
+        """Load the weights of a checkpoint, because its clusters decide which rows a batch has."""
+        self.module.load_state_dict(checkpoint["state_dict"])
+
     def train(self, checkpoint: Path | None = None, first: int = 0) -> None:
         """Run the loop, from step ``first`` of a checkpoint if it is given."""
         with quiet_lightning(), _interruptible(self.asked):
@@ -235,22 +262,24 @@ class Loop:
 
     def _batches(self, first: int) -> BatchStream:
         config = self.plan.config
-        return BatchStream(
-            self.plan.dataset.train,
-            config.batch_size,
-            config.steps,
-            config.seed,
-            first,
+        return batches_of(
+            self.plan,
+            "train",
+            steps=config.steps,
+            first=first,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
 
     def _validation(self) -> Batches:
-        rows = self.plan.dataset.validation
-        size = min(self.plan.config.batch_size, len(rows))
+        plan = self.plan
+        rows = len(plan.dataset.validation)
+        size = min(plan.config.batch_size, rows)
         # The bias of the cost depends on the batch size, so the smaller last batch is left out.
         # Lightning would take a plain list for several loaders.
-        return Batches(rows[: len(rows) // size * size].split(size))
+        if plan.config.condition is None:
+            return Batches(plan.dataset.validation[: rows // size * size].split(size))
+        return Batches(list(batches_of(plan, "validation", steps=rows // size)))
 
     def keep_best(self, file: Path | None) -> None:
         """After early stopping, keep the weights of the best validation, if there is one."""

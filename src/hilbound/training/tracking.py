@@ -23,6 +23,8 @@ from hilbound.functional import effective_components
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
+from hilbound.models.classes import bound_of, telling, with_encoder
+from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.failures import Finding
 from hilbound.training.plan import TrainingPlan
@@ -95,27 +97,28 @@ class ConditionalTracker(L.Callback):
         self.record = record
         self.run = run
         self.rows = {
-            split: self._fixed(split, rows)
-            for split, rows in (("train", dataset.train), ("validation", dataset.validation))
-            if len(rows) > 1
+            split: self._fixed(split, *dataset.split(split))
+            for split in ("train", "validation")
+            if len(dataset.split(split)[0]) > 1
         }
         self.interval = config.bound_every
         self.seconds = 0.0
         self._first, self._began = 0, 0.0
         self._told = False
 
-    def _fixed(self, split: str, rows: Tensor) -> Tensor:
+    def _fixed(self, split: str, rows: Tensor, labels: Tensor | None) -> Batch:
         order = torch.randperm(len(rows), generator=stream(self.plan.config.seed, "tracked", split))
-        return rows[order[: self.plan.config.bound_rows]]
+        chosen = order[: self.plan.config.bound_rows]
+        return Batch(rows[chosen], None if labels is None else labels[chosen])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the step at which the training starts or continues."""
         self._first = trainer.global_step
         if self.interval is None:
             # The very first call takes longer, and would make measuring look too expensive.
-            few = self.rows["train"][:_LOOKED_AT].to(pl_module.device)
+            few = self.rows["train"].first(_LOOKED_AT).to(pl_module.device)
             draws = stream(0, "warm-up", device=pl_module.device)
-            _tracked(self.plan.model).bound(few, 1.0, generator=draws)
+            bound_of(self.plan.model, few.x, 1.0, draws, few.labels)
 
     def on_train_batch_start(
         self,
@@ -147,7 +150,7 @@ class ConditionalTracker(L.Callback):
         """Write a row for each set of rows, and return the numbers for the progress bar."""
         if not trainer.is_global_zero:
             return {}
-        model, config = _tracked(module.model), self.plan.config
+        model, config = module.model, self.plan.config
         kernel = self.plan.kernel_variance(trainer.global_step)
         variance = self.plan.component_variance(trainer.global_step)
         # Lightning calls callbacks first: the module has not set the variance of this step yet.
@@ -170,38 +173,39 @@ class ConditionalTracker(L.Callback):
 
     @staticmethod
     def _bound(
-        model: EncoderMixtureDecoder,
-        rows: Tensor,
+        model: DensityModel,
+        rows: Batch,
         variance: float,
         generator: torch.Generator,
         trainer: L.Trainer,
     ) -> Bound:
         try:
-            return model.bound(rows, variance, generator=generator)
+            return bound_of(model, rows.x, variance, generator, rows.labels)
         except InputError as error:
             raise spoilt_weights(trainer.global_step) from error
 
     def _look_for_collapse(
         self,
-        model: EncoderMixtureDecoder,
-        x: Tensor,
+        model: DensityModel,
+        rows: Batch,
         kernel: float,
         shown: dict[str, float],
         step: int,
     ) -> None:
         """Warn once if all centres of an input coincide, and name the likely cause."""
-        k = model.eval_centers
+        inner = _tracked(model)
+        k = inner.eval_centers
         if self._told or k == 1:
             return
-        few = x[:_LOOKED_AT]
-        generator = stream(self.plan.config.seed, "collapse", device=x.device)
-        with torch.no_grad():
-            q = model.decode(model.features_of(few), k, generator)
+        few, labels = rows.first(_LOOKED_AT)
+        generator = stream(self.plan.config.seed, "collapse", device=few.device)
+        with torch.no_grad(), telling(model, labels):
+            q = inner.decode(inner.features_of(few), k, generator)
         diversity = float(effective_components(q).mean())
         if diversity > _ONE:
             return
         self._told = True
-        cause = collapse_cause(model, few, self.plan.dataset.train.to(x.device), kernel)
+        cause = collapse_cause(inner, few, self.plan.dataset.train.to(few.device), kernel)
         finding = Finding(
             "decoder-collapse",
             f"the decoder has collapsed: the {k} centres of an input are as diverse as "
@@ -243,6 +247,7 @@ def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, varia
 
 
 def _tracked(model: DensityModel) -> EncoderMixtureDecoder:
-    if not isinstance(model, EncoderMixtureDecoder):
+    inner = with_encoder(model)
+    if not isinstance(inner, EncoderMixtureDecoder):
         raise TypeError(f"{type(model).__name__} has no conditional bound")
-    return model
+    return inner
