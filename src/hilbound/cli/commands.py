@@ -233,6 +233,30 @@ def demo(
 
 
 @app.command()
+def playground(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The page. (default: a file in the user's cache)"),
+    ] = None,
+    *,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page, or only write it.")
+    ] = True,
+) -> None:
+    """Open a page on which you draw points and watch objectives find them."""
+    import webbrowser
+
+    from platformdirs import user_cache_path
+
+    from hilbound.reports.playground import write_playground
+
+    path = write_playground(output or user_cache_path("hilbound") / "playground.html").resolve()
+    if browser and not webbrowser.open(path.as_uri()):
+        err.print("no browser was found: open the file yourself", highlight=False)
+    out.print(f"playground: {path}", soft_wrap=True)
+
+
+@app.command()
 def experiment(
     name: Annotated[str, typer.Argument(help="Name of an experiment ('hilbound list' has all).")],
     *,

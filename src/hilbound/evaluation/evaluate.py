@@ -17,6 +17,7 @@ from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.evaluation import metrics
 from hilbound.evaluation.conditions import agreement, conditioned
+from hilbound.evaluation.latent import measure_latent
 from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, measure, reference_rows
 from hilbound.evaluation.reconstruction import (
     choose_rows,
@@ -27,6 +28,7 @@ from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
 from hilbound.models.classes import bound_of, telling, with_encoder
+from hilbound.models.latent import LatentMixture
 from hilbound.training.failures import Finding, far_from_data
 from hilbound.training.runs import Run
 
@@ -49,7 +51,8 @@ def evaluate(
     """Measure a run, write its ``metrics.json`` and return the content.
 
     For a model with an encoder, its reconstructions are measured, too. For an
-    :class:`~hilbound.models.EncoderMixtureDecoder`, so is its conditional bound.
+    :class:`~hilbound.models.EncoderMixtureDecoder`, so is its conditional bound; for a
+    :class:`~hilbound.models.LatentMixture`, the density of its features.
 
     Args:
         run: The run.
@@ -107,6 +110,8 @@ def _of_the_model(
         )
     if isinstance(inner, EncoderMixtureDecoder):
         content["conditional_bound"] = conditional_bound_of(run, model, held_out, split, labels)
+    if isinstance(model, LatentMixture):
+        content["latent"] = measure_latent(model, held_out, dataset.train, split, seed)
     if told is not None:
         content["condition"] = agreement(told, dataset, dataset.test_labels, space, seed)
     return content

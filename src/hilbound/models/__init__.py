@@ -7,6 +7,8 @@ from hilbound.models.build import MODELS, REMEMBERED_ROWS, DataShape, build_mode
 from hilbound.models.classes import ClassConditional, ClassDecoder
 from hilbound.models.density import MixtureDensityNetwork
 from hilbound.models.encoder import Encoder
+from hilbound.models.feature_mixture import FeatureMixture
+from hilbound.models.latent import LatentMixture
 
 __all__ = [
     "MODELS",
@@ -21,6 +23,8 @@ __all__ = [
     "DensityModel",
     "Encoder",
     "EncoderMixtureDecoder",
+    "FeatureMixture",
+    "LatentMixture",
     "MixtureDecoder",
     "MixtureDensityNetwork",
     "build_model",

@@ -195,7 +195,10 @@ class FeatureModel(DensityModel):
         its weight.
         """
         refuse_label(label)
-        features = self._draw_features(n, generator)
+        return self._drawn_at(self._draw_features(n, generator), generator)
+
+    def _drawn_at(self, features: Tensor, generator: torch.Generator | None) -> GaussianMixture:
+        """Return a mixture of n components, one of q(x|y) at each of the features ``(n, F)``."""
         q = self.decode(features, self._pool(1), generator)
         chosen = choose(q.weights, torch.Size(), generator)
         v = q.component_variance
@@ -329,7 +332,7 @@ class EncoderMixtureDecoder(FeatureModel):
     torch.Size([5, 2, 3])
     """
 
-    objectives = ("conditional", "likelihood")
+    objectives: tuple[str, ...] = ("conditional", "likelihood")
     variance_y: float
 
     def __init__(

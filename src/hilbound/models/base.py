@@ -139,9 +139,11 @@ class DensityModel(nn.Module):
 
     Attributes:
         objectives: Names of the objectives that can train it, the default first.
+        stages: How many stages the training has. With two, :meth:`conclude` takes its time.
     """
 
     objectives: tuple[str, ...]
+    stages: int = 1
 
     @property
     def head(self) -> MixtureNetwork:
@@ -207,11 +209,23 @@ class DensityModel(nn.Module):
     def remember(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Keep what sampling needs from training rows ``(n, d)``. By default that is nothing.
 
+        Training calls this whenever it saves, so it must be quick.
+
         Args:
             x: The rows.
             labels: Their classes with shape ``(n,)``, for a model that is told them.
         """
         del x, labels
+
+    def conclude(self, x: Tensor, held_out: Tensor, seed: int) -> None:
+        """Do what is left once the weights are trained. By default that is nothing.
+
+        Args:
+            x: All training rows with shape ``(n, d)``.
+            held_out: Held-out rows with shape ``(m, d)``, for choices.
+            seed: Seed of everything random.
+        """
+        del x, held_out, seed
 
 
 def require_label(label: int, blocks: int) -> int:

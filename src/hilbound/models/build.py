@@ -18,6 +18,7 @@ from hilbound.models.blocks import BlockDensityNetwork, Clusters
 from hilbound.models.classes import ClassConditional, ClassDecoder
 from hilbound.models.density import MixtureDensityNetwork
 from hilbound.models.encoder import Encoder
+from hilbound.models.latent import LatentMixture
 from hilbound.models.networks import ENCODERS, NETWORKS, ImageShape
 from hilbound.registry import Registry
 
@@ -46,6 +47,11 @@ class DataShape:
 ModelBuilder = Callable[["RunConfig", DataShape, float], DensityModel]
 
 MODELS: Registry[ModelBuilder] = Registry("model")
+
+#: A latent mixture has at most so many features by default, and as many as coordinates at most.
+_LATENT_FEATURES = 32
+#: Its centres for every input, where an objective compares several.
+_CENTERS = 10
 
 #: A model with an encoder remembers the features of at most this many training rows.
 REMEMBERED_ROWS = 10_000
@@ -94,11 +100,17 @@ def number_of_blocks(config: "RunConfig", data: DataShape) -> int | None:
     return data.classes
 
 
+def _features(config: "RunConfig", data: DataShape) -> int:
+    """Return the number of features. A latent mixture takes as many as it can use."""
+    return min(_LATENT_FEATURES, data.dim) if config.features is None else config.features
+
+
 def _encoder(config: "RunConfig", data: DataShape, *, outputs: int, standardized: bool) -> Encoder:
-    if not 1 <= config.features <= data.dim:
+    features = _features(config, data)
+    if not 1 <= features <= data.dim:
         raise InputError(
             f"features must lie between 1 and the {data.dim} coordinates of the data, got "
-            f"{config.features}: an encoder must not return more numbers than its input has"
+            f"{features}: an encoder must not return more numbers than its input has"
         )
     build = ENCODERS[config.network]
     network = build(data.dim, outputs, config.width, config.depth, data.image_shape)
@@ -111,12 +123,13 @@ def _decoder(
 ) -> MixtureDecoder:
     build = NETWORKS[config.network]
     classes = number_of_blocks(config, data)
-    inputs = config.features + (classes or 0) + noise_dim
+    features = _features(config, data)
+    inputs = features + (classes or 0) + noise_dim
     network = build(inputs, data.dim, config.width, config.depth, data.image_shape)
     options = _mixture_options(config, data)
     if classes is None:
-        return MixtureDecoder(network, config.features, noise_dim, variance, **options)
-    return ClassDecoder(network, config.features, noise_dim, variance, classes=classes, **options)
+        return MixtureDecoder(network, features, noise_dim, variance, **options)
+    return ClassDecoder(network, features, noise_dim, variance, classes=classes, **options)
 
 
 def _remembered(config: "RunConfig", data: DataShape) -> int:
@@ -136,7 +149,7 @@ def _told_classes(config: "RunConfig", data: DataShape, model: FeatureModel) -> 
 )
 def _encoder_mixture_decoder(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
     model = EncoderMixtureDecoder(
-        _encoder(config, data, outputs=config.features, standardized=True),
+        _encoder(config, data, outputs=_features(config, data), standardized=True),
         _decoder(config, data, variance, noise_dim=config.noise_dim),
         # The configuration sets it for this model. The model refuses zero.
         variance_y=config.variance_y or 0.0,
@@ -151,7 +164,7 @@ def _encoder_mixture_decoder(config: "RunConfig", data: DataShape, variance: flo
 def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
     noisy = config.variance_y is not None
     model = Autoencoder(
-        _encoder(config, data, outputs=config.features, standardized=noisy),
+        _encoder(config, data, outputs=_features(config, data), standardized=noisy),
         _decoder(config, data, variance, noise_dim=0),
         variance_y=config.variance_y,
         rows=_remembered(config, data),
@@ -159,10 +172,31 @@ def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> Densi
     return _told_classes(config, data, model)
 
 
+@MODELS.register(
+    "latent-mixture", "autoencoder whose features have a Gaussian mixture as their density"
+)
+def _latent_mixture(config: "RunConfig", data: DataShape, variance: float) -> LatentMixture:
+    paired = config.objective in Autoencoder.objectives
+    if config.components is not None and config.components > data.rows > 0:
+        raise InputError(
+            f"components must be at most the {data.rows:,} training rows, got "
+            f"{config.components}: give fewer components, or more rows"
+        )
+    return LatentMixture(
+        _encoder(config, data, outputs=_features(config, data), standardized=True),
+        _decoder(config, data, variance, noise_dim=0 if paired else config.noise_dim),
+        # The configuration sets it for this model. The model refuses zero.
+        variance_y=config.variance_y or 0.0,
+        components=config.components,
+        centers=1 if paired else config.centers or _CENTERS,
+        eval_centers=None if paired else config.eval_centers,
+    )
+
+
 @MODELS.register("vae", "variational autoencoder, trained on the evidence lower bound: a baseline")
 def _vae(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
     model = VAE(
-        _encoder(config, data, outputs=2 * config.features, standardized=False),
+        _encoder(config, data, outputs=2 * _features(config, data), standardized=False),
         _decoder(config, data, variance, noise_dim=0),
     )
     return _told_classes(config, data, model)

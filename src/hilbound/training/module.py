@@ -124,6 +124,13 @@ class DensityModule(L.LightningModule):
             rows.to(self.device), None if labels is None else labels.to(self.device)
         )
 
+    def conclude(self) -> None:
+        """Let the model do what is left once its weights are trained."""
+        data = self.plan.dataset
+        self.model.conclude(
+            data.train.to(self.device), data.validation.to(self.device), self.config.seed
+        )
+
     def _record(self, split: str, loss: Tensor, bound: Bound) -> None:
         self.log("tightness", bound.tightness, prog_bar=True)
         self.log("gap", bound.gap)
