@@ -15,6 +15,7 @@ from hilbound.evaluation.sampling import draw
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.blocks import BlockDensityNetwork
+from hilbound.models.build import DataShape, build_model
 from hilbound.models.classes import ClassConditional
 from hilbound.objectives import BlockObjective, create_objective
 from hilbound.reports.run_report import write_report
@@ -24,6 +25,8 @@ from hilbound.training.plan import plan_training
 from hilbound.training.runs import Run
 from support.tiny_runs import ask, flags, same_weights, train, weights
 from support.trainings import curve, press_ctrl_c, stop_at, validation
+
+pytest_plugins = ["support.fixtures_runs"]
 
 CLUSTERS, CLASSES = {"condition": "clusters=3"}, {"condition": "classes"}
 PLAIN = {"noise_dim": 16}
@@ -145,12 +148,11 @@ def test_lightning_does_the_loop_that_one_would_write(tmp_path, groups):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@torch.no_grad()
 def test_a_class_conditional_bound_is_that_of_rows_of_one_class():
     """Against sums over rows, features and centres in float64, written out."""
     torch.manual_seed(0)
     config = RunConfig(data="x", model="encoder-mixture-decoder", width=8, depth=1, **CLASSES)
-    from hilbound.models.build import DataShape, build_model
-
     model = build_model(config, DataShape(3, None, 50, 4), 0.3).double()
     assert isinstance(model, ClassConditional)
     assert isinstance(model.model, EncoderMixtureDecoder)
@@ -165,7 +167,7 @@ def test_a_class_conditional_bound_is_that_of_rows_of_one_class():
     for m in range(30):
         same = labels == labels[m]
         w = (-(at[m] - y).square().sum(-1) / (2 * v_y)).masked_fill(~same, -math.inf).softmax(0)
-        with model.evaluating(), torch.no_grad(), model.decoder.told(labels[m]):
+        with model.evaluating(), model.decoder.told(labels[m]):
             q = model.decoder(at[m], noise)
         p = GaussianMixture(x, v, w)
         cross += float(p.log_inner(q).exp()) / 30
