@@ -6,12 +6,10 @@ folder already there, takes part in the training, and exits when the training en
 """
 
 import os
-import pickle
 import signal
 import tempfile
 import threading
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.training.batches import Batches, BatchStream
+from hilbound.training.checkpoints import damaged_checkpoint, read_checkpoint
 from hilbound.training.plan import TrainingPlan
 from hilbound.training.quiet import quiet_lightning
 from hilbound.training.runs import Run
@@ -35,47 +34,6 @@ if TYPE_CHECKING:
 def is_helper() -> bool:
     """Whether Lightning has started this process for a further device."""
     return os.environ.get("LOCAL_RANK", "0") != "0"
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint. Nothing executable is unpickled."""
-    try:
-        with warnings.catch_warnings():
-            # torch warns about a plain pickle here; it is refused below.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(
-            f"{str(path)!r} is missing: the run stopped before the first checkpoint; fit again "
-            "with --overwrite"
-        ) from None
-    # torch raises any of these on a damaged file. Which one depends on where the damage is.
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        pickle.UnpicklingError,
-    ):
-        raise _damaged(path) from None
-    kinds = {"global_step": int, "state_dict": dict, "optimizer_states": list, "loops": dict}
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(name), kind) for name, kind in kinds.items()
-    ):
-        raise _damaged(path)
-    if content["global_step"] < 0 or not content["optimizer_states"]:
-        raise _damaged(path)
-    return content
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(
-        f"{str(path)!r} is no checkpoint of this run: it was damaged or replaced; fit again with "
-        "--overwrite"
-    )
 
 
 @dataclass(frozen=True)
@@ -164,17 +122,17 @@ class Loop:
         from hilbound.training import callbacks, diagnosis, tracking
 
         own: list[Callback] = [self.bounds, callbacks.NonFiniteLoss()]
-        own.append(
-            callbacks.Interruption(self.asked)
-            if self.run is None
-            else callbacks.SafetyNet(self.run, self.asked)
-        )
+        if self.run is None:
+            own.append(callbacks.Interruption(self.asked))
         if diagnose:
             own.append(diagnosis.Diagnosis(self.plan, self.run))
         if self.plan.objective.tracked:
             own.append(tracking.ConditionalTracker(self.plan, self.bounds, self.run))
         if self.plan.config.patience is not None:
             own += callbacks.early_stopping(self._checkpoints, self.plan.config.patience)
+        if self.run is not None:
+            # The last: what it saves is what all others have seen.
+            own.append(callbacks.SafetyNet(self.run, self.bounds, self.asked))
         if not quiet:
             own.append(callbacks.progress())
         return own
@@ -189,8 +147,11 @@ class Loop:
     def check(self, checkpoint: dict[str, Any], path: Path) -> None:
         """Raise an InputError if a checkpoint belongs to another model."""
         found, own = checkpoint["state_dict"], self.module.state_dict()
-        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in own.items()}:
-            raise _damaged(path)
+        if _shapes(found) != _shapes(own):
+            raise damaged_checkpoint(path)
+        learned = {p.shape for p in self.module.parameters()} | {torch.Size()}
+        if not _tensor_shapes(checkpoint["optimizer_states"]) <= learned:
+            raise damaged_checkpoint(path)
 
     def train(self, checkpoint: Path | None = None, first: int = 0) -> None:
         """Run the loop, from step ``first`` of a checkpoint if it is given."""
@@ -203,6 +164,13 @@ class Loop:
                     ckpt_path=checkpoint,
                     weights_only=True,
                 )
+            except (InputError, OSError):
+                raise
+            except Exception as error:
+                # What cannot be restored was not written by this training.
+                if checkpoint is None or self.bounds.started:
+                    raise
+                raise damaged_checkpoint(checkpoint) from error
             except SystemExit:
                 # Lightning exits the whole process on Ctrl-C. That decision is hilbound's.
                 raise KeyboardInterrupt from None
@@ -245,13 +213,27 @@ class Loop:
             self.run.update(kept_step=int(checkpoint["global_step"]))
 
 
+def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "shape", None) for name, value in state.items()}
+
+
+def _tensor_shapes(tree: Any) -> set[torch.Size]:
+    """Return the shapes of all tensors in a tree of dictionaries and lists."""
+    if isinstance(tree, torch.Tensor):
+        return {tree.shape}
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return set().union(*map(_tensor_shapes, parts))
+
+
 def _lightning_trainer(
     config: RunConfig, callbacks: "list[Callback]", logger: "Logger | bool"
 ) -> "Trainer":
     """Build Lightning's trainer. Refuse devices and precisions that this machine lacks."""
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch.callbacks import ProgressBar
+    from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+
+    from hilbound.training.callbacks import CheckpointFiles
 
     wish = f"accelerator {config.accelerator!r}, devices {config.devices!r}, precision "
     wish += repr(config.precision)
@@ -269,7 +251,8 @@ def _lightning_trainer(
             # Ours, if any, is among the callbacks.
             enable_progress_bar=any(isinstance(one, ProgressBar) for one in callbacks),
             enable_model_summary=False,
-            enable_checkpointing=config.patience is not None,
+            enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),
+            plugins=[CheckpointFiles()],
             use_distributed_sampler=False,
             callbacks=callbacks,
             logger=logger,
@@ -284,21 +267,20 @@ def _lightning_trainer(
 
 @contextmanager
 def _interruptible(asked: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C ask for a stop between two steps; a second one stops at once.
+    """Let Ctrl-C and SIGTERM ask for a stop between two steps; a second one stops at once.
 
-    Afterwards the former handler is restored. Lightning alone would leave it switched off.
+    Clusters send SIGTERM before they end a job. Afterwards the former handlers are restored.
+    Lightning alone would leave Ctrl-C switched off.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    from hilbound.training.callbacks import SIGNALS, listen
 
-    def ask(*_: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, ask)
+    before = {one: signal.getsignal(one) for one in SIGNALS}
+    listen(asked)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
