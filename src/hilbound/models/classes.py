@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from hilbound.engine.seeding import Source
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import FeatureModel, MixtureDecoder, require_some
@@ -189,7 +190,7 @@ class ClassConditional(nn.Module):
         labels: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
     ) -> Comparison:
         """Return the two mixtures of :meth:`DensityModel.compare`, for rows with labels.
 

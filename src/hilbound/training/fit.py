@@ -15,9 +15,10 @@ from hilbound.datasets.catalogue import whole_path
 from hilbound.errors import InputError
 from hilbound.training.checkpoints import read_checkpoint
 from hilbound.training.lock import locked
-from hilbound.training.loop import Loop, is_helper
+from hilbound.training.loop import Loop
 from hilbound.training.plan import TrainingPlan, plan_training
 from hilbound.training.runs import Run, expand, fingerprint, refuse_occupied
+from hilbound.training.together import is_helper
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,9 @@
 """The loop: a plan in, trained weights out, in memory or in a run folder.
 
 Lightning runs the loop. Its import takes seconds, so it is imported only when training starts.
-For every further device Lightning starts this program again. Such a helper process finds the run
-folder already there, takes part in the training, and exits when the training ends.
+For every further device Lightning starts this program again; ``torchrun`` starts all of them. A
+helper process leaves the run folder to the first one, takes part in the training, and exits when
+the training ends. All share every batch (:mod:`hilbound.training.together`).
 """
 
 import os
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +27,19 @@ from hilbound.training.checkpoints import damaged_checkpoint, read_checkpoint
 from hilbound.training.plan import TrainingPlan
 from hilbound.training.quiet import quiet_lightning
 from hilbound.training.runs import Run
+from hilbound.training.together import launched_devices, require_a_program
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
     from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.strategies import Strategy
 
-
-def is_helper() -> bool:
-    """Whether Lightning has started this process for a further device."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
+# How long workers wait for one that does not answer. A dead one is noticed at once.
+_PATIENCE = timedelta(minutes=10)
+# What the libraries say of a worker that is gone.
+_LOST = ("gloo", "nccl", "connection", "timed out", "timeout")
+# So many workers may be tried on any machine.
+_FEW_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -164,13 +170,11 @@ class Loop:
                     ckpt_path=checkpoint,
                     weights_only=True,
                 )
-            except (InputError, OSError):
-                raise
             except Exception as error:
-                # What cannot be restored was not written by this training.
-                if checkpoint is None or self.bounds.started:
+                told = self._explained(error, checkpoint)
+                if told is error:
                     raise
-                raise damaged_checkpoint(checkpoint) from error
+                raise told from error
             except SystemExit:
                 # Lightning exits the whole process on Ctrl-C. That decision is hilbound's.
                 raise KeyboardInterrupt from None
@@ -180,6 +184,20 @@ class Loop:
             self._keep_best()
         if self.asked.is_set():
             raise KeyboardInterrupt
+
+    def _explained(self, error: Exception, checkpoint: Path | None) -> Exception:
+        """Return the error that says what happened, which may be the same one."""
+        if isinstance(error, InputError | OSError):
+            return error
+        if checkpoint is not None and not self.bounds.started:
+            # What cannot be restored was not written by this training.
+            return damaged_checkpoint(checkpoint)
+        if self.trainer.world_size > 1 and any(word in str(error).lower() for word in _LOST):
+            return ConnectionError(
+                f"the workers have lost each other: one has died or hangs ({error}). The last "
+                "good checkpoint is in the run folder: go on with --resume"
+            )
+        return error
 
     def _batches(self, first: int) -> BatchStream:
         config = self.plan.config
@@ -235,12 +253,15 @@ def _lightning_trainer(
 
     from hilbound.training.callbacks import CheckpointFiles
 
+    devices, machines = launched_devices(config.devices)
     wish = f"accelerator {config.accelerator!r}, devices {config.devices!r}, precision "
     wish += repr(config.precision)
     try:
         trainer = L.Trainer(
             accelerator=config.accelerator,
-            devices=config.devices,
+            devices=devices,
+            num_nodes=machines,
+            strategy=_strategy(config.accelerator, devices, machines),
             precision=config.precision,
             max_steps=config.steps,
             max_epochs=-1,
@@ -263,6 +284,30 @@ def _lightning_trainer(
     if trainer.precision != config.precision:
         raise InputError(f"{wish} cannot be used here: on a CPU, use 'bf16-mixed' or '32-true'")
     return trainer
+
+
+def _strategy(accelerator: str, devices: str, machines: int) -> "Strategy | str":
+    """Return how workers are joined, or ``"auto"`` if there is only one."""
+    import lightning as L
+    from lightning.pytorch.strategies import DDPStrategy
+
+    world = L.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=machines,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).world_size
+    if world == 1:
+        return "auto"
+    most = 2 * (os.cpu_count() or 1)
+    if accelerator == "cpu" and world > machines * max(most, _FEW_WORKERS):
+        raise ValueError(f"more than {most} workers would only wait for each other here")
+    require_a_program()
+    # All workers compute the same running averages. Sending them would be the most of the traffic.
+    return DDPStrategy(broadcast_buffers=False, timeout=_PATIENCE)
 
 
 @contextmanager
