@@ -640,7 +640,7 @@ def test_an_interruption_says_what_is_there(tmp_path, monkeypatch):
     assert f"run: {path}" in plain
     monkeypatch.undo()
     monkeypatch.setattr("hilbound.training.loop.Loop.train", stop)
-    words = "no step was done, and nothing is saved in .*--overwrite"
+    words = "no step was saved yet in .*--resume"
     refused("fit", points, *flags(), "-o", path, words=words, code=1)
     monkeypatch.undo()
     done = ask("fit", points, *flags(), "-o", path, "--overwrite", "--no-report")

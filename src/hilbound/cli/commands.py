@@ -5,6 +5,7 @@ interruption. Heavy modules are imported only when a command needs them, so ``--
 """
 
 import logging
+import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -299,5 +300,8 @@ def experiment(
 def main() -> None:
     """Run the command line. Notices go to stderr."""
     handler = RichHandler(console=err, show_time=False, show_path=False)
+    # Clusters send SIGTERM before they end a job: it is obeyed as Ctrl-C is.
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     app()

@@ -1,9 +1,13 @@
 """The table of models by name, and the functions that build them from options."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from hilbound.engine.memory import machine_memory
 from hilbound.engine.seeding import seeded_globally, stream
 from hilbound.errors import InputError
 from hilbound.models.autoencoders import (
@@ -202,6 +206,38 @@ def _vae(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
     return _told_classes(config, data, model)
 
 
+def model_shapes(
+    config: "RunConfig", data: DataShape, variance: float
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of the model that a configuration names.
+
+    The model is built without memory for its weights, so that a configuration of any size can be
+    compared with a file of weights, or with the memory of the machine.
+
+    Args:
+        config: The options of the run.
+        data: The shape of its data.
+        variance: Variance of a component at the start.
+
+    Raises:
+        InputError: If the model or the network is unknown, or does not fit the data.
+    """
+    with torch.device("meta"):
+        model = MODELS[config.model](config, data, variance)
+    return {name: tuple(t.shape) for name, t in model.state_dict().items()}
+
+
+def _refuse_large(config: "RunConfig", data: DataShape, variance: float) -> None:
+    """Raise an InputError if the weights alone do not fit into memory."""
+    numbers = sum(map(math.prod, model_shapes(config, data, variance).values()))
+    memory = machine_memory()
+    if memory is not None and 4 * numbers > memory:
+        raise InputError(
+            f"the model has {numbers:,} weights, which take {4 * numbers / 1e9:.0f} GB, and this "
+            f"machine has {memory / 1e9:.0f} GB of memory: lower --width or --depth"
+        )
+
+
 def build_model(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
     """Build the model that a configuration names. Its seed determines the initial weights.
 
@@ -218,5 +254,6 @@ def build_model(config: "RunConfig", data: DataShape, variance: float) -> Densit
     16
     """
     build = MODELS[config.model]
+    _refuse_large(config, data, variance)
     with seeded_globally(stream(config.seed, "weights").initial_seed()):
         return build(config, data, variance)

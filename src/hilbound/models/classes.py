@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from hilbound.arguments import require_whole
 from hilbound.bounds import Bound, conditional_bound
+from hilbound.engine.seeding import Source
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import (
@@ -210,7 +211,7 @@ class ClassConditional(DensityModel):
         x: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
         labels: Tensor | None = None,
     ) -> Comparison:
         """Return the two mixtures of :meth:`DensityModel.compare`, for rows with labels.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hilbound.engine.expectation.components import Components
-from hilbound.engine.seeding import stream
+from hilbound.engine.seeding import Source, stream
 from hilbound.errors import InputError
 from hilbound.mixture import FullGaussianMixture, GaussianMixture
 from hilbound.models.autoencoders import EncoderMixtureDecoder, MixtureDecoder
@@ -95,7 +95,7 @@ class LatentMixture(EncoderMixtureDecoder):
         x: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
         labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixtures of rows and of reconstructions, or q(x|y) for every row.

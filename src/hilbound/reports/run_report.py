@@ -45,7 +45,8 @@ from hilbound.reports.feature_report import (
 )
 from hilbound.reports.latent_report import density_section
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
-from hilbound.training.runs import Run, write_whole
+from hilbound.training.files import write_whole
+from hilbound.training.runs import Run
 from hilbound.variance import of_component
 
 _SPECTRUM_ROWS = 512
