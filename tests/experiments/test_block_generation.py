@@ -1,6 +1,6 @@
 """The experiment of blocks: which trainings it asks for, and how it judges rows."""
 
-from hilbound.experiments.block_generation.experiment import EXPERIMENT, METHODS_WITH
+from hilbound.experiments.block_generation.experiment import EXPERIMENT
 from hilbound.experiments.block_generation.settings import BlockSettings
 from hilbound.experiments.runner import run_experiment
 
@@ -37,11 +37,10 @@ def pilots(method, first, second):
     ]
 
 
-def all_rows(clusters=GOOD, classes=GOOD, unconditional=WEAK):
+def all_rows(clusters=GOOD, unconditional=WEAK):
     return [
         row("real", **GOOD),
         row("clusters", **clusters),
-        row("classes", **classes),
         row("unconditional", **unconditional),
     ]
 
@@ -57,8 +56,6 @@ def test_the_floor_the_reference_and_the_pilots_come_first():
         ("clusters", 100),
         ("unconditional", 10),
         ("unconditional", 20),
-        ("classes", 10),
-        ("classes", 20),
     ]
 
 
@@ -69,16 +66,16 @@ def test_the_others_get_the_seconds_of_the_reference():
     final = [c for c in cells if c.options["method"] == "unconditional"][-1]
     assert "pilot" not in final.options
     assert final.options["steps"] == 250
-    names = [c.options["method"] for c in EXPERIMENT.cells(SETTINGS, [0], rows)]
-    assert names.count("classes") == 2  # whose pilots are still missing
+    without = [row for row in rows if row["method"] == "clusters"]
+    cells = EXPERIMENT.cells(SETTINGS, [0], without)
+    assert all(c.options.get("pilot") for c in cells if c.options["method"] == "unconditional")
 
 
-def test_claims_hold_where_conditions_help_and_fail_where_they_do_not():
-    assert verdicts(all_rows()) == [True] * (1 + len(METHODS_WITH))
-    assert verdicts(all_rows(WEAK, WEAK, GOOD)) == [False] * 3
+def test_claims_hold_where_clusters_help_and_fail_where_they_do_not():
+    assert verdicts(all_rows()) == [True, True]
+    assert verdicts(all_rows(WEAK, GOOD)) == [False, False]
     # Ahead in one of both is not ahead.
-    mixed = GOOD | {"precision": 0.7}
-    assert verdicts(all_rows(classes=mixed))[1:] == [False, True]
+    assert verdicts(all_rows(GOOD | {"precision": 0.7})) == [False, False]
     reason = EXPERIMENT.claims(SETTINGS, all_rows(WEAK))[0].reason
     assert "coverage by 0.200" in reason
     assert "Fréchet distance by 24.0" in reason
@@ -90,7 +87,6 @@ def test_pilots_are_no_results():
     assert [line[0] for line in table.rows] == [
         "training rows",
         "unconditional",
-        "classes",
         "clusters",
     ]
     assert table.rows[1][1] == "0.700"
@@ -98,7 +94,7 @@ def test_pilots_are_no_results():
 
 def test_the_quick_form_runs(tmp_path):
     result = run_experiment("block-generation", tmp_path / "out", quick=True, quiet=True)
-    assert {r["method"] for r in result.rows} == {"real", "clusters", "classes", "unconditional"}
+    assert {r["method"] for r in result.rows} == {"real", "clusters", "unconditional"}
     page = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    for method in ("clusters", "classes", "unconditional"):
+    for method in ("clusters", "unconditional"):
         assert f"samples-{method}.png" in page

@@ -207,7 +207,7 @@ def test_agreement_counts_samples_in_the_block_they_were_drawn_for(tmp_path, gro
     with torch.no_grad():  # centres of cluster c at its own middle
         clusters = model.clusters
         middles = clusters.centers @ clusters.directions.T + clusters.offset
-        for layer in model.network[:-1]:
+        for layer in list(model.network)[:-1]:
             if hasattr(layer, "weight"):
                 layer.weight.zero_()
                 layer.bias.zero_()

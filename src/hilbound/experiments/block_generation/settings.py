@@ -7,7 +7,6 @@ from hilbound.experiments.base import Settings
 #: Every method with its options. The page says how they were chosen.
 METHODS: dict[str, dict[str, Any]] = {
     "unconditional": {"variance": 50.0, "batch_size": 1024},
-    "classes": {"variance": 60.0, "batch_size": 3070, "condition": "classes"},
     "clusters": {"variance": 60.0, "batch_size": 3072, "condition": "clusters=64"},
 }
 
@@ -19,8 +18,8 @@ class BlockSettings(Settings):
     methods: dict[str, dict[str, Any]] = METHODS
     objective: str = "debiased"
     weight: float = 0.5
-    width: int = 1024
+    width: int = 512
     noise_dim: int = 16
-    steps: int = 1000
+    steps: int = 1500
     pilot_steps: int = 20
     samples: int = 10_000
