@@ -16,11 +16,13 @@ from rich.table import Table
 import hilbound
 from hilbound.cli.base import TABLES, Moved, Quiet, RunPath, app, err, fail, notices, out
 from hilbound.cli.fitting import fit
+from hilbound.cli.sweeping import sweep
 from hilbound.config import is_table_run
 from hilbound.errors import InputError
 
 # Help lists commands in this order.
 app.command()(fit)
+app.command()(sweep)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 This module imports Lightning, so it is imported only when training starts.
 """
 
+import contextlib
 import csv
 import math
 import os
@@ -24,6 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 from hilbound.bounds import Bound
+from hilbound.errors import InputError
 from hilbound.training.checkpoints import read_checkpoint, write_checkpoint
 from hilbound.training.files import write_whole
 from hilbound.training.runs import BOUND_COLUMNS, Run, format_bounds, read_bounds
@@ -245,7 +247,9 @@ class SafetyNet(Interruption, Checkpoint):
         else:
             status = "interrupted"
         if trainer.is_global_zero:
-            self.run.update(status=status)
+            # On a full disk, or in a folder that is gone, the first error says what happened.
+            with contextlib.suppress(OSError, InputError):
+                self.run.update(status=status)
 
 
 class BestCheckpoint(ModelCheckpoint):
