@@ -29,6 +29,7 @@ for name, description in {
     "kernel-or-distance": "the Gaussian kernel against raw distances and other kernels",
     "generation": "samples of all objectives and the VAE, at equal steps and equal time",
     "block-generation": "one network that is told nothing or the cluster, at equal time",
+    "latent-mixture": "samples and bounds of latent mixtures, beside models that train as long",
     "precision-recall": "the precision and recall that weight, power, variance and batch buy",
     "high-dimensional-bound": "exact tightness at 784 and 12,288 dimensions",
     "uci-regression": "conditional densities of four tables, beside what people use instead",
