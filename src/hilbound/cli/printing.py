@@ -23,9 +23,20 @@ def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
         bound = measured["conditional_bound"]
         out.print(
             f"conditional bound on {bound['rows']:,} held-out rows: "
-            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats",
+            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats"
+            f"{_of_real_rows(bound)}",
             highlight=False,
         )
+
+
+def _of_real_rows(bound: dict[str, Any]) -> str:
+    # Runs that were measured by an earlier version do not have it.
+    real = bound.get("real_tightness")
+    if real is None:
+        return ""
+    k = bound["centers"]
+    rows = "1 real row" if k == 1 else f"{k} real rows"
+    return f"; {rows} in the place of the centres: {100 * real:.1f} %"
 
 
 def _print_table(

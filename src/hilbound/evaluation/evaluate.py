@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from hilbound.datasets import Dataset
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 # Inputs that are reconstructed, each so many times.
 _RECONSTRUCTED, _TIMES = 500, 10
+
+# The most real rows that are drawn from, in the place of centres.
+_REAL_ROWS = 10_000
 
 #: Neighbourhoods and covariances of fewer rows say nothing.
 FEWEST_ROWS = 10
@@ -144,8 +148,12 @@ def _inside(support: Tensor, points: Tensor) -> float:
 
 def conditional_bound_of(
     run: Run, model: EncoderMixtureDecoder, held_out: Tensor, split: HeldOut
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return the conditional bound of a run on rows of a split, drawn at random.
+
+    ``real_tightness`` is what as many real rows reach in the place of the decoder's centres. They
+    are drawn from the other rows of the split, together with validation rows for the test split,
+    and with training rows for the validation split. It is ``None`` if there are too few of them.
 
     Args:
         run: The run. The kernel variance at its end is used.
@@ -154,16 +162,26 @@ def conditional_bound_of(
         split: The name of the split.
     """
     config = run.config
-    rows = choose_rows(held_out, min(config.bound_rows, len(held_out)), split, config.seed)
-    generator = stream(config.seed, "evaluation-bound")
-    bound = model.bound(rows, run.component_variance, generator=generator)
+    order = choose_rows(held_out, len(held_out), split, config.seed)
+    n = min(config.bound_rows, len(held_out))
+    rows, others = order[:n], order[n:]
+    further = run.dataset.validation if split == "test" else run.dataset.train
+    others = torch.cat([others, further])
+    draws = [stream(config.seed, "evaluation-bound") for _ in range(2)]
+    bound = model.bound(rows, run.component_variance, generator=draws[0])
+    real = None
+    if len(others) >= model.eval_centers:
+        variance = run.component_variance
+        real = model.real_bound(rows, others[:_REAL_ROWS], variance, generator=draws[1])
     return {
         "rows": len(rows),
+        "centers": model.eval_centers,
         "log_value": float(bound.log_value),
         "log_limit": float(bound.log_limit),
         "gap": float(bound.gap),
         "tightness": float(bound.tightness),
         "error": bound.error,
+        "real_tightness": None if real is None else float(real.tightness),
     }
 
 

@@ -30,6 +30,7 @@ for name, description in {
     "generation": "samples of all objectives and the VAE, at equal steps and equal time",
     "precision-recall": "the precision and recall that weight, power, variance and batch buy",
     "high-dimensional-bound": "exact tightness at 784 and 12,288 dimensions",
+    "peers": "the objectives against what people would train a generator with instead",
     "uci-regression": "conditional densities of four tables, beside what people use instead",
 }.items():
     EXPERIMENTS.register(name, description)(f"{__name__}.{name.replace('-', '_')}")

@@ -53,6 +53,7 @@ BOUND_COLUMNS = (
     "tightness",
     "variance",
     "seconds",
+    "real_tightness",
 )
 _OWN = (
     "config.yaml",
@@ -378,6 +379,8 @@ def _data_shape(data: dict[str, Any]) -> DataShape:
 def read_bounds(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``bounds.csv``, numbers as floats. Without a file there are no rows.
 
+    The tightness of real rows is ``None`` where it was not measured.
+
     Raises:
         InputError: If the file is damaged.
     """
@@ -385,14 +388,20 @@ def read_bounds(file: Path) -> list[dict[str, Any]]:
         return []
     try:
         with file.open(newline="", encoding="utf-8") as lines:
-            return [
-                {k: row[k] if k == "split" else float(row[k]) for k in BOUND_COLUMNS}
-                for row in csv.DictReader(lines)
-            ]
+            return [{k: _read_cell(k, row) for k in BOUND_COLUMNS} for row in csv.DictReader(lines)]
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
         raise InputError(
             f"{str(file)!r} is damaged: remove the lines that are not complete, or the file"
         ) from None
+
+
+def _read_cell(name: str, row: dict[str, str]) -> str | float | None:
+    if name == "split":
+        return row[name]
+    # Files of earlier versions do not have this column, and runs without an encoder leave it empty.
+    if name == "real_tightness" and not row.get(name):
+        return None
+    return float(row[name])
 
 
 def expand(path: Path | str) -> Path:

@@ -5,6 +5,10 @@ So a fixed sample stands for the data: one sample of the training rows and one o
 rows. Cost and limit are both computed on that sample (:meth:`EncoderMixtureDecoder.bound`), so the
 cost never exceeds the limit. The interval is chosen so that tracking takes a few percent of the
 training time.
+
+Beside the tightness stands the one that as many real rows reach in the place of the centres
+(:meth:`EncoderMixtureDecoder.real_bound`): for the training rows those are validation rows, and for
+the validation rows training rows, so that no row is compared with itself.
 """
 
 import logging
@@ -36,9 +40,13 @@ _SHARE = 0.03
 _TIMED_STEPS = 20
 # A curve has at least this many points.
 _FEWEST_POINTS = 5
+# The most real rows that are drawn from, in the place of centres.
+_REAL_ROWS = 4000
 # The number of inputs that are checked for a collapse, and the share of the steps before the check.
 _LOOKED_AT = 64
 _EARLIEST = 0.1
+# What the bar shows. "real" is the tightness of real rows.
+_IN_THE_BAR = ("tightness", "real")
 # Centres count as collapsed if their effective rank is at most this.
 _ONE = 1.01
 
@@ -75,8 +83,8 @@ def default_interval(measuring: float, step: float, steps: int) -> int:
 class ConditionalTracker(L.Callback):
     """Record cost, limit, gap and tightness on fixed rows, and warn if the decoder collapses.
 
-    All measurements go to ``bounds.csv``. Tightness and gap of the training rows also go to the
-    progress bar and to TensorBoard.
+    All measurements go to ``bounds.csv``. Of the training rows, the tightness, the gap and the
+    tightness that real rows reach also go to the progress bar and to TensorBoard.
 
     Args:
         plan: The training.
@@ -95,18 +103,22 @@ class ConditionalTracker(L.Callback):
         self.record = record
         self.run = run
         self.rows = {
-            split: self._fixed(split, rows)
+            split: self._fixed(split, rows, config.bound_rows)
             for split, rows in (("train", dataset.train), ("validation", dataset.validation))
             if len(rows) > 1
+        }
+        self.real_rows = {
+            split: self._fixed(f"real {split}", rows, _REAL_ROWS)
+            for split, rows in (("train", dataset.validation), ("validation", dataset.train))
         }
         self.interval = config.bound_every
         self.seconds = 0.0
         self._first, self._began = 0, 0.0
         self._told = False
 
-    def _fixed(self, split: str, rows: Tensor) -> Tensor:
+    def _fixed(self, split: str, rows: Tensor, most: int) -> Tensor:
         order = torch.randperm(len(rows), generator=stream(self.plan.config.seed, "tracked", split))
-        return rows[order[: self.plan.config.bound_rows]]
+        return rows[order[:most]]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the step at which the training starts or continues."""
@@ -131,7 +143,7 @@ class ConditionalTracker(L.Callback):
             self.interval = default_interval(self.seconds, per_step, self.plan.config.steps)
         if self._is_due(step):
             for name, value in self._measure(trainer, pl_module).items():
-                pl_module.log(name, value, prog_bar=name == "tightness")
+                pl_module.log(name, value, prog_bar=name in _IN_THE_BAR)
         if step == self._first:
             self._began = time.perf_counter()
 
@@ -155,12 +167,14 @@ class ConditionalTracker(L.Callback):
         shown = {}
         began = time.perf_counter()
         for split, rows in self.rows.items():
-            # The same noise every time, so that the curve shows only changes of the weights.
-            generator = stream(config.seed, "tracked-noise", split, device=module.device)
-            bound = self._bound(model, rows.to(module.device), variance, generator, trainer)
-            self.record.append(trainer.global_step, split, -bound.log_value, bound, kernel)
+            bound, real = self._bounds(model, split, rows.to(module.device), variance, trainer)
+            self.record.append(
+                trainer.global_step, split, -bound.log_value, bound, kernel, real=real
+            )
             if split == "train":
                 shown = {"tightness": float(bound.tightness), "gap": float(bound.gap)}
+                if real is not None:
+                    shown["real"] = float(real.tightness)
                 if trainer.global_step >= _EARLIEST * config.steps:
                     self._look_for_collapse(
                         model, rows.to(module.device), kernel, shown, trainer.global_step
@@ -168,16 +182,26 @@ class ConditionalTracker(L.Callback):
         self.seconds += time.perf_counter() - began
         return shown
 
-    @staticmethod
-    def _bound(
+    def _bounds(
+        self,
         model: EncoderMixtureDecoder,
+        split: str,
         rows: Tensor,
         variance: float,
-        generator: torch.Generator,
         trainer: L.Trainer,
-    ) -> Bound:
+    ) -> tuple[Bound, Bound | None]:
+        """Return the bound of the model, and that of real rows if there are as many as centres."""
+        # The same noise every time, so that the curve shows only changes of the weights.
+        draws = [
+            stream(self.plan.config.seed, "tracked-noise", split, device=rows.device)
+            for _ in range(2)
+        ]
+        others = self.real_rows[split].to(rows.device)
         try:
-            return model.bound(rows, variance, generator=generator)
+            bound = model.bound(rows, variance, generator=draws[0])
+            if len(others) < model.eval_centers:
+                return bound, None
+            return bound, model.real_bound(rows, others, variance, generator=draws[1])
         except InputError as error:
             raise spoilt_weights(trainer.global_step) from error
 
