@@ -55,7 +55,7 @@ IMAGES: dict[str, tuple[float, ...]] = TOYS | {
 
 BUDGETS = {
     "moons": Budget(
-        seconds=10,
+        seconds=5,
         width=128,
         depth=3,
         noise_dim=4,
@@ -64,7 +64,7 @@ BUDGETS = {
         samples=2000,
     ),
     "digits": Budget(
-        seconds=15,
+        seconds=8,
         width=256,
         depth=2,
         noise_dim=16,
@@ -73,7 +73,7 @@ BUDGETS = {
         samples=2000,
     ),
     "mnist": Budget(
-        seconds=40,
+        seconds=24,
         width=512,
         depth=2,
         noise_dim=16,
