@@ -37,8 +37,8 @@ autoencoder, and an *autoencoder* that is trained on the trace of the Gaussian o
 the features of a sample from those of training rows, with noise. These two have an encoder, layers
 of 768 and batches of 256 rows, so their networks are larger, and at equal steps they have seen half
 the data. All are trained by Adam with a learning rate that falls along a cosine: first for the same
-number of steps, then for the time of one core that the nuclear norm takes for them, then two of
-ours and the baselines for six times that.
+number of steps, then for the time of one core that the nuclear norm takes for them, then one of
+either kind of ours and the baselines for six times that.
 
 How the settings were found: the variances of the nuclear norm, of the scalar cost and of the
 likelihood are near the best of a sweep on validation images of MNIST (`docs/results/mnist.md` of
