@@ -3,7 +3,7 @@ r"""Known density: exact tightness of conditional models where p(x|y) is known.
 For y uniform in [-1, 1], x lies around one of two opposite points of a circle that y turns,
 
 .. math:: p(x|y) = \tfrac12 N(x - m(y); s^2) + \tfrac12 N(x + m(y); s^2), \qquad
-    m(y) = 2 (\cos \pi y, \sin \pi y).
+    m(y) = 0.8 \big(\cos \tfrac{\pi y}2, \sin \tfrac{\pi y}2\big).
 
 Smoothed by the kernel it is a Gaussian mixture again, so cost and limit are exact, and so is what K
 draws of p itself reach: with :math:`A = \|p_v(\cdot|y)\|^2`, the same for all y, and the squared
@@ -69,8 +69,8 @@ class KnownSettings(Settings):
     batch_size: int = 256
     steps: int = 600
     learning_rate: float = 5e-3
-    points: int = 2000
-    many: int = 300
+    points: int = 1000
+    many: int = 200
 
 
 class KnownDensity(Experiment[KnownSettings]):
@@ -88,7 +88,7 @@ small network and see fresh draws of p in every step, so that nothing can be lea
 The likelihood smooths the model alone, so it has a variance of its own, chosen by the likelihood of
 validation draws. Its density has the noise of that variance, so it is measured twice: by its
 centres, and by its centres with noise; the better one counts. The other way round, the models of
-the cost are measured in the likelihood's terms: the mean log-likelihood of test draws under 300
+the cost are measured in the likelihood's terms: the mean log-likelihood of test draws under 200
 centres, with the variance that is best for validation draws.
 """
 
@@ -228,7 +228,8 @@ def chosen_variance(rows: Sequence[Row]) -> float:
 
 def points_of(y: Tensor) -> Tensor:
     """Return the two means of p(x|y), shape ``(*, 2, 2)``, for y with shape ``(*, 1)``."""
-    m = 2 * torch.cat([(math.pi * y).cos(), (math.pi * y).sin()], -1)
+    turn = 0.5 * math.pi * y
+    m = 0.8 * torch.cat([turn.cos(), turn.sin()], -1)
     return torch.stack([m, -m], -2)
 
 

@@ -119,6 +119,7 @@ def run_experiment(
     with _progress(name, quiet=quiet) as bar, _Pool(workers) as pool:
         rows = _all_rows(plan, pool, bar)
     claims = list(experiment.claims(settings, rows))
+    measured = any(row["cell"] not in stored.rows for row in rows)
     result = Result(
         experiment=name,
         quick=quick,
@@ -127,8 +128,8 @@ def run_experiment(
         rows=rows,
         claims=[replace(claim, holds=None) for claim in claims] if quick else claims,
         seconds=sum(row["seconds"] for row in rows),
-        machine=_joined([stored.machine, processor()]),
-        versions={n: _joined([stored.versions.get(n, ""), v]) for n, v in versions().items()},
+        machine=_joined([stored.machine, processor()] if measured else [stored.machine]),
+        versions=_joined_versions(stored.versions, versions() if measured else {}),
     )
     _write_json(path / RESULT, asdict(result))
     write_page(experiment, settings, result, path, path / _WORK[quick])
@@ -207,6 +208,10 @@ def _joined(words: Sequence[str]) -> str:
     ('2 cores', '2 cores', '1; 2')
     """
     return "; ".join(dict.fromkeys(word for word in words if word))
+
+
+def _joined_versions(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    return {n: _joined([before.get(n, ""), now.get(n, "")]) for n in {**before, **now}}
 
 
 def _all_rows(plan: _Plan, pool: "_Pool", bar: "_Bar") -> list[Row]:
