@@ -13,7 +13,8 @@ from hilbound.bounds import conditional_bound, real_bound
 from hilbound.engine import blocks
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from hilbound.models.autoencoders import EncoderMixtureDecoder, MixtureDecoder
+from hilbound.models.autoencoders import Autoencoder, EncoderMixtureDecoder, MixtureDecoder
+from hilbound.models.classes import ClassConditional, ClassDecoder, bound_of, real_bound_of
 from hilbound.objectives import ConditionalScalarCost
 from support.conditional import check, oracle
 from support.strategies import normal
@@ -204,3 +205,37 @@ def test_one_component_has_nothing_between():
     q = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
     with pytest.raises(InputError, match="at least 2 components"):
         F.conditional_log_scalar_cost(q, q, diagonal=False)
+
+
+# ------------------------------------------------------------------ classes
+
+
+def test_rows_of_other_classes_never_stand_in():
+    """Classes share all features, but rows of one class lie far from those of another."""
+    decoder = ClassDecoder(nn.Linear(1 + 2 + 2, 3), 1, 2, 0.5, classes=2)
+    inner = EncoderMixtureDecoder(nn.Linear(3, 1), decoder, variance_y=10.0, centers=4)
+    model = ClassConditional(inner)
+
+    def rows(n, seed):
+        labels = torch.randint(2, (n,), generator=seeded(seed))
+        return torch.randn(n, 3, generator=seeded(seed + 1)) + 50 * labels[:, None], labels
+
+    (x, own), (others, of_others) = rows(40, 0), rows(400, 5)
+    real = real_bound_of(model, x, others, 0.5, seeded(), labels=(own, of_others))
+    limit = bound_of(model, x, 0.5, seeded(), own).log_limit
+    assert float(real.log_limit) == float(limit)
+    # Rows of the wrong class would overlap with nothing.
+    mixed = real_bound_of(model, x, others, 0.5, seeded(), labels=(own, of_others.flip(0)))
+    assert float(real.tightness) > 1.5 * float(mixed.tightness)
+    few = of_others.clone()
+    few[:] = 0
+    few[:3] = 1
+    assert real_bound_of(model, x, others, 0.5, seeded(), labels=(own, few)) is None
+    with pytest.raises(InputError, match="label of every row"):
+        model.real_bound(x, others, 0.5)
+
+
+def test_models_without_a_conditional_bound_have_no_real_rows_either():
+    decoder = MixtureDecoder(nn.Linear(1, 4), feature_dim=1, noise_dim=0, variance=0.5)
+    model = Autoencoder(nn.Linear(4, 1), decoder)
+    assert real_bound_of(model, torch.zeros(5, 4), torch.zeros(9, 4), 0.5) is None

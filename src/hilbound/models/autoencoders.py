@@ -18,7 +18,7 @@ from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import choose
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from hilbound.models.base import Comparison, DensityModel, MixtureNetwork
+from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, refuse_label
 
 # The most rows that are encoded at a time.
 _ENCODED_ROWS = 4096
@@ -186,13 +186,19 @@ class FeatureModel(DensityModel):
     def _pool(self, n: int) -> int:
         return n if self.decoder.weight_head is None else _POOL * n
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> GaussianMixture:
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> GaussianMixture:
         """Return a mixture of ``n`` components, each with features of its own.
 
         Features are drawn from :meth:`feature_density`. For each, a component of q(x|y) is drawn by
         its weight.
         """
-        features = self._draw_features(n, generator)
+        refuse_label(label)
+        return self._drawn_at(self._draw_features(n, generator), generator)
+
+    def _drawn_at(self, features: Tensor, generator: torch.Generator | None) -> GaussianMixture:
+        """Return a mixture of n components, one of q(x|y) at each of the features ``(n, F)``."""
         q = self.decode(features, self._pool(1), generator)
         chosen = choose(q.weights, torch.Size(), generator)
         v = q.component_variance
@@ -217,14 +223,17 @@ class FeatureModel(DensityModel):
         ).to(means)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> Tensor:
         """Draw ``n`` centres with shape ``(n, d)``. See :meth:`DensityModel.sample`."""
         with self.evaluating():
-            return self.draw(n, generator).means
+            return self.draw(n, generator, label).means
 
     @torch.no_grad()
-    def remember(self, x: Tensor) -> None:
+    def remember(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Keep the features of training rows with shape ``(n, d)``. Sampling draws from them."""
+        del labels
         self.training_features = self.features_of(x)
 
     def features_of(self, x: Tensor) -> Tensor:
@@ -323,7 +332,7 @@ class EncoderMixtureDecoder(FeatureModel):
     torch.Size([5, 2, 3])
     """
 
-    objectives = ("conditional", "likelihood")
+    objectives: tuple[str, ...] = ("conditional", "likelihood")
     variance_y: float
 
     def __init__(
@@ -346,9 +355,15 @@ class EncoderMixtureDecoder(FeatureModel):
         )
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return one component around every row ``(B, d)``, and q(x|y) at its noisy features."""
+        del labels
         q = self.decode(self.features(x, generator), centers, generator)
         p = GaussianMixture(x.unsqueeze(-2).to(q.means), variance)
         return Comparison(p, q, q.means.new_zeros(()))
@@ -474,9 +489,15 @@ class Autoencoder(FeatureModel):
         super().__init__(encoder, decoder, variance_y=variance_y, rows=rows)
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixtures of the B rows and of their B reconstructions, in the same order."""
+        del labels
         q = self.decode(self.features(x, generator), centers, generator)
         centers_of_rows = GaussianMixture(q.means.squeeze(-2), q.component_variance.squeeze(-2))
         p = GaussianMixture(x.to(q.means), variance)
@@ -530,9 +551,15 @@ class VAE(FeatureModel):
         return mean + (0.5 * log_variance).exp() * noise
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return one component around every row, q(x|y), and the divergence of the features."""
+        del labels
         mean, log_variance = self.posterior(x)
         q = self.decode(self._drawn(mean, log_variance, generator), centers, generator)
         p = GaussianMixture(x.unsqueeze(-2).to(q.means), variance)
@@ -548,9 +575,9 @@ class VAE(FeatureModel):
             features = self.features(several, generator)
             return self.decode(features, 1, generator).means.squeeze(-2)
 
-    def remember(self, x: Tensor) -> None:
+    def remember(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Keep nothing, because features are drawn from the prior."""
-        del x
+        del x, labels
 
     def feature_density(self) -> GaussianMixture:
         """Return the prior N(0, I)."""

@@ -16,6 +16,7 @@ from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import stream
 from hilbound.engine.spectrum.svd import effective_rank, singular_values
 from hilbound.errors import InputError
+from hilbound.evaluation.conditions import conditioned
 from hilbound.evaluation.evaluate import FEWEST_ROWS, can_measure, evaluate
 from hilbound.evaluation.quality import (
     METRICS,
@@ -26,10 +27,12 @@ from hilbound.evaluation.quality import (
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.mixture import GaussianMixture
-from hilbound.models.autoencoders import FeatureModel
 from hilbound.models.base import DensityModel
+from hilbound.models.classes import with_encoder
+from hilbound.models.latent import LatentMixture
 from hilbound.objectives import OBJECTIVES
 from hilbound.reports import plots
+from hilbound.reports.condition_report import condition_section
 from hilbound.reports.drawing import canvas
 from hilbound.reports.feature_report import (
     bound_fact,
@@ -40,6 +43,7 @@ from hilbound.reports.feature_report import (
     reconstructions_section,
     tracked_section,
 )
+from hilbound.reports.latent_report import density_section
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
 from hilbound.training.runs import Run, write_whole
 from hilbound.variance import of_component
@@ -67,6 +71,7 @@ def write_report(run: Run, output: Path | None = None) -> Path:
         training_section(run),
         *_feature_sections(run, dataset, model, measured),
         samples_section(run, dataset, model, fake),
+        *_condition_sections(run, dataset, model, measured),
         spectrum_section(run, dataset, fake),
         metrics_section(measured) if measured else _too_few_section(dataset),
         configuration_section(run),
@@ -99,7 +104,7 @@ def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
         return {}
     if (run.path / "metrics.json").exists():
         measured = run.read_json("metrics.json")
-        if "reconstruction" in measured or not isinstance(model, FeatureModel):
+        if "reconstruction" in measured or with_encoder(model) is None:
             return measured
     return evaluate(run)
 
@@ -107,19 +112,28 @@ def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
 def _feature_sections(
     run: Run, dataset: Dataset, model: DensityModel, measured: dict[str, Any]
 ) -> tuple[Section, ...]:
-    if not isinstance(model, FeatureModel):
+    inner = with_encoder(model)
+    if inner is None:
         return ()
+    features = [features_section(run, dataset, inner)]
+    if isinstance(model, LatentMixture):
+        features.append(density_section(run, dataset, model, measured))
     if not measured:
-        return (features_section(run, dataset, model),)
-    return (
-        reconstructions_section(run, dataset, model, measured),
-        features_section(run, dataset, model),
-    )
+        return tuple(features)
+    return (reconstructions_section(run, dataset, inner, measured), *features)
+
+
+def _condition_sections(
+    run: Run, dataset: Dataset, model: DensityModel, measured: dict[str, Any]
+) -> tuple[Section, ...]:
+    told = conditioned(model)
+    return () if told is None else (condition_section(run, dataset, told, measured),)
 
 
 _NAMES = {
     "encoder-mixture-decoder": "An encoder with a mixture decoder",
     "autoencoder": "An autoencoder",
+    "latent-mixture": "A latent mixture",
     "vae": "A variational autoencoder",
 }
 
@@ -134,12 +148,15 @@ def _lead(run: Run, dataset: Dataset) -> str:
     status, config = run.read_json("run.json"), run.config
     features = ""
     if config.model in _NAMES:
-        features = f"{config.features} feature{'s' if config.features > 1 else ''} and "
+        inner = with_encoder(run.model)
+        count = 0 if inner is None else inner.decoder.feature_dim
+        features = f"{count} feature{'s' if count > 1 else ''} and "
     objective = OBJECTIVES.describe(config.objective)
     if config.model == "vae":
         objective = "for this model the evidence lower bound"
+    told = {None: "", "classes": " given the class,"}.get(config.condition, " given a cluster,")
     what = (
-        f"{_NAMES.get(config.model, 'A ' + config.model.replace('-', ' '))} trained on "
+        f"{_NAMES.get(config.model, 'A ' + config.model.replace('-', ' '))}{told} trained on "
         f"{len(dataset.train):,} rows of {status['data']['name']} with {features}the objective "
         f"“{config.objective}”: {objective}."
     )
@@ -164,6 +181,8 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
     elif held_out:
         reached = percent(held_out[-1]["tightness"])
         facts.append(Fact("Bound reached", reached, "of its limit, held-out rows"))
+    # Of models with an encoder, the recall of samples stands in the table alone.
+    without_recall = of_features and "latent" not in measured
     facts += [
         Fact(
             METRICS[name].title,
@@ -171,7 +190,7 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
             f"real data: {format_metric(name, values[name]['real'])}",
         )
         for name in ("coverage", "recall", "precision", "frechet_distance")
-        if name in values and not (name == "recall" and (of_features or far))
+        if name in values and not (name == "recall" and (without_recall or far))
     ]
     facts.append(Fact("Kernel variance", variance_text(run), str(run.config.variance)))
     facts.append(Fact("Steps", f"{status['step']:,}", f"of {run.config.batch_size:,} rows"))
@@ -297,7 +316,7 @@ def _planar_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tenso
         figure_uri(figure, "png"),
         "density of the model with held-out points and samples",
         f"The model's density: the mixture of {q.components:,} centres with component variance "
-        f"{float(model.head.variance):.3g}.",
+        f"{float(q.component_variance.mean()):.3g}.",
     )
     return Section("Samples", "", (drawn, smooth))
 

@@ -166,6 +166,11 @@ class Run:
         """The checkpoint from which ``--resume`` continues."""
         return self.path / "checkpoints" / "last.ckpt"
 
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the best validation, if training may stop early."""
+        return self.path / "checkpoints" / "best.ckpt"
+
     def read_json(self, name: str) -> dict[str, Any]:
         """Read ``run.json`` or ``metrics.json``.
 
@@ -200,6 +205,7 @@ class Run:
                     "fingerprint": fingerprint(dataset),
                     "dim": dataset.dim,
                     "image_shape": dataset.image_shape,
+                    "classes": dataset.classes,
                     "columns": dataset.columns,
                     "train": len(dataset.train),
                     "validation": len(dataset.validation),
@@ -350,11 +356,12 @@ def _precision(state: dict[str, torch.Tensor]) -> torch.dtype:
     Raises:
         TypeError: If there are none, or they are no floating-point numbers.
     """
-    first = next(iter(state.values()), None)
-    if first is None or not first.is_floating_point():
-        kind = "nothing" if first is None else first.dtype
-        raise TypeError(f"floating-point numbers are needed, got {kind}")
-    return first.dtype
+    # Numbers of rows are whole numbers.
+    kinds = {tensor.dtype for tensor in state.values()}
+    floating = {kind for kind in kinds if kind.is_floating_point}
+    if not floating:
+        raise TypeError(f"floating-point numbers are needed, got {kinds or 'nothing'}")
+    return max(floating, key=lambda kind: kind.itemsize)
 
 
 def _lacking(content: dict[str, Any]) -> str | None:
@@ -373,7 +380,8 @@ def _data_shape(data: dict[str, Any]) -> DataShape:
     """Return the shape of the data from their entry in ``run.json``."""
     shape = data["image_shape"]
     image_shape = None if shape is None else (shape[0], shape[1], shape[2])
-    return DataShape(data["dim"], image_shape, data["train"])
+    # Runs of older versions do not know their classes, and have no condition.
+    return DataShape(data["dim"], image_shape, data["train"], data.get("classes"))
 
 
 def read_bounds(file: Path) -> list[dict[str, Any]]:

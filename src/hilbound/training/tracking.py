@@ -27,6 +27,8 @@ from hilbound.functional import effective_components
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
+from hilbound.models.classes import bound_of, real_bound_of, telling, with_encoder
+from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.failures import Finding
 from hilbound.training.plan import TrainingPlan
@@ -103,31 +105,32 @@ class ConditionalTracker(L.Callback):
         self.record = record
         self.run = run
         self.rows = {
-            split: self._fixed(split, rows, config.bound_rows)
-            for split, rows in (("train", dataset.train), ("validation", dataset.validation))
-            if len(rows) > 1
+            split: self._fixed(split, Batch(*dataset.split(split)), config.bound_rows)
+            for split in ("train", "validation")
+            if len(dataset.split(split)[0]) > 1
         }
         self.real_rows = {
-            split: self._fixed(f"real {split}", rows, _REAL_ROWS)
-            for split, rows in (("train", dataset.validation), ("validation", dataset.train))
+            split: self._fixed(f"real {split}", Batch(*dataset.split(other)), _REAL_ROWS)
+            for split, other in (("train", "validation"), ("validation", "train"))
         }
         self.interval = config.bound_every
         self.seconds = 0.0
         self._first, self._began = 0, 0.0
         self._told = False
 
-    def _fixed(self, split: str, rows: Tensor, most: int) -> Tensor:
-        order = torch.randperm(len(rows), generator=stream(self.plan.config.seed, "tracked", split))
-        return rows[order[:most]]
+    def _fixed(self, split: str, rows: Batch, most: int) -> Batch:
+        draws = stream(self.plan.config.seed, "tracked", split)
+        chosen = torch.randperm(len(rows.x), generator=draws)[:most]
+        return Batch(rows.x[chosen], None if rows.labels is None else rows.labels[chosen])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the step at which the training starts or continues."""
         self._first = trainer.global_step
         if self.interval is None:
             # The very first call takes longer, and would make measuring look too expensive.
-            few = self.rows["train"][:_LOOKED_AT].to(pl_module.device)
+            few = self.rows["train"].first(_LOOKED_AT).to(pl_module.device)
             draws = stream(0, "warm-up", device=pl_module.device)
-            _tracked(self.plan.model).bound(few, 1.0, generator=draws)
+            bound_of(self.plan.model, few.x, 1.0, draws, few.labels)
 
     def on_train_batch_start(
         self,
@@ -159,7 +162,7 @@ class ConditionalTracker(L.Callback):
         """Write a row for each set of rows, and return the numbers for the progress bar."""
         if not trainer.is_global_zero:
             return {}
-        model, config = _tracked(module.model), self.plan.config
+        model, config = module.model, self.plan.config
         kernel = self.plan.kernel_variance(trainer.global_step)
         variance = self.plan.component_variance(trainer.global_step)
         # Lightning calls callbacks first: the module has not set the variance of this step yet.
@@ -183,49 +186,46 @@ class ConditionalTracker(L.Callback):
         return shown
 
     def _bounds(
-        self,
-        model: EncoderMixtureDecoder,
-        split: str,
-        rows: Tensor,
-        variance: float,
-        trainer: L.Trainer,
+        self, model: DensityModel, split: str, rows: Batch, variance: float, trainer: L.Trainer
     ) -> tuple[Bound, Bound | None]:
         """Return the bound of the model, and that of real rows if there are as many as centres."""
         # The same noise every time, so that the curve shows only changes of the weights.
         draws = [
-            stream(self.plan.config.seed, "tracked-noise", split, device=rows.device)
+            stream(self.plan.config.seed, "tracked-noise", split, device=rows.x.device)
             for _ in range(2)
         ]
-        others = self.real_rows[split].to(rows.device)
+        others = self.real_rows[split].to(rows.x.device)
+        labels = rows.labels, others.labels
         try:
-            bound = model.bound(rows, variance, generator=draws[0])
-            if len(others) < model.eval_centers:
-                return bound, None
-            return bound, model.real_bound(rows, others, variance, generator=draws[1])
+            return (
+                bound_of(model, rows.x, variance, draws[0], rows.labels),
+                real_bound_of(model, rows.x, others.x, variance, draws[1], labels=labels),
+            )
         except InputError as error:
             raise spoilt_weights(trainer.global_step) from error
 
     def _look_for_collapse(
         self,
-        model: EncoderMixtureDecoder,
-        x: Tensor,
+        model: DensityModel,
+        rows: Batch,
         kernel: float,
         shown: dict[str, float],
         step: int,
     ) -> None:
         """Warn once if all centres of an input coincide, and name the likely cause."""
-        k = model.eval_centers
+        inner = _tracked(model)
+        k = inner.eval_centers
         if self._told or k == 1:
             return
-        few = x[:_LOOKED_AT]
-        generator = stream(self.plan.config.seed, "collapse", device=x.device)
-        with torch.no_grad():
-            q = model.decode(model.features_of(few), k, generator)
+        few, labels = rows.first(_LOOKED_AT)
+        generator = stream(self.plan.config.seed, "collapse", device=few.device)
+        with torch.no_grad(), telling(model, labels):
+            q = inner.decode(inner.features_of(few), k, generator)
         diversity = float(effective_components(q).mean())
         if diversity > _ONE:
             return
         self._told = True
-        cause = collapse_cause(model, few, self.plan.dataset.train.to(x.device), kernel)
+        cause = collapse_cause(inner, few, self.plan.dataset.train.to(few.device), kernel)
         finding = Finding(
             "decoder-collapse",
             f"the decoder has collapsed: the {k} centres of an input are as diverse as "
@@ -267,6 +267,7 @@ def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, varia
 
 
 def _tracked(model: DensityModel) -> EncoderMixtureDecoder:
-    if not isinstance(model, EncoderMixtureDecoder):
+    inner = with_encoder(model)
+    if not isinstance(inner, EncoderMixtureDecoder):
         raise TypeError(f"{type(model).__name__} has no conditional bound")
-    return model
+    return inner
