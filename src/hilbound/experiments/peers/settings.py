@@ -3,7 +3,7 @@
 from hilbound.experiments.base import Settings
 
 #: Methods of this library, then their peers.
-OURS = ("nuclear", "debiased")
+OURS = ("nuclear", "debiased", "clusters")
 PEERS = ("sinkhorn", "energy", "mmd", "sliced", "likelihood", "vae")
 METHODS = (*OURS, *PEERS)
 
@@ -30,13 +30,17 @@ class Budget(Settings):
     samples: int
 
 
+#: Rows of every cluster in a step. Blocks are cheap, so there are more rows than in a batch.
+CLUSTER_ROWS = 64
 #: What each method may choose on validation rows, three values each: of the kernel's variance the
-#: multiple of the median heuristic; of Sinkhorn's blur that of its root; of the likelihood the
-#: multiple of median/dim; of a VAE the features; of the energy distance, which has no scale, the
-#: multiple of the learning rate; of the sliced distance the directions in a step.
+#: multiple of the median heuristic; the number of clusters; of Sinkhorn's blur the multiple of the
+#: median's root; of the likelihood that of median/dim; of a VAE the features; of the energy
+#: distance, which has no scale, the multiple of the learning rate; of the sliced distance the
+#: directions in a step.
 TOYS: dict[str, tuple[float, ...]] = {
     "nuclear": (0.03, 0.1, 0.3),
     "debiased": (0.03, 0.1, 0.3),
+    "clusters": (4, 8, 16),
     "sinkhorn": (0.03, 0.1, 0.3),
     "energy": (0.5, 1.0, 2.0),
     "mmd": (0.1, 0.3, 1.0),
@@ -47,6 +51,7 @@ TOYS: dict[str, tuple[float, ...]] = {
 IMAGES: dict[str, tuple[float, ...]] = TOYS | {
     "nuclear": (0.5, 1.0, 3.0),
     "debiased": (0.5, 1.0, 3.0),
+    "clusters": (8, 16, 32),
     "sliced": (64, 256, 1024),
     "likelihood": (0.3, 1.0, 3.0),
     "vae": (8, 16, 32),
