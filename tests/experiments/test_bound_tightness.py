@@ -58,6 +58,11 @@ def test_all_hold_where_quality_follows_the_gap():
     assert verdicts(rows_with()) == [True] * (FIRST + len(QUALITIES) + 1)
 
 
+def test_rows_of_earlier_versions_say_nothing_of_real_rows():
+    old = [{k: v for k, v in row.items() if k != "test_real_tightness"} for row in rows_with()]
+    assert len(claims(old)) == len(claims(rows_with())) - 1
+
+
 def test_every_quality_with_a_good_side_is_judged():
     """Those that get worse must not be left out: diversity alone has no good side of its own."""
     assert set(QUALITIES) == set(MEASURES) - {"distance", "kinds"}
