@@ -276,6 +276,12 @@ def experiment(
         int | None,
         typer.Option(help="Measurements at a time. (default: as many as cores)", min=1),
     ] = None,
+    reuse: Annotated[
+        bool,
+        typer.Option(
+            "--reuse", help="Keep the rows of OUTPUT's result.json, and measure what is missing."
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Rerun an experiment of the paper, and write result.json, figures and a page on its claims."""
@@ -285,7 +291,13 @@ def experiment(
     try:
         with notices(quiet=quiet):
             result = run_experiment(
-                name, folder, quick=quick, seeds=seeds, workers=workers, quiet=quiet
+                name,
+                folder,
+                quick=quick,
+                seeds=seeds,
+                workers=workers,
+                quiet=quiet,
+                reuse=reuse,
             )
     except KeyboardInterrupt:
         fail("interrupted", "measurements are kept: run the same command to continue", 1)

@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from hilbound.datasets import Dataset
@@ -27,7 +28,7 @@ from hilbound.evaluation.reconstruction import (
 from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
-from hilbound.models.classes import bound_of, telling, with_encoder
+from hilbound.models.classes import bound_of, real_bound_of, telling, with_encoder
 from hilbound.models.latent import LatentMixture
 from hilbound.training.failures import Finding, far_from_data
 from hilbound.training.runs import Run
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 # Inputs that are reconstructed, each so many times.
 _RECONSTRUCTED, _TIMES = 500, 10
+
+# The most real rows that are drawn from, in the place of centres.
+_REAL_ROWS = 10_000
 
 #: Neighbourhoods and covariances of fewer rows say nothing.
 FEWEST_ROWS = 10
@@ -190,8 +194,12 @@ def conditional_bound_of(
     held_out: Tensor,
     split: HeldOut,
     labels: Tensor | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return the conditional bound of a run on rows of a split, drawn at random.
+
+    ``real_tightness`` is what as many real rows reach in the place of the decoder's centres. They
+    are drawn from the other rows of the split, together with validation rows for the test split,
+    and with training rows for the validation split. It is ``None`` if there are too few of them.
 
     Args:
         run: The run. The kernel variance at its end is used.
@@ -201,18 +209,29 @@ def conditional_bound_of(
         labels: Their classes, for a model that is told them.
     """
     config = run.config
-    n = min(config.bound_rows, len(held_out))
-    rows = choose_rows(held_out, n, split, config.seed)
-    chosen = None if labels is None else choose_rows(labels, n, split, config.seed)
-    generator = stream(config.seed, "evaluation-bound")
-    bound = bound_of(model, rows, run.component_variance, generator, chosen)
+    dataset, n = run.dataset, min(config.bound_rows, len(held_out))
+    order = choose_rows(
+        torch.arange(len(held_out)).to(held_out.device), len(held_out), split, config.seed
+    )
+    rows, classes = held_out[order[:n]], None if labels is None else labels[order[:n]]
+    further, of_further = dataset.split("validation" if split == "test" else "train")
+    others = torch.cat([held_out[order[n:]], further])[:_REAL_ROWS]
+    of_others = None
+    if labels is not None and of_further is not None:
+        of_others = torch.cat([labels[order[n:]], of_further])[:_REAL_ROWS]
+    draws = [stream(config.seed, "evaluation-bound") for _ in range(2)]
+    variance = run.component_variance
+    bound = bound_of(model, rows, variance, draws[0], classes)
+    real = real_bound_of(model, rows, others, variance, draws[1], labels=(classes, of_others))
     return {
         "rows": len(rows),
+        "centers": inner.eval_centers if (inner := with_encoder(model)) is not None else 1,
         "log_value": float(bound.log_value),
         "log_limit": float(bound.log_limit),
         "gap": float(bound.gap),
         "tightness": float(bound.tightness),
         "error": bound.error,
+        "real_tightness": None if real is None else float(real.tightness),
     }
 
 

@@ -105,8 +105,17 @@ class BoundsRecord(L.Callback):
         before = float(self.rows[-1]["seconds"]) if self.rows else 0.0
         self._began = time.perf_counter() - before
 
-    def append(self, step: int, split: str, loss: Tensor, bound: Bound, variance: float) -> None:
-        """Add one row."""
+    def append(
+        self,
+        step: int,
+        split: str,
+        loss: Tensor,
+        bound: Bound,
+        variance: float,
+        *,
+        real: Bound | None = None,
+    ) -> None:
+        """Add one row. ``real`` is the bound of real rows in the place of the model's centres."""
         row = (
             step,
             split,
@@ -117,6 +126,7 @@ class BoundsRecord(L.Callback):
             float(bound.tightness),
             variance,
             time.perf_counter() - self._began,
+            None if real is None else float(real.tightness),
         )
         self.rows.append(dict(zip(BOUND_COLUMNS, row, strict=True)))
         if self.path is not None:

@@ -62,6 +62,7 @@ BOUND_COLUMNS = (
     "tightness",
     "variance",
     "seconds",
+    "real_tightness",
 )
 _OWN = (
     "config.yaml",
@@ -423,6 +424,8 @@ def _data_shape(data: dict[str, Any]) -> DataShape:
 def read_bounds(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``bounds.csv``, numbers as floats. Without a file there are no rows.
 
+    The tightness of real rows is ``None`` where it was not measured.
+
     Raises:
         InputError: If the file is damaged.
     """
@@ -433,7 +436,7 @@ def read_bounds(file: Path) -> list[dict[str, Any]]:
         # A process that is killed may leave half a line; the rest of it is lost.
         whole = text[: text.rfind("\n") + 1]
         return [
-            {k: row[k] if k == "split" else float(row[k]) for k in BOUND_COLUMNS}
+            {k: _read_cell(k, row) for k in BOUND_COLUMNS}
             for row in csv.DictReader(io.StringIO(whole, newline=""))
         ]
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
@@ -449,6 +452,15 @@ def format_bounds(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _read_cell(name: str, row: dict[str, str]) -> str | float | None:
+    if name == "split":
+        return row[name]
+    # Files of earlier versions do not have this column, and runs without an encoder leave it empty.
+    if name == "real_tightness" and not row.get(name):
+        return None
+    return float(row[name])
 
 
 def expand(path: Path | str) -> Path:
