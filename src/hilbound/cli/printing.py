@@ -6,7 +6,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, MetricInfo, format_metric
+from hilbound.evaluation.floors import TOO_WIDE, is_too_wide
+from hilbound.evaluation.quality import (
+    METRICS,
+    RECONSTRUCTION,
+    MetricInfo,
+    format_metric,
+    percent,
+)
 
 
 def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
@@ -19,13 +26,26 @@ def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
         block = measured["reconstruction"]
         title = f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out rows"
         _print_table(out, title, RECONSTRUCTION, block["metrics"])
+    _print_bound(measured, out, err)
+
+
+def _print_bound(measured: dict[str, Any], out: Console, err: Console) -> None:
+    """Print what the bound reached, beside what real data and one point reach."""
+    bound = measured.get("conditional_bound") or measured.get("batch_bound")
+    if bound is None:
+        return
     if "conditional_bound" in measured:
-        bound = measured["conditional_bound"]
-        out.print(
-            f"conditional bound on {bound['rows']:,} held-out rows: "
-            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats",
-            highlight=False,
-        )
+        line = f"conditional bound on {bound['rows']:,} held-out rows"
+    else:
+        line = f"bound on held-out batches of {bound['rows']:,} rows"
+    line += f": {percent(bound['tightness'])} of its limit"
+    if "gap" in bound:
+        line += f", gap {bound['gap']:.4g} nats"
+    if "real" in bound:
+        line += f"; real data reach {percent(bound['real'])}, one point {percent(bound['mean'])}"
+    out.print(line, highlight=False, soft_wrap=True)
+    if is_too_wide(bound):
+        err.print(f"[bold yellow]warning:[/] {TOO_WIDE}", highlight=False)
 
 
 def _print_table(

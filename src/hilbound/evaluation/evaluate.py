@@ -16,13 +16,11 @@ from hilbound.datasets import Dataset
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.evaluation import metrics
+from hilbound.evaluation.floors import batch_bound, tracked_bound
 from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, measure, reference_rows
-from hilbound.evaluation.reconstruction import (
-    choose_rows,
-    reconstruction_errors,
-    rows_with_features,
-)
+from hilbound.evaluation.reconstruction import reconstruction_errors, rows_with_features
 from hilbound.evaluation.spaces import MetricSpace, fit_space
+from hilbound.evaluation.telling import Tell, silent
 from hilbound.models.autoencoders import EncoderMixtureDecoder, FeatureModel
 from hilbound.training.failures import Finding, far_from_data
 from hilbound.training.runs import Run
@@ -42,53 +40,77 @@ def evaluate(
     run: Run,
     samples: int | None = None,
     split: HeldOut = "test",
+    *,
+    tell: Tell = silent,
 ) -> dict[str, Any]:
     """Measure a run, write its ``metrics.json`` and return the content.
 
-    For a model with an encoder, its reconstructions are measured, too. For an
-    :class:`~hilbound.models.EncoderMixtureDecoder`, so is its conditional bound.
+    The bound is measured with what real data and a single point reach in the model's place. For a
+    model with an encoder, its reconstructions are measured, too, and the bound is the conditional
+    one, if the features have noise.
 
     Args:
         run: The run.
         samples: How many samples and held-out rows to compare. By default all held-out rows are
             used, at most 10,000.
         split: The held-out rows: ``"validation"`` for choosing, ``"test"`` for final figures.
+        tell: Called with a few words before each part of the work.
 
     Raises:
         InputError: If there are too few rows, or the run is damaged.
     """
+    tell("reading the data")
     began = time.perf_counter()
     dataset, model = run.dataset, run.model
     held_out = getattr(dataset, split)
     n = _count(held_out, dataset, samples)
+    tell("fitting the space of the metrics")
     space = fit_space(dataset, seed=run.config.seed)
     fake = model.sample(n, stream(run.config.seed, "evaluation")).to(held_out)
     test, real = reference_rows(held_out, dataset.train, n, run.config.seed)
-    model_values = measure(test, fake, space, dataset.classes, run.config.seed)
-    real_values = measure(test, real, space, dataset.classes, run.config.seed)
     content: dict[str, Any] = {
         "split": split,
         "samples": n,
         "features": space.description,
         "classifier_accuracy": space.accuracy,
-        "seconds": time.perf_counter() - began,
-        "metrics": {
-            name: {"model": value, "real": real_values[name], "better": METRICS[name].better}
-            for name, value in model_values.items()
-        },
+        "seconds": 0.0,
+        "metrics": _metrics(run, test, {"model": fake, "real": real}, space, tell),
     }
+    content |= _bounds(run, held_out, split, tell)
     if isinstance(model, FeatureModel):
+        tell("reconstructions")
         content["reconstruction"] = measure_reconstructions(
             model, test[:_RECONSTRUCTED], real, space, run.config.seed
         )
-    if isinstance(model, EncoderMixtureDecoder):
-        content["conditional_bound"] = conditional_bound_of(run, model, held_out, split)
     content["seconds"] = time.perf_counter() - began
     far = far_from_data(real, fake)
     if far is not None:
         content["far_from_data"] = far.message
     _keep(run, content, far)
     return content
+
+
+def _metrics(
+    run: Run, test: Tensor, sides: dict[str, Tensor], space: MetricSpace, tell: Tell
+) -> dict[str, dict[str, Any]]:
+    """Return every metric of the samples, and of real data in their place."""
+    measured = {}
+    for side, rows in sides.items():
+        tell(f"{'samples' if side == 'model' else 'real data'} against held-out rows")
+        measured[side] = measure(test, rows, space, run.dataset.classes, run.config.seed)
+    return {
+        name: {"model": value, "real": measured["real"][name], "better": METRICS[name].better}
+        for name, value in measured["model"].items()
+    }
+
+
+def _bounds(run: Run, held_out: Tensor, split: str, tell: Tell) -> dict[str, Any]:
+    """Return the entry of the bound that fits the model, or nothing."""
+    tell("the bound")
+    if isinstance(run.model, EncoderMixtureDecoder):
+        return {"conditional_bound": tracked_bound(run, run.model, held_out, split)}
+    bound = batch_bound(run, held_out)
+    return {} if bound is None else {"batch_bound": bound}
 
 
 def _keep(run: Run, content: dict[str, Any], far: Finding | None) -> None:
@@ -140,31 +162,6 @@ def measure_reconstructions(
 
 def _inside(support: Tensor, points: Tensor) -> float:
     return metrics.precision_recall_density_coverage(support, points).precision
-
-
-def conditional_bound_of(
-    run: Run, model: EncoderMixtureDecoder, held_out: Tensor, split: HeldOut
-) -> dict[str, float]:
-    """Return the conditional bound of a run on rows of a split, drawn at random.
-
-    Args:
-        run: The run. The kernel variance at its end is used.
-        model: Its model.
-        held_out: Rows with shape ``(n, d)``, of which ``bound_rows`` are drawn at random.
-        split: The name of the split.
-    """
-    config = run.config
-    rows = choose_rows(held_out, min(config.bound_rows, len(held_out)), split, config.seed)
-    generator = stream(config.seed, "evaluation-bound")
-    bound = model.bound(rows, run.component_variance, generator=generator)
-    return {
-        "rows": len(rows),
-        "log_value": float(bound.log_value),
-        "log_limit": float(bound.log_limit),
-        "gap": float(bound.gap),
-        "tightness": float(bound.tightness),
-        "error": bound.error,
-    }
 
 
 def can_measure(dataset: Dataset) -> bool:

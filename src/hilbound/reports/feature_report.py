@@ -17,7 +17,8 @@ from torch import Tensor
 from hilbound.bounds import log_component_norm
 from hilbound.datasets import Dataset
 from hilbound.engine.seeding import stream
-from hilbound.evaluation.quality import format_metric
+from hilbound.evaluation.floors import is_too_wide
+from hilbound.evaluation.quality import format_metric, percent
 from hilbound.evaluation.reconstruction import Reconstructions, reconstruct
 from hilbound.models.autoencoders import VAE, FeatureModel
 from hilbound.reports import feature_plots
@@ -123,31 +124,25 @@ def bound_fact(run: Run, held_out: Rows, measured: dict[str, Any]) -> Fact | Non
     """Return the final bound on held-out rows, or ``None`` if it was not measured.
 
     Args:
-        run: The run of a model with an encoder.
+        run: The run.
         held_out: Rows of ``bounds.csv``, in the order of the steps.
         measured: The content of ``metrics.json``.
     """
-    if run.config.objective == "likelihood":
+    if run.config.objective == "likelihood" and isinstance(run.model, FeatureModel):
         if not held_out:
             return None
         value = f"{-held_out[-1]['loss']:.4g}"
         return Fact(likelihood_name(run).capitalize(), value, "nats, a held-out row")
-    if "conditional_bound" in measured:
-        reached = measured["conditional_bound"]["tightness"]
-    elif held_out:
-        reached = held_out[-1]["tightness"]
-    else:
+    bound = measured.get("conditional_bound") or measured.get("batch_bound") or {}
+    if not bound and not held_out:
         return None
-    return Fact("Bound reached", percent(reached), "of its limit, held-out rows")
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage that stays readable when it is tiny.
-
-    >>> percent(0.8712), percent(1e-9)
-    ('87.1 %', '< 0.01 %')
-    """
-    return f"{100 * share:.1f} %" if share >= 1e-4 else "< 0.01 %"
+    reached = bound["tightness"] if bound else held_out[-1]["tightness"]
+    note = "of its limit, held-out rows"
+    if "real" in bound:
+        note += f"; real data: {percent(bound['real'])}, one point: {percent(bound['mean'])}"
+    if is_too_wide(bound):
+        note += ". The kernel is so wide that this says nothing"
+    return Fact("Bound reached", percent(reached), note)
 
 
 def error_fact(measured: dict[str, Any]) -> Fact:

@@ -25,6 +25,7 @@ from hilbound.evaluation.quality import (
     reference_rows,
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
+from hilbound.evaluation.telling import Tell, silent
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import FeatureModel
 from hilbound.models.base import DensityModel
@@ -36,7 +37,6 @@ from hilbound.reports.feature_report import (
     error_fact,
     features_section,
     likelihood_section,
-    percent,
     reconstructions_section,
     tracked_section,
 )
@@ -49,7 +49,7 @@ _SHOWN_IMAGES = 64
 _SHOWN_POINTS = 1000
 
 
-def write_report(run: Run, output: Path | None = None) -> Path:
+def write_report(run: Run, output: Path | None = None, *, tell: Tell = silent) -> Path:
     """Write ``report.html`` into the run folder, or to ``output``, and return its path.
 
     If the run has not been evaluated yet, it is evaluated first.
@@ -57,9 +57,11 @@ def write_report(run: Run, output: Path | None = None) -> Path:
     Args:
         run: The run.
         output: Another place for the page, such as one that can be written to.
+        tell: Called with a few words before each part of the work.
     """
     dataset, model = run.dataset, run.model
-    measured = _measured(run, model)
+    measured = _measured(run, model, tell)
+    tell("drawing")
     generator = stream(run.config.seed, "report")
     fake = model.sample(_SHOWN_POINTS, generator).to(dataset.test)
     sections = [
@@ -90,7 +92,7 @@ def write_report(run: Run, output: Path | None = None) -> Path:
         ) from None
 
 
-def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
+def _measured(run: Run, model: DensityModel, tell: Tell) -> dict[str, Any]:
     """Return what was measured, nothing of too few rows.
 
     What an older version left out is measured now.
@@ -101,7 +103,7 @@ def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
         measured = run.read_json("metrics.json")
         if "reconstruction" in measured or not isinstance(model, FeatureModel):
             return measured
-    return evaluate(run)
+    return evaluate(run, tell=tell)
 
 
 def _feature_sections(
@@ -159,11 +161,9 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
     if far:
         facts.append(Fact("Samples", "far from all data", "the weights are of no use"))
     of_features = "reconstruction" in measured
+    facts.append(bound_fact(run, held_out, measured))
     if of_features:
-        facts += [bound_fact(run, held_out, measured), error_fact(measured)]
-    elif held_out:
-        reached = percent(held_out[-1]["tightness"])
-        facts.append(Fact("Bound reached", reached, "of its limit, held-out rows"))
+        facts.append(error_fact(measured))
     facts += [
         Fact(
             METRICS[name].title,
