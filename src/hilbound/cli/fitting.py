@@ -1,7 +1,6 @@
 """The command ``hilbound fit``: train on data, or fit a table with a target."""
 
 import shlex
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ import typer
 import hilbound
 from hilbound.cli.base import TABLES, Moved, Quiet, err, fail, notices, out
 from hilbound.cli.options import with_run_options
+from hilbound.cli.stages import Stages
 from hilbound.config import RunConfig, Switches, read_yaml
 from hilbound.errors import InputError
 
@@ -169,8 +169,7 @@ def _fit_table(
             run = tables.fit(settings, output, overwrite=overwrite, quiet=quiet)
     except KeyboardInterrupt:
         fail("interrupted", "nothing was written", 1)
-    status = err.status("evaluating") if not quiet else nullcontext()
-    with status:
+    with Stages("evaluating", quiet=quiet):
         tables.finish(run, out, report=report, quiet=quiet)
 
 
@@ -213,13 +212,12 @@ def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
     from hilbound.reports.run_report import write_report
 
     measured = None
-    status = err.status("evaluating and writing the report") if not quiet else nullcontext()
     # What is to be said about the data was said before the training.
     try:
-        with status, notices(quiet=True):
+        with Stages("evaluating", quiet=quiet) as tell, notices(quiet=True):
             if can_measure(run.dataset):
-                measured = measure(run)
-            path = write_report(run)
+                measured = measure(run, tell=tell)
+            path = write_report(run, tell=tell)
     except KeyboardInterrupt:
         command = f"hilbound report {shlex.quote(str(run.path))}"
         fail("interrupted", f"the run is trained and saved: go on with '{command}'", 1)
