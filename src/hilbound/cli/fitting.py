@@ -129,7 +129,7 @@ def _what_is_left(path: Path) -> str:
         return f"what was reached is saved in {path}: go on with 'hilbound fit {command}'"
     if run.checkpoint.is_file():
         return f"nothing was trained since; {path} holds what it held before"
-    return f"no step was done, and nothing is saved in {path}: fit again with --overwrite"
+    return f"no step was saved yet in {path}: begin again with 'hilbound fit {command}'"
 
 
 def _fit_table(

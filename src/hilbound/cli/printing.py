@@ -19,11 +19,20 @@ def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
         block = measured["reconstruction"]
         title = f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out rows"
         _print_table(out, title, RECONSTRUCTION, block["metrics"])
+    shares = measured.get("condition", {}).get("agreement")
+    if shares is not None:
+        real = f" (held-out rows: {100 * shares['real']:.1f} %)" if "real" in shares else ""
+        out.print(
+            f"samples in the {measured['condition']['kind']} they were drawn for: "
+            f"{100 * shares['model']:.1f} %{real}",
+            highlight=False,
+        )
     if "conditional_bound" in measured:
         bound = measured["conditional_bound"]
         out.print(
             f"conditional bound on {bound['rows']:,} held-out rows: "
-            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats",
+            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats"
+            f"{_of_real_rows(bound)}",
             highlight=False,
         )
     if "latent" in measured:
@@ -46,6 +55,16 @@ def latent_lines(block: dict[str, Any]) -> list[str]:
             f"{found['standard_error']:.2g} nats (± {found['error_of_draws']:.2g} by the draws)"
         )
     return lines
+
+
+def _of_real_rows(bound: dict[str, Any]) -> str:
+    # Runs that were measured by an earlier version do not have it.
+    real = bound.get("real_tightness")
+    if real is None:
+        return ""
+    k = bound["centers"]
+    rows = "1 real row" if k == 1 else f"{k} real rows"
+    return f"; {rows} in the place of the centres: {100 * real:.1f} %"
 
 
 def _print_table(

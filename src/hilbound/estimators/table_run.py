@@ -45,8 +45,9 @@ from hilbound.evaluation.table_metrics import (
     rows_for_importance,
 )
 from hilbound.mixture import GaussianMixture
+from hilbound.training.files import own_file, write_whole
 from hilbound.training.machine import versions
-from hilbound.training.runs import clear, read_entries, refuse_occupied, write_whole
+from hilbound.training.runs import clear, read_entries, refuse_occupied
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +151,7 @@ class TableRun:
     @cached_property
     def model(self) -> ConditionalDensityEstimator:
         """The fitted model, loaded once."""
-        return ConditionalDensityEstimator.load(self.path / "model.safetensors")
+        return ConditionalDensityEstimator.load(own_file(self.path, "model.safetensors"))
 
     @cached_property
     def splits(self) -> dict[Split, Examples]:

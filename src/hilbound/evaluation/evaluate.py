@@ -10,12 +10,14 @@ import time
 from dataclasses import asdict
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from hilbound.datasets import Dataset
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.evaluation import metrics
+from hilbound.evaluation.conditions import agreement, conditioned
 from hilbound.evaluation.latent import measure_latent
 from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, measure, reference_rows
 from hilbound.evaluation.reconstruction import (
@@ -24,7 +26,9 @@ from hilbound.evaluation.reconstruction import (
     rows_with_features,
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
-from hilbound.models.autoencoders import EncoderMixtureDecoder, FeatureModel
+from hilbound.models.autoencoders import EncoderMixtureDecoder
+from hilbound.models.base import DensityModel
+from hilbound.models.classes import bound_of, real_bound_of, telling, with_encoder
 from hilbound.models.latent import LatentMixture
 from hilbound.training.failures import Finding, far_from_data
 from hilbound.training.runs import Run
@@ -33,6 +37,9 @@ log = logging.getLogger(__name__)
 
 # Inputs that are reconstructed, each so many times.
 _RECONSTRUCTED, _TIMES = 500, 10
+
+# The most real rows that are drawn from, in the place of centres.
+_REAL_ROWS = 10_000
 
 #: Neighbourhoods and covariances of fewer rows say nothing.
 FEWEST_ROWS = 10
@@ -80,20 +87,37 @@ def evaluate(
             for name, value in model_values.items()
         },
     }
-    if isinstance(model, FeatureModel):
-        content["reconstruction"] = measure_reconstructions(
-            model, test[:_RECONSTRUCTED], real, space, run.config.seed
-        )
-    if isinstance(model, EncoderMixtureDecoder):
-        content["conditional_bound"] = conditional_bound_of(run, model, held_out, split)
-    if isinstance(model, LatentMixture):
-        seed = run.config.seed
-        content["latent"] = measure_latent(model, held_out, dataset.train, split, seed)
+    content |= _of_the_model(run, split, space, test[:_RECONSTRUCTED], real)
     content["seconds"] = time.perf_counter() - began
     far = far_from_data(real, fake)
     if far is not None:
         content["far_from_data"] = far.message
     _keep(run, content, far)
+    return content
+
+
+def _of_the_model(
+    run: Run, split: HeldOut, space: MetricSpace, test: Tensor, real: Tensor
+) -> dict[str, Any]:
+    """Return what only some models have: reconstructions, a conditional bound, a condition."""
+    dataset, model, seed = run.dataset, run.model, run.config.seed
+    content: dict[str, Any] = {}
+    held_out, labels = dataset.split(split)
+    inner, told = with_encoder(model), conditioned(model)
+    if inner is not None:
+        pair = None
+        if told is not None and labels is not None and dataset.train_labels is not None:
+            chosen = reference_rows(labels, dataset.train_labels, len(real), seed)
+            pair = (chosen[0][: len(test)], chosen[1])
+        content["reconstruction"] = measure_reconstructions(
+            model, test, real, space, seed, labels=pair
+        )
+    if isinstance(inner, EncoderMixtureDecoder):
+        content["conditional_bound"] = conditional_bound_of(run, model, held_out, split, labels)
+    if isinstance(model, LatentMixture):
+        content["latent"] = measure_latent(model, held_out, dataset.train, split, seed)
+    if told is not None:
+        content["condition"] = agreement(told, dataset, dataset.test_labels, space, seed)
     return content
 
 
@@ -108,7 +132,13 @@ def _keep(run: Run, content: dict[str, Any], far: Finding | None) -> None:
 
 
 def measure_reconstructions(
-    model: FeatureModel, x: Tensor, train: Tensor, space: MetricSpace, seed: int = 0
+    model: DensityModel,
+    x: Tensor,
+    train: Tensor,
+    space: MetricSpace,
+    seed: int = 0,
+    *,
+    labels: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, Any]:
     """Return how near, how different and how lifelike the reconstructions of inputs are.
 
@@ -117,23 +147,33 @@ def measure_reconstructions(
     validity of real data is that of the inputs themselves.
 
     Args:
-        model: The model.
+        model: The model, which has an encoder.
         x: Held-out rows with shape ``(n, d)``.
         train: Training rows with shape ``(N, d)``.
         space: Where the support of the training rows is measured.
         seed: Seed of the draws.
+        labels: Classes of both, for a model that is told them.
+
+    Raises:
+        InputError: If the model has no encoder.
     """
-    drawn = model.reconstruct(
-        x.to(model.head.variance), _TIMES, stream(seed, "evaluation-reconstructions")
-    ).to(x)
+    inner = with_encoder(model)
+    if inner is None:
+        raise InputError(f"a {type(model).__name__} has no encoder and cannot reconstruct")
+    with telling(model, None if labels is None else labels[0]):
+        drawn = inner.reconstruct(
+            x.to(model.head.variance), _TIMES, stream(seed, "evaluation-reconstructions")
+        ).to(x)
     support = space.transform(train)
     values = reconstruction_errors(x, drawn) | {
         "validity": _inside(support, space.transform(drawn.flatten(0, 1)))
     }
     real: dict[str, float] = {"validity": _inside(support, space.transform(x))}
-    if model.variance_y is not None:
+    if inner.variance_y is not None:
         generator = stream(seed, "evaluation-rows-with-features")
-        real |= reconstruction_errors(x, rows_with_features(model, x, train, _TIMES, generator))
+        same = None if labels is None else labels[0][:, None] == labels[1]
+        shared = rows_with_features(inner, x, train, _TIMES, generator, same=same)
+        real |= reconstruction_errors(x, shared)
     return {
         "inputs": len(x),
         "reconstructions": _TIMES,
@@ -149,27 +189,49 @@ def _inside(support: Tensor, points: Tensor) -> float:
 
 
 def conditional_bound_of(
-    run: Run, model: EncoderMixtureDecoder, held_out: Tensor, split: HeldOut
-) -> dict[str, float]:
+    run: Run,
+    model: DensityModel,
+    held_out: Tensor,
+    split: HeldOut,
+    labels: Tensor | None = None,
+) -> dict[str, Any]:
     """Return the conditional bound of a run on rows of a split, drawn at random.
+
+    ``real_tightness`` is what as many real rows reach in the place of the decoder's centres. They
+    are drawn from the other rows of the split, together with validation rows for the test split,
+    and with training rows for the validation split. It is ``None`` if there are too few of them.
 
     Args:
         run: The run. The kernel variance at its end is used.
         model: Its model.
         held_out: Rows with shape ``(n, d)``, of which ``bound_rows`` are drawn at random.
         split: The name of the split.
+        labels: Their classes, for a model that is told them.
     """
     config = run.config
-    rows = choose_rows(held_out, min(config.bound_rows, len(held_out)), split, config.seed)
-    generator = stream(config.seed, "evaluation-bound")
-    bound = model.bound(rows, run.component_variance, generator=generator)
+    dataset, n = run.dataset, min(config.bound_rows, len(held_out))
+    order = choose_rows(
+        torch.arange(len(held_out)).to(held_out.device), len(held_out), split, config.seed
+    )
+    rows, classes = held_out[order[:n]], None if labels is None else labels[order[:n]]
+    further, of_further = dataset.split("validation" if split == "test" else "train")
+    others = torch.cat([held_out[order[n:]], further])[:_REAL_ROWS]
+    of_others = None
+    if labels is not None and of_further is not None:
+        of_others = torch.cat([labels[order[n:]], of_further])[:_REAL_ROWS]
+    draws = [stream(config.seed, "evaluation-bound") for _ in range(2)]
+    variance = run.component_variance
+    bound = bound_of(model, rows, variance, draws[0], classes)
+    real = real_bound_of(model, rows, others, variance, draws[1], labels=(classes, of_others))
     return {
         "rows": len(rows),
+        "centers": inner.eval_centers if (inner := with_encoder(model)) is not None else 1,
         "log_value": float(bound.log_value),
         "log_limit": float(bound.log_limit),
         "gap": float(bound.gap),
         "tightness": float(bound.tightness),
         "error": bound.error,
+        "real_tightness": None if real is None else float(real.tightness),
     }
 
 

@@ -129,7 +129,7 @@ def measure(
 
 
 def reference_rows(held_out: Tensor, train: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return ``n`` held-out rows and ``n`` training rows, drawn at random."""
+    """Return ``n`` held-out rows and ``n`` training rows, drawn at random, or their labels."""
     first = torch.randperm(len(held_out), generator=stream(seed, "evaluation-test"))[:n]
     second = torch.randperm(len(train), generator=stream(seed, "evaluation-train"))[:n]
     return held_out[first], train[second]

@@ -225,7 +225,8 @@ class FeatureMixture(nn.Module):
             n, q.dim, 1, generator=generator, dtype=q.means.dtype, device=q.means.device
         )
         factor = torch.linalg.cholesky(q.component_covariance)
-        return q.means[chosen] + (factor[chosen] @ noise).squeeze(-1)
+        rows: Tensor = q.means[chosen] + (factor[chosen] @ noise).squeeze(-1)
+        return rows
 
 
 def fit_mixture(y: Tensor, count: int, generator: torch.Generator, *, steps: int) -> Components:

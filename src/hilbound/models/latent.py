@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hilbound.engine.expectation.components import Components
-from hilbound.engine.seeding import stream
+from hilbound.engine.seeding import Source, stream
 from hilbound.errors import InputError
 from hilbound.mixture import FullGaussianMixture, GaussianMixture
 from hilbound.models.autoencoders import EncoderMixtureDecoder, MixtureDecoder
@@ -91,25 +91,31 @@ class LatentMixture(EncoderMixtureDecoder):
         return self.decoder.noise_dim == 0
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixtures of rows and of reconstructions, or q(x|y) for every row.
 
         With a single centre for every row, p and q are mixtures of B components each, in the same
         order. Otherwise both have batch shape ``(B,)``.
         """
-        compared = super().compare(x, variance, centers, generator)
+        compared = super().compare(x, variance, centers, generator, labels)
         if not self.paired:
             return compared
         p, q, penalty = compared
         reconstructions = GaussianMixture(q.means.squeeze(-2), q.component_variance.squeeze(-2))
         return Comparison(GaussianMixture(p.means.squeeze(-2), variance), reconstructions, penalty)
 
-    def remember(self, x: Tensor) -> None:
+    def remember(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Fit a few components to the features of training rows, so that sampling is possible.
 
         Training calls this whenever it saves. :meth:`fit_features` fits the density in full.
         """
+        del labels
         with torch.no_grad():
             self.density.fit_roughly(self.features_of(x), generator=stream(0, "rough density"))
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hilbound.bounds import log_component_norm
+from hilbound.config import RunConfig
 from hilbound.datasets import Dataset
 from hilbound.engine.seeding import stream
 from hilbound.evaluation.quality import format_metric
@@ -51,7 +52,7 @@ def tracked_section(run: Run, rows: dict[str, Rows], dim: int) -> Section:
             caption = f"Cost and limit on fixed {name}; the gap between them is shaded."
             alt = f"conditional cost below its limit against training steps, on {name}"
             figures.append(Figure(figure_uri(figure), alt, caption))
-    figures.append(_tightness(rows, "the share of the limit that the cost reaches"))
+    figures.append(_tightness(rows, model_centers(config)))
     ends = run.read_json("run.json")["variance"]
     moves = "it moves while the encoder learns, and rises as features tell rows apart"
     if config.encoder is not None:
@@ -79,7 +80,7 @@ def _plot_relative(ax: Any, rows: Rows, dim: int) -> None:
     feature_plots.plot_bound(ax, [row["step"] for row in rows], cost, limit)
 
 
-def _tightness(rows: dict[str, Rows], what: str) -> Figure:
+def _tightness(rows: dict[str, Rows], centers: int) -> Figure:
     figure, ax = canvas()
     names = {"train": "training rows", "validation": "held-out rows"}
     curves = {
@@ -87,9 +88,25 @@ def _tightness(rows: dict[str, Rows], what: str) -> Figure:
         for k, v in rows.items()
         if v
     }
-    plot_tightness(ax, curves)
-    alt = "tightness of the bound against training steps"
-    return Figure(figure_uri(figure), alt, f"Tightness: {what}.")
+    caption = "Tightness: the share of the limit that the cost reaches."
+    real = {
+        f"{names[k]}, real rows": ([r["step"] for r in v], [r["real_tightness"] for r in v])
+        for k, v in rows.items()
+        if v and all(r["real_tightness"] is not None for r in v)
+    }
+    if real:
+        several = "1 real row" if centers == 1 else f"{centers} real rows"
+        caption += (
+            f" Real rows: the share that {several} with the same feature reach in the place of the "
+            "centres. A decoder above it is nearer to the limit than a perfect sampler."
+        )
+    plot_tightness(ax, curves | real)
+    return Figure(figure_uri(figure), "tightness of the bound against training steps", caption)
+
+
+def model_centers(config: RunConfig) -> int:
+    """Return the number of centres for every input when a run is measured."""
+    return config.eval_centers or config.centers or 1
 
 
 def likelihood_name(run: Run) -> str:
@@ -133,12 +150,15 @@ def bound_fact(run: Run, held_out: Rows, measured: dict[str, Any]) -> Fact | Non
         value = f"{-held_out[-1]['loss']:.4g}"
         return Fact(likelihood_name(run).capitalize(), value, "nats, a held-out row")
     if "conditional_bound" in measured:
-        reached = measured["conditional_bound"]["tightness"]
+        found = measured["conditional_bound"]
     elif held_out:
-        reached = held_out[-1]["tightness"]
+        found = held_out[-1]
     else:
         return None
-    return Fact("Bound reached", percent(reached), "of its limit, held-out rows")
+    note, real = "of its limit, held-out rows", found.get("real_tightness")
+    if real is not None:
+        note += f"; real rows: {percent(real)}"
+    return Fact("Bound reached", percent(found["tightness"]), note)
 
 
 def percent(share: float) -> str:

@@ -234,7 +234,7 @@ def _real_rows(dataset: Dataset, seed: int, n: int, label: int) -> Tensor:
 
 
 def _model_rows(model: ClassConditional, seed: int, n: int, label: int) -> Tensor:
-    return model.sample(n, label, stream(seed, "samples", label))
+    return model.sample(n, stream(seed, "samples", label), label)
 
 
 def ahead(
