@@ -179,7 +179,9 @@ def test_wrong_rows_are_refused():
     with pytest.raises(InputError, match="not fitted yet"):
         density.draw(3)
     of_classes = FeatureMixture(2, classes=4).double()
-    with pytest.raises(InputError, match="labels name no row of class 3"):
-        of_classes.fit(y, labels=labels, generator=seeded())
+    of_classes.fit(y, labels=labels, generator=seeded())
+    assert of_classes.counts[3] == 0
+    with pytest.raises(InputError, match="class 3 has no density: no training row was of this"):
+        of_classes.draw(5, 3)
     with pytest.raises(InputError, match="one for each row, got none"):
         of_classes.fit(y, generator=seeded())

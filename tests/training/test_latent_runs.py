@@ -142,6 +142,22 @@ def test_the_command_line_fits_samples_and_resumes(tmp_path, whole):
     assert len((tmp_path / "s.csv").read_text(encoding="utf-8").split()) == 6
 
 
+def test_every_class_has_a_density_and_samples_of_its_own(tmp_path):
+    options = {"data": "digits", "condition": "classes", "samples": 300, "steps": 60, "width": 32}
+    run = train(tmp_path / "run", **LATENT | options | {"features": 4})
+    model = Run.open(run.path).load_model()
+    assert model.model.density.classes == 10
+    rows, labels = run.dataset.split("train")
+    means = torch.stack([rows[labels == c].mean(0) for c in range(10)])
+    right = [
+        int(torch.cdist(draw(run, 40, label=c).mean(0, keepdim=True), means).argmin()) == c
+        for c in range(10)
+    ]
+    assert sum(right) >= 9
+    assert draw(run, 12).isfinite().all()
+    assert "latent" not in evaluate(run, samples=100)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -153,6 +169,8 @@ def test_the_command_line_fits_samples_and_resumes(tmp_path, whole):
         ({"objective": "mse", "learn_variance": True}, "learn_variance has no effect"),
         ({"features": 3}, "features must lie between 1 and the 2 coordinates"),
         ({"model": "autoencoder", "components": 5}, "components has no effect for model 'autoenc"),
+        ({"condition": "clusters=4"}, "condition 'clusters=4' is for model 'mixture-density"),
+        ({"condition": "classes"}, "condition 'classes' needs labels"),
         ({"components": 0}, "components: input should be greater than or equal to 1"),
     ],
 )

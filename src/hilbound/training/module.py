@@ -148,10 +148,11 @@ class DensityModule(L.LightningModule):
 
     def conclude(self) -> None:
         """Let the model do what is left once its weights are trained."""
-        data = self.plan.dataset
-        self.model.conclude(
-            data.train.to(self.device), data.validation.to(self.device), self.config.seed
+        (rows, labels), (others, other_labels) = (
+            tuple(None if t is None else t.to(self.device) for t in self.plan.dataset.split(name))
+            for name in ("train", "validation")
         )
+        self.model.conclude(rows, others, self.config.seed, (labels, other_labels))
 
     def _record(self, split: str, loss: Tensor, bound: Bound) -> None:
         self.log("tightness", bound.tightness, prog_bar=True)

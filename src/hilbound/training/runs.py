@@ -36,6 +36,7 @@ from hilbound.datasets import Dataset, Standardization
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.models.build import DataShape, build_model, model_shapes
+from hilbound.models.feature_mixture import with_components_of
 from hilbound.objectives import create_objective
 from hilbound.training.files import (
     PARTIAL,
@@ -299,7 +300,8 @@ class Run:
         setting = self.config, _data_shape(facts["data"]), facts["variance"]["component_start"]
         file = own_file(self.path, "model.safetensors")
         try:
-            wanted, found = model_shapes(*setting), shapes_of(file)
+            found = shapes_of(file)
+            wanted = with_components_of(model_shapes(*setting), found)
             if wanted != found:
                 raise TypeError(_difference(wanted, found))
             state, _ = read_tensors(file)
