@@ -389,7 +389,8 @@ def _lacking(content: dict[str, Any]) -> str | None:
         if not isinstance(block, dict):
             return name
         for key, kind in kinds.items():
-            if not isinstance(block.get(key), kind) or isinstance(block.get(key), bool):
+            value = block.get(key)
+            if key not in block or not isinstance(value, kind) or isinstance(value, bool):
                 return f"{name}.{key}"
     if not isinstance(content["step"], int) or isinstance(content["step"], bool):
         return "step"
