@@ -49,6 +49,18 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "beta1": 0.9,
         "beta2": 0.999,
     },
+    "latent-mixture": {
+        "objective": "trace",
+        "features": None,
+        "variance_y": 0.02,
+        "width": 768,
+        "batch_size": 256,
+        "steps": 4000,
+        "validate_every": 500,
+        "learning_rate": 2e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+    },
     "vae": {
         "objective": "likelihood",
         "variance": "median/dim",
@@ -60,13 +72,17 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 _FEATURES_ONLY = frozenset({"features", "variance_y", "encoder"})
+_DENSITY_ONLY = frozenset({"components"})
 _MIXTURE_ONLY = frozenset({"noise_dim", "centers", "eval_centers", "learn_weights"})
 # Options without effect for a model. They are refused, because ignoring them would mislead.
 _WITHOUT_MEANING = {
-    "mixture-density-network": _FEATURES_ONLY | {"bound_rows"},
-    "autoencoder": _MIXTURE_ONLY | {"bound_rows"},
-    "vae": _MIXTURE_ONLY | {"variance_y", "bound_rows"},
+    "mixture-density-network": _FEATURES_ONLY | _DENSITY_ONLY | {"bound_rows"},
+    "encoder-mixture-decoder": _DENSITY_ONLY,
+    "autoencoder": _MIXTURE_ONLY | _DENSITY_ONLY | {"bound_rows"},
+    "vae": _MIXTURE_ONLY | _DENSITY_ONLY | {"variance_y", "bound_rows"},
 }
+# Objectives that compare every row with one centre: a latent mixture then has no decoder's noise.
+_ONE_CENTRE = ("trace", "mse")
 
 
 class RunConfig(BaseModel):
@@ -127,7 +143,13 @@ class RunConfig(BaseModel):
 
     model: str = _option("mixture-density-network", "Name of the model.", _MODEL)
     network: str = _option("mlp", "Kind of all networks of the model: mlp or conv.", _MODEL)
-    features: int = _option(2, "Number of features that an encoder makes.", _MODEL, ge=1)
+    features: int | None = _option(2, "Number of features that an encoder makes.", _MODEL, ge=1)
+    components: int | None = _option(
+        None,
+        "Components of the density of features. (default: chosen on held-out rows)",
+        _MODEL,
+        ge=1,
+    )
     variance_y: float | None = _option(
         None,
         "Variance of the noise on features, relative to their own variance. (default: 0.01; no "
@@ -214,6 +236,8 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_what_has_no_meaning(self) -> Self:
+        if self.model == "latent-mixture" and self.objective in _ONE_CENTRE:
+            self._refuse_beside_one_centre()
         for name in sorted(_WITHOUT_MEANING.get(self.model, frozenset())):
             if getattr(self, name) != type(self).model_fields[name].default:
                 models = [
@@ -225,12 +249,20 @@ class RunConfig(BaseModel):
                     f"{name} has no effect for model {self.model!r}: leave it out, or use "
                     f"{' or '.join(dict.fromkeys(models))}"
                 )
-        if (self.model, self.objective, self.learn_variance) == ("autoencoder", "mse", True):
+        if (self.objective, self.learn_variance) == ("mse", True):
             raise ValueError(
                 "learn_variance has no effect for objective 'mse', which does not use a variance: "
                 "leave it out, or use objective 'trace'"
             )
         return self
+
+    def _refuse_beside_one_centre(self) -> None:
+        for name in sorted(_MIXTURE_ONLY):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} has no effect for objective {self.objective!r}, which compares every "
+                    "row with one centre: leave it out, or use objective 'conditional'"
+                )
 
     @field_validator("data", "encoder", mode="before")
     @classmethod

@@ -61,4 +61,6 @@ def _default(name: str, default: object) -> str | None:
 
 
 def _in_words(value: object) -> str:
+    if value is None:
+        return "chosen by the data"
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

@@ -26,6 +26,26 @@ def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
             f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats",
             highlight=False,
         )
+    if "latent" in measured:
+        for line in latent_lines(measured["latent"]):
+            out.print(line, highlight=False)
+
+
+def latent_lines(block: dict[str, Any]) -> list[str]:
+    """Return what was measured of a latent mixture, in lines."""
+    bound, found = block["feature_bound"], block.get("log_likelihood")
+    reached = (
+        f"density of features, {block['components']:,} components, on {block['feature_rows']:,} "
+        f"held-out rows: {100 * bound['tightness']:.1f} % of its limit (real data: "
+        f"{100 * bound['real_tightness']:.1f} %), gap {bound['gap']:.4g} nats"
+    )
+    lines = [reached]
+    if found is not None:
+        lines.append(
+            f"log-likelihood of {found['rows']:,} held-out rows: {found['mean']:.4g} ± "
+            f"{found['standard_error']:.2g} nats (± {found['error_of_draws']:.2g} by the draws)"
+        )
+    return lines
 
 
 def _print_table(

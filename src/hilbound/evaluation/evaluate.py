@@ -16,6 +16,7 @@ from hilbound.datasets import Dataset
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.evaluation import metrics
+from hilbound.evaluation.latent import measure_latent
 from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, measure, reference_rows
 from hilbound.evaluation.reconstruction import (
     choose_rows,
@@ -24,6 +25,7 @@ from hilbound.evaluation.reconstruction import (
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.autoencoders import EncoderMixtureDecoder, FeatureModel
+from hilbound.models.latent import LatentMixture
 from hilbound.training.failures import Finding, far_from_data
 from hilbound.training.runs import Run
 
@@ -46,7 +48,8 @@ def evaluate(
     """Measure a run, write its ``metrics.json`` and return the content.
 
     For a model with an encoder, its reconstructions are measured, too. For an
-    :class:`~hilbound.models.EncoderMixtureDecoder`, so is its conditional bound.
+    :class:`~hilbound.models.EncoderMixtureDecoder`, so is its conditional bound; for a
+    :class:`~hilbound.models.LatentMixture`, the density of its features.
 
     Args:
         run: The run.
@@ -83,6 +86,9 @@ def evaluate(
         )
     if isinstance(model, EncoderMixtureDecoder):
         content["conditional_bound"] = conditional_bound_of(run, model, held_out, split)
+    if isinstance(model, LatentMixture):
+        seed = run.config.seed
+        content["latent"] = measure_latent(model, held_out, dataset.train, split, seed)
     content["seconds"] = time.perf_counter() - began
     far = far_from_data(real, fake)
     if far is not None:

@@ -5,6 +5,8 @@ from hilbound.models.base import DensityModel
 from hilbound.models.build import MODELS, REMEMBERED_ROWS, DataShape, build_model
 from hilbound.models.density import MixtureDensityNetwork
 from hilbound.models.encoder import Encoder
+from hilbound.models.feature_mixture import FeatureMixture
+from hilbound.models.latent import LatentMixture
 
 __all__ = [
     "MODELS",
@@ -15,6 +17,8 @@ __all__ = [
     "DensityModel",
     "Encoder",
     "EncoderMixtureDecoder",
+    "FeatureMixture",
+    "LatentMixture",
     "MixtureDecoder",
     "MixtureDensityNetwork",
     "build_model",

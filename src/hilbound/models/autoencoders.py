@@ -192,7 +192,10 @@ class FeatureModel(DensityModel):
         Features are drawn from :meth:`feature_density`. For each, a component of q(x|y) is drawn by
         its weight.
         """
-        features = self._draw_features(n, generator)
+        return self._drawn_at(self._draw_features(n, generator), generator)
+
+    def _drawn_at(self, features: Tensor, generator: torch.Generator | None) -> GaussianMixture:
+        """Return a mixture of n components, one of q(x|y) at each of the features ``(n, F)``."""
         q = self.decode(features, self._pool(1), generator)
         chosen = choose(q.weights, torch.Size(), generator)
         v = q.component_variance

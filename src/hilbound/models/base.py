@@ -138,9 +138,11 @@ class DensityModel(nn.Module):
 
     Attributes:
         objectives: Names of the objectives that can train it, the default first.
+        stages: How many stages the training has. With two, :meth:`conclude` takes its time.
     """
 
     objectives: ClassVar[tuple[str, ...]]
+    stages: ClassVar[int] = 1
 
     @property
     def head(self) -> MixtureNetwork:
@@ -183,5 +185,18 @@ class DensityModel(nn.Module):
             self.train(training)
 
     def remember(self, x: Tensor) -> None:
-        """Keep what sampling needs from training rows ``(n, d)``. By default that is nothing."""
+        """Keep what sampling needs from training rows ``(n, d)``. By default that is nothing.
+
+        Training calls this whenever it saves, so it must be quick.
+        """
         del x
+
+    def conclude(self, x: Tensor, held_out: Tensor, seed: int) -> None:
+        """Do what is left once the weights are trained. By default that is nothing.
+
+        Args:
+            x: All training rows with shape ``(n, d)``.
+            held_out: Held-out rows with shape ``(m, d)``, for choices.
+            seed: Seed of everything random.
+        """
+        del x, held_out, seed

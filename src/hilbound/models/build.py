@@ -10,6 +10,7 @@ from hilbound.models.autoencoders import VAE, Autoencoder, EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
 from hilbound.models.density import MixtureDensityNetwork
 from hilbound.models.encoder import Encoder
+from hilbound.models.latent import LatentMixture
 from hilbound.models.networks import ENCODERS, NETWORKS, ImageShape
 from hilbound.registry import Registry
 
@@ -37,6 +38,11 @@ ModelBuilder = Callable[["RunConfig", DataShape, float], DensityModel]
 
 MODELS: Registry[ModelBuilder] = Registry("model")
 
+#: A latent mixture has at most so many features by default, and as many as coordinates at most.
+_LATENT_FEATURES = 32
+#: Its centres for every input, where an objective compares several.
+_CENTERS = 10
+
 #: A model with an encoder remembers the features of at most this many training rows.
 REMEMBERED_ROWS = 10_000
 
@@ -60,11 +66,17 @@ def _mixture_density_network(
     return MixtureDensityNetwork(network, config.noise_dim, variance, **options)
 
 
+def _features(config: "RunConfig", data: DataShape) -> int:
+    """Return the number of features. A latent mixture takes as many as it can use."""
+    return min(_LATENT_FEATURES, data.dim) if config.features is None else config.features
+
+
 def _encoder(config: "RunConfig", data: DataShape, *, outputs: int, standardized: bool) -> Encoder:
-    if not 1 <= config.features <= data.dim:
+    features = _features(config, data)
+    if not 1 <= features <= data.dim:
         raise InputError(
             f"features must lie between 1 and the {data.dim} coordinates of the data, got "
-            f"{config.features}: an encoder must not return more numbers than its input has"
+            f"{features}: an encoder must not return more numbers than its input has"
         )
     build = ENCODERS[config.network]
     network = build(data.dim, outputs, config.width, config.depth, data.image_shape)
@@ -76,10 +88,10 @@ def _decoder(
     config: "RunConfig", data: DataShape, variance: float, *, noise_dim: int
 ) -> MixtureDecoder:
     build = NETWORKS[config.network]
-    inputs = config.features + noise_dim
-    network = build(inputs, data.dim, config.width, config.depth, data.image_shape)
+    features = _features(config, data)
+    network = build(features + noise_dim, data.dim, config.width, config.depth, data.image_shape)
     options = _mixture_options(config, data)
-    return MixtureDecoder(network, config.features, noise_dim, variance, **options)
+    return MixtureDecoder(network, features, noise_dim, variance, **options)
 
 
 def _remembered(data: DataShape) -> int:
@@ -93,7 +105,7 @@ def _encoder_mixture_decoder(
     config: "RunConfig", data: DataShape, variance: float
 ) -> EncoderMixtureDecoder:
     return EncoderMixtureDecoder(
-        _encoder(config, data, outputs=config.features, standardized=True),
+        _encoder(config, data, outputs=_features(config, data), standardized=True),
         _decoder(config, data, variance, noise_dim=config.noise_dim),
         # The configuration sets it for this model. The model refuses zero.
         variance_y=config.variance_y or 0.0,
@@ -107,17 +119,38 @@ def _encoder_mixture_decoder(
 def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> Autoencoder:
     noisy = config.variance_y is not None
     return Autoencoder(
-        _encoder(config, data, outputs=config.features, standardized=noisy),
+        _encoder(config, data, outputs=_features(config, data), standardized=noisy),
         _decoder(config, data, variance, noise_dim=0),
         variance_y=config.variance_y,
         rows=_remembered(data),
     )
 
 
+@MODELS.register(
+    "latent-mixture", "autoencoder whose features have a Gaussian mixture as their density"
+)
+def _latent_mixture(config: "RunConfig", data: DataShape, variance: float) -> LatentMixture:
+    paired = config.objective in Autoencoder.objectives
+    if config.components is not None and config.components > data.rows > 0:
+        raise InputError(
+            f"components must be at most the {data.rows:,} training rows, got "
+            f"{config.components}: give fewer components, or more rows"
+        )
+    return LatentMixture(
+        _encoder(config, data, outputs=_features(config, data), standardized=True),
+        _decoder(config, data, variance, noise_dim=0 if paired else config.noise_dim),
+        # The configuration sets it for this model. The model refuses zero.
+        variance_y=config.variance_y or 0.0,
+        components=config.components,
+        centers=1 if paired else config.centers or _CENTERS,
+        eval_centers=None if paired else config.eval_centers,
+    )
+
+
 @MODELS.register("vae", "variational autoencoder, trained on the evidence lower bound: a baseline")
 def _vae(config: "RunConfig", data: DataShape, variance: float) -> VAE:
     return VAE(
-        _encoder(config, data, outputs=2 * config.features, standardized=False),
+        _encoder(config, data, outputs=2 * _features(config, data), standardized=False),
         _decoder(config, data, variance, noise_dim=0),
     )
 

@@ -28,6 +28,7 @@ from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import FeatureModel
 from hilbound.models.base import DensityModel
+from hilbound.models.latent import LatentMixture
 from hilbound.objectives import OBJECTIVES
 from hilbound.reports import plots
 from hilbound.reports.drawing import canvas
@@ -40,6 +41,7 @@ from hilbound.reports.feature_report import (
     reconstructions_section,
     tracked_section,
 )
+from hilbound.reports.latent_report import density_section
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
 from hilbound.training.runs import Run, write_whole
 from hilbound.variance import of_component
@@ -109,17 +111,18 @@ def _feature_sections(
 ) -> tuple[Section, ...]:
     if not isinstance(model, FeatureModel):
         return ()
+    features = [features_section(run, dataset, model)]
+    if isinstance(model, LatentMixture):
+        features.append(density_section(run, dataset, model, measured))
     if not measured:
-        return (features_section(run, dataset, model),)
-    return (
-        reconstructions_section(run, dataset, model, measured),
-        features_section(run, dataset, model),
-    )
+        return tuple(features)
+    return (reconstructions_section(run, dataset, model, measured), *features)
 
 
 _NAMES = {
     "encoder-mixture-decoder": "An encoder with a mixture decoder",
     "autoencoder": "An autoencoder",
+    "latent-mixture": "A latent mixture",
     "vae": "A variational autoencoder",
 }
 
@@ -134,7 +137,8 @@ def _lead(run: Run, dataset: Dataset) -> str:
     status, config = run.read_json("run.json"), run.config
     features = ""
     if config.model in _NAMES:
-        features = f"{config.features} feature{'s' if config.features > 1 else ''} and "
+        count = run.model.decoder.feature_dim
+        features = f"{count} feature{'s' if count > 1 else ''} and "
     objective = OBJECTIVES.describe(config.objective)
     if config.model == "vae":
         objective = "for this model the evidence lower bound"
@@ -164,6 +168,8 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
     elif held_out:
         reached = percent(held_out[-1]["tightness"])
         facts.append(Fact("Bound reached", reached, "of its limit, held-out rows"))
+    # Of models with an encoder, the recall of samples stands in the table alone.
+    without_recall = of_features and "latent" not in measured
     facts += [
         Fact(
             METRICS[name].title,
@@ -171,7 +177,7 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
             f"real data: {format_metric(name, values[name]['real'])}",
         )
         for name in ("coverage", "recall", "precision", "frechet_distance")
-        if name in values and not (name == "recall" and (of_features or far))
+        if name in values and not (name == "recall" and (without_recall or far))
     ]
     facts.append(Fact("Kernel variance", variance_text(run), str(run.config.variance)))
     facts.append(Fact("Steps", f"{status['step']:,}", f"of {run.config.batch_size:,} rows"))
@@ -297,7 +303,7 @@ def _planar_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tenso
         figure_uri(figure, "png"),
         "density of the model with held-out points and samples",
         f"The model's density: the mixture of {q.components:,} centres with component variance "
-        f"{float(model.head.variance):.3g}.",
+        f"{float(q.component_variance.mean()):.3g}.",
     )
     return Section("Samples", "", (drawn, smooth))
 

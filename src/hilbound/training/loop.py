@@ -12,7 +12,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +120,6 @@ def train(plan: TrainingPlan, *, diagnose: bool = False, quiet: bool = True) -> 
     with tempfile.TemporaryDirectory() as scratch:
         loop = Loop(None, plan, scratch=Path(scratch), diagnose=diagnose, quiet=quiet)
         loop.train()
-    loop.module.remember()
     return Trained(plan.model.cpu().eval(), plan, loop.bounds.rows)
 
 
@@ -151,6 +150,7 @@ class Loop:
         self.run = run
         self.plan = plan
         self.asked = threading.Event()
+        self._quiet = quiet
         self.bounds = BoundsRecord(
             None if run is None else run.path / "bounds.csv", tracked=plan.objective.tracked
         )
@@ -187,10 +187,12 @@ class Loop:
         return TensorBoardLogger(self.run.path, name="", version="tensorboard")
 
     def check(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Raise an InputError if a checkpoint belongs to another model."""
-        found, own = checkpoint["state_dict"], self.module.state_dict()
-        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in own.items()}:
-            raise _damaged(path)
+        """Raise an InputError if a checkpoint belongs to another model. Its state is loaded."""
+        # A model may make room for what it finds, so only loading shows whether all fits.
+        try:
+            self.module.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError:
+            raise _damaged(path) from None
 
     def train(self, checkpoint: Path | None = None, first: int = 0) -> None:
         """Run the loop, from step ``first`` of a checkpoint if it is given."""
@@ -208,10 +210,28 @@ class Loop:
                 raise KeyboardInterrupt from None
         if not self.trainer.is_global_zero:
             raise SystemExit(0)
-        if self.plan.config.patience is not None:
-            self._keep_best()
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        self.keep_best(Path(best) if best else None)
+        if self.run is None:
+            self.module.remember()
+        self.conclude()
         if self.asked.is_set():
             raise KeyboardInterrupt
+
+    def conclude(self) -> None:
+        """Do what is left once the weights are trained: the second stage of some models."""
+        if self.module.model.stages == 1:
+            return
+        try:
+            with nullcontext() if self._quiet else second_stage():
+                self.module.conclude()
+        except KeyboardInterrupt:
+            if self.run is not None:
+                self.run.update(status="interrupted")
+            raise
+        if self.run is not None:
+            self.run.save_model(self.module.model)
+            self.run.update(status="finished")
 
     def _batches(self, first: int) -> BatchStream:
         config = self.plan.config
@@ -232,14 +252,12 @@ class Loop:
         # Lightning would take a plain list for several loaders.
         return Batches(rows[: len(rows) // size * size].split(size))
 
-    def _keep_best(self) -> None:
-        """After early stopping, keep the weights of the best validation."""
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        if not best:
+    def keep_best(self, file: Path | None) -> None:
+        """After early stopping, keep the weights of the best validation, if there is one."""
+        if self.plan.config.patience is None or file is None or not file.is_file():
             return
-        checkpoint = read_checkpoint(Path(best))
-        self.check(checkpoint, Path(best))
-        self.module.load_state_dict(checkpoint["state_dict"])
+        checkpoint = read_checkpoint(file)
+        self.check(checkpoint, file)
         if self.run is not None:
             self.run.save_model(self.module.model)
             self.run.update(kept_step=int(checkpoint["global_step"]))
@@ -280,6 +298,20 @@ def _lightning_trainer(
     if trainer.precision != config.precision:
         raise InputError(f"{wish} cannot be used here: on a CPU, use 'bf16-mixed' or '32-true'")
     return trainer
+
+
+@contextmanager
+def second_stage() -> Iterator[None]:
+    """Say on stderr that the second stage of a model is at work, inside a ``with`` block."""
+    from rich.console import Console
+
+    console, what = Console(stderr=True), "fitting the density of the features"
+    if not console.is_terminal:
+        console.print(what, highlight=False, soft_wrap=True)
+        yield
+        return
+    with console.status(what):
+        yield
 
 
 @contextmanager

@@ -117,6 +117,13 @@ class DensityModule(L.LightningModule):
             rows = rows[order[:REMEMBERED_ROWS]]
         self.model.remember(rows.to(self.device))
 
+    def conclude(self) -> None:
+        """Let the model do what is left once its weights are trained."""
+        data = self.plan.dataset
+        self.model.conclude(
+            data.train.to(self.device), data.validation.to(self.device), self.config.seed
+        )
+
     def _record(self, split: str, loss: Tensor, bound: Bound) -> None:
         self.log("tightness", bound.tightness, prog_bar=True)
         self.log("gap", bound.gap)

@@ -165,6 +165,11 @@ class Run:
         """The checkpoint from which ``--resume`` continues."""
         return self.path / "checkpoints" / "last.ckpt"
 
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the best validation, if training may stop early."""
+        return self.path / "checkpoints" / "best.ckpt"
+
     def read_json(self, name: str) -> dict[str, Any]:
         """Read ``run.json`` or ``metrics.json``.
 
