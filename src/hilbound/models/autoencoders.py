@@ -8,7 +8,7 @@ To make new data, new features are drawn from the density of the training rows' 
 """
 
 import math
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import choose
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from hilbound.models.base import Comparison, DensityModel, MixtureNetwork
+from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, PairComparison
 
 # The most rows that are encoded at a time.
 _ENCODED_ROWS = 4096
@@ -253,6 +253,42 @@ class FeatureModel(DensityModel):
         distances = squared_distances(self.features_of(x), self.features_of(train))
         return (-distances / (2 * self.variance_y)).softmax(-1)
 
+    def compare_pairs(
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        feature_variance: float,
+        generator: torch.Generator | None = None,
+    ) -> PairComparison:
+        """Return mixtures over pairs of a row and its features, without a batch shape.
+
+        The data's mixture has a component for each row, at the row and its features. The model's
+        mixture has one for each centre, at the centre and the features that it was made from. Both
+        sides draw the noise on the features on their own. The pairs' features have no gradient:
+        an encoder that makes all features alike would look best.
+
+        Args:
+            x: Rows with shape ``(B, d)``.
+            variance: Variance of a component of the data's mixture.
+            centers: Number K of centres for every row. So the model has B K components.
+            feature_variance: Variance of a component, of both sides, in the features.
+            generator: Draws the noise.
+        """
+        features = self.encode(x)
+        own, made_from = (self.perturb(features, generator) for _ in range(2))
+        q = self.decode(made_from, centers, generator)
+        v = q.component_variance
+        v = v.flatten(0, -2) if v.shape[:-1] == q.means.shape[:-1] else v.reshape(-1, v.shape[-1])
+        log_weights = None if q.equal_weights else q.log_weights.flatten()
+        together = GaussianMixture(q.means.flatten(0, 1), v, log_weights=log_weights)
+        rows = x.to(q.means)
+        return PairComparison(
+            GaussianMixture(rows, variance).join(own.detach(), feature_variance),
+            together.join(made_from.detach().repeat_interleave(centers, 0), feature_variance),
+            None if self._frozen else (GaussianMixture(rows.unsqueeze(-2), variance), q),
+        )
+
     def freeze_encoder(self) -> None:
         """Freeze the encoder: neither its weights nor its running averages change any more."""
         self.encoder.requires_grad_(requires_grad=False)
@@ -326,7 +362,7 @@ class EncoderMixtureDecoder(FeatureModel):
     torch.Size([5, 2, 3])
     """
 
-    objectives = ("conditional", "likelihood")
+    objectives: ClassVar[tuple[str, ...]] = ("conditional", "likelihood", "joint-nuclear")
     variance_y: float
 
     def __init__(
@@ -418,7 +454,7 @@ class Autoencoder(FeatureModel):
     torch.Size([5, 1, 3])
     """
 
-    objectives = ("trace", "mse")
+    objectives = ("trace", "mse", "joint-nuclear")
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hilbound.config import ONE_CENTRE
 from hilbound.engine.seeding import seeded_globally, stream
 from hilbound.errors import InputError
 from hilbound.models.autoencoders import VAE, Autoencoder, EncoderMixtureDecoder, MixtureDecoder
@@ -117,7 +118,8 @@ def _encoder_mixture_decoder(
 
 @MODELS.register("autoencoder", "input -> features -> one centre: the trace of the Gaussian Gram")
 def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> Autoencoder:
-    noisy = config.variance_y is not None
+    # Pairs compare features, which therefore need a scale.
+    noisy = config.variance_y is not None or config.objective == "joint-nuclear"
     return Autoencoder(
         _encoder(config, data, outputs=_features(config, data), standardized=noisy),
         _decoder(config, data, variance, noise_dim=0),
@@ -130,7 +132,7 @@ def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> Autoe
     "latent-mixture", "autoencoder whose features have a Gaussian mixture as their density"
 )
 def _latent_mixture(config: "RunConfig", data: DataShape, variance: float) -> LatentMixture:
-    paired = config.objective in Autoencoder.objectives
+    paired = config.objective in ONE_CENTRE
     if config.components is not None and config.components > data.rows > 0:
         raise InputError(
             f"components must be at most the {data.rows:,} training rows, got "

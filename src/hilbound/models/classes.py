@@ -12,6 +12,7 @@ class-conditional in this way. :meth:`ClassConditional.compare` returns the two 
 objective compares.
 """
 
+import math
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,11 @@ from torch import Tensor, nn
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import FeatureModel, MixtureDecoder, require_some
-from hilbound.models.base import Comparison
+from hilbound.models.base import Comparison, PairComparison
+
+# The squared size of a class's code in units of the variance around it. Components of different
+# classes overlap by exp(-100).
+_APART = 200
 
 
 class ClassDecoder(MixtureDecoder):
@@ -205,6 +210,41 @@ class ClassConditional(nn.Module):
         """
         with self.decoder.told(labels):
             return self.model.compare(x, variance, centers, generator)
+
+    def compare_pairs(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        variance: float,
+        centers: int,
+        *,
+        feature_variance: float,
+        generator: torch.Generator | None = None,
+    ) -> PairComparison:
+        """Return mixtures over a row, its features and the code of its class.
+
+        Rows and centres of different classes do not overlap.
+
+        Args:
+            x: Rows with shape ``(B, d)``.
+            labels: Their classes with shape ``(B,)``.
+            variance: Variance of a component of the data's mixture.
+            centers: Number of centres for every row.
+            feature_variance: See :meth:`FeatureModel.compare_pairs
+                <hilbound.models.autoencoders.FeatureModel.compare_pairs>`.
+            generator: Draws the noise.
+
+        Raises:
+            InputError: If there is no such class, or not one label for each row.
+        """
+        with self.decoder.told(labels):
+            compared = self.model.compare_pairs(x, variance, centers, feature_variance, generator)
+        size = math.sqrt(_APART * feature_variance)
+        code = size * nn.functional.one_hot(self.decoder.as_labels(labels), self.decoder.classes)
+        return compared._replace(
+            p=compared.p.join(code, feature_variance),
+            q=compared.q.join(code.repeat_interleave(centers, 0), feature_variance),
+        )
 
     def reconstruct(
         self, x: Tensor, labels: Tensor, n: int, generator: torch.Generator | None = None

@@ -88,6 +88,8 @@ def fit(
                 prepared.schedule,
                 prepared.component_variance(0),
             )
+            if prepared.objective.pairs:
+                run.update(feature_variance=prepared.feature_variance)
         loop.train()
     run.keep(prepared.dataset)
     return run

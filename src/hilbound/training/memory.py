@@ -12,7 +12,7 @@ from hilbound.config import RunConfig
 from hilbound.errors import InputError
 
 # Objectives that hold the whole Gram matrix of a batch, and once more for its gradient.
-_WHOLE = frozenset({"schatten", "debiased", "schur"})
+_WHOLE = frozenset({"schatten", "debiased", "schur", "joint-nuclear"})
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 

@@ -12,7 +12,7 @@ from hilbound.bounds import Bound
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.models.autoencoders import FeatureModel
-from hilbound.models.base import Comparison
+from hilbound.models.base import Comparison, PairComparison
 from hilbound.models.build import REMEMBERED_ROWS
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
@@ -41,12 +41,17 @@ class DensityModule(L.LightningModule):
     def _variance(self) -> float:
         return self.plan.kernel_variance(self.global_step)
 
-    def _compare(self, batch: Tensor, purpose: str, index: int) -> Comparison:
+    def _compare(self, batch: Tensor, purpose: str, index: int) -> Comparison | PairComparison:
         """Return the data's mixture and the model's, for the noise of this step."""
         variance = self.plan.component_variance(self.global_step)
         generator = stream(self.config.seed, purpose, index, self.global_rank, device=self.device)
+        centers = self._centers(len(batch))
         try:
-            return self.model.compare(batch, variance, self._centers(len(batch)), generator)
+            if self.objective.pairs and isinstance(self.model, FeatureModel):
+                return self.model.compare_pairs(
+                    batch, variance, centers, self.plan.feature_variance, generator
+                )
+            return self.model.compare(batch, variance, centers, generator)
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
 
@@ -80,12 +85,14 @@ class DensityModule(L.LightningModule):
         self.log("cost", loss, prog_bar=True, logger=False)
         return loss
 
-    def _loss(self, compared: Comparison) -> Tensor:
+    def _loss(self, compared: Comparison | PairComparison) -> Tensor:
         """Return the loss. An objective with one value for each row is averaged over the rows."""
         loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
+        if isinstance(compared, PairComparison) and compared.each is not None:
+            loss = loss + self.objective.encoder_loss(*compared.each)
         return loss
 
-    def _bound(self, compared: Comparison, draws: torch.Generator) -> Bound:
+    def _bound(self, compared: Comparison | PairComparison, draws: torch.Generator) -> Bound:
         bound = self.objective.bound(compared.p, compared.q, draws)
         return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
 

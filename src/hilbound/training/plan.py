@@ -18,7 +18,7 @@ from hilbound.models.networks import NETWORKS
 from hilbound.objectives import Objective, create_objective
 from hilbound.training.memory import refuse_too_large
 from hilbound.training.runs import Run, load_dataset
-from hilbound.variance import Specification, VarianceSchedule
+from hilbound.variance import Specification, VarianceSchedule, joint_feature_variance
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,15 @@ class TrainingPlan:
     def component_variance(self, step: int) -> float:
         """Return the variance of a component, on either side, at a step."""
         return self.objective.component_variance(self.kernel_variance(step))
+
+    @property
+    def feature_variance(self) -> float:
+        """The variance of a component in the features, for objectives of pairs."""
+        own: float | None = getattr(self.objective, "feature_variance", None)
+        if own is not None:
+            return own
+        features = self.model.decoder.feature_dim if isinstance(self.model, FeatureModel) else 1
+        return joint_feature_variance(features, self.config.batch_size)
 
     def smooth_model(self, step: int) -> None:
         """Give the model's components their variance at a step, where the schedule moves it."""
@@ -165,6 +174,11 @@ def _check_objective(config: RunConfig, objective: Objective, model: DensityMode
         raise InputError(
             f"objective {config.objective!r} cannot train model {config.model!r}: it is trained by "
             + " or ".join(repr(name) for name in model.objectives)
+        )
+    if objective.pairs and config.learn_variance:
+        raise InputError(
+            f"objective {config.objective!r} needs one variance for all centres, or overlaps of "
+            "pairs would not fit into memory: leave out learn_variance"
         )
     if objective.paired and config.centers not in {None, config.batch_size}:
         raise InputError(
