@@ -192,6 +192,16 @@ class RunConfig(BaseModel):
         "median/dim, another rule (rank, silverman, half-rank), or START:END for a schedule.",
         _OBJECTIVE,
     )
+    variance_data: float | str | None = _option(
+        None,
+        "Variance of a component of the data, if not half of the kernel's: as --variance.",
+        _OBJECTIVE,
+    )
+    variance_model: float | str | None = _option(
+        None,
+        "Variance of a component of the model, if not half of the kernel's: as --variance.",
+        _OBJECTIVE,
+    )
     batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2)
     centers: int | None = _option(
         None,

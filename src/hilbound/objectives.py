@@ -33,6 +33,8 @@ class Objective(nn.Module):
         tracked: Whether the limit is measured on a fixed set of rows during training
             (:class:`hilbound.training.tracking.ConditionalTracker`), because a single batch cannot
             show it.
+        marginal: Whether it compares the density of all centres of a batch with that of all rows,
+            also if the model has a mixture for each row.
         pairs: Whether it compares pairs of a row and its features
             (:meth:`hilbound.models.autoencoders.FeatureModel.compare_pairs`).
     """
@@ -43,6 +45,7 @@ class Objective(nn.Module):
     cost_name: ClassVar[str]
     logarithmic: ClassVar[bool] = False
     tracked: ClassVar[bool] = False
+    marginal: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
 
     @classmethod
@@ -131,6 +134,7 @@ class NuclearNorm(Objective):
     tensor(-1.)
     """
 
+    marginal = True
     cost_name = "fidelity"
 
     def __init__(self, drop: float | None = None) -> None:
@@ -185,6 +189,7 @@ class ScalarCost(Objective):
     tensor(-0.5000, dtype=torch.float64)
     """
 
+    marginal = True
     cost_name = "log normalised inner product"
     logarithmic = True
     log_cross: Tensor

@@ -39,6 +39,9 @@ KINDS = {
         "centers": 1,
         "objective_options": {"weight": 0.35, "power": 0.9, "feature_variance": 0.1},
     },
+    "marginal": EMD | {"objective": "nuclear", "centers": 2, "learn_weights": True},
+    "scalar": PLAIN | {"model": "autoencoder", "objective": "scalar", "variance_y": 0.01},
+    "apart": EMD | {"objective": "scalar", "variance_data": "0.2*median", "variance_model": 0.5},
     "pairs of an autoencoder": PLAIN | {"model": "autoencoder", "objective": "joint-nuclear"},
 }
 

@@ -253,6 +253,25 @@ class FeatureModel(DensityModel):
         distances = squared_distances(self.features_of(x), self.features_of(train))
         return (-distances / (2 * self.variance_y)).softmax(-1)
 
+    def compare_marginals(
+        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+    ) -> Comparison:
+        """Return the mixtures of all rows and of all their centres, without a batch shape.
+
+        It compares the density of all reconstructions with that of the data. No centre belongs to
+        the row that it was made from.
+
+        Args:
+            x: Rows with shape ``(B, d)``.
+            variance: Variance of a component of the data's mixture.
+            centers: Number K of centres for every row. So the model has B K components.
+            generator: Draws the noise.
+        """
+        q = self.decode(self.features(x, generator), centers, generator)
+        return Comparison(
+            GaussianMixture(x.to(q.means), variance), _together(q), q.means.new_zeros(())
+        )
+
     def compare_pairs(
         self,
         x: Tensor,
@@ -278,14 +297,10 @@ class FeatureModel(DensityModel):
         features = self.encode(x)
         own, made_from = (self.perturb(features, generator) for _ in range(2))
         q = self.decode(made_from, centers, generator)
-        v = q.component_variance
-        v = v.flatten(0, -2) if v.shape[:-1] == q.means.shape[:-1] else v.reshape(-1, v.shape[-1])
-        log_weights = None if q.equal_weights else q.log_weights.flatten()
-        together = GaussianMixture(q.means.flatten(0, 1), v, log_weights=log_weights)
         rows = x.to(q.means)
         return PairComparison(
             GaussianMixture(rows, variance).join(own.detach(), feature_variance),
-            together.join(made_from.detach().repeat_interleave(centers, 0), feature_variance),
+            _together(q).join(made_from.detach().repeat_interleave(centers, 0), feature_variance),
             None if self._frozen else (GaussianMixture(rows.unsqueeze(-2), variance), q),
         )
 
@@ -329,6 +344,17 @@ class FeatureModel(DensityModel):
         return GaussianMixture(y, scott * spread)
 
 
+def _together(q: GaussianMixture) -> GaussianMixture:
+    """Return one mixture of all components of mixtures with batch shape ``(B,)``."""
+    v, shape = q.component_variance, q.means.shape
+    if v.shape[:-1].numel() > 1:
+        v = v.expand(*shape[:-1], -1).flatten(0, 1)
+    log_weights = None if q.equal_weights else q.log_weights.flatten()
+    return GaussianMixture(
+        q.means.flatten(0, 1), v.reshape(-1, v.shape[-1]), log_weights=log_weights
+    )
+
+
 def require_some(n: int) -> None:
     """Raise an InputError if no reconstruction is asked for."""
     if n < 1:
@@ -362,7 +388,13 @@ class EncoderMixtureDecoder(FeatureModel):
     torch.Size([5, 2, 3])
     """
 
-    objectives: ClassVar[tuple[str, ...]] = ("conditional", "likelihood", "joint-nuclear")
+    objectives: ClassVar[tuple[str, ...]] = (
+        "conditional",
+        "likelihood",
+        "joint-nuclear",
+        "nuclear",
+        "scalar",
+    )
     variance_y: float
 
     def __init__(
@@ -454,7 +486,7 @@ class Autoencoder(FeatureModel):
     torch.Size([5, 1, 3])
     """
 
-    objectives = ("trace", "mse", "joint-nuclear")
+    objectives = ("trace", "mse", "joint-nuclear", "nuclear", "scalar")
 
     def __init__(
         self,

@@ -86,7 +86,8 @@ def fit(
             run.describe(
                 replace(prepared.dataset, name=given.data),
                 prepared.schedule,
-                prepared.component_variance(0),
+                prepared.model_variance(0),
+                prepared.data_variance(config.steps),
             )
             if prepared.objective.pairs:
                 run.update(feature_variance=prepared.feature_variance)

@@ -43,7 +43,7 @@ class DensityModule(L.LightningModule):
 
     def _compare(self, batch: Tensor, purpose: str, index: int) -> Comparison | PairComparison:
         """Return the data's mixture and the model's, for the noise of this step."""
-        variance = self.plan.component_variance(self.global_step)
+        variance = self.plan.data_variance(self.global_step)
         generator = stream(self.config.seed, purpose, index, self.global_rank, device=self.device)
         centers = self._centers(len(batch))
         try:
@@ -51,6 +51,8 @@ class DensityModule(L.LightningModule):
                 return self.model.compare_pairs(
                     batch, variance, centers, self.plan.feature_variance, generator
                 )
+            if self.objective.marginal and isinstance(self.model, FeatureModel):
+                return self.model.compare_marginals(batch, variance, centers, generator)
             return self.model.compare(batch, variance, centers, generator)
         except InputError as error:
             raise spoilt_weights(self.global_step) from error

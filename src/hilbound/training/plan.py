@@ -18,9 +18,17 @@ from hilbound.models.networks import NETWORKS
 from hilbound.objectives import Objective, create_objective
 from hilbound.training.memory import refuse_too_large
 from hilbound.training.runs import Run, load_dataset
-from hilbound.variance import Specification, VarianceSchedule, joint_feature_variance
+from hilbound.variance import (
+    Specification,
+    VarianceSchedule,
+    joint_feature_variance,
+    of_component,
+)
 
 log = logging.getLogger(__name__)
+
+# Objectives that do not depend on variances.
+_WITHOUT_VARIANCE = frozenset({"mse", "distance"})
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class TrainingPlan:
         objective: The objective.
         schedule: The variance of the kernel over the run.
         model: The model at its start.
+        apart: The variance of a component of the data and of the model, if they differ.
     """
 
     config: RunConfig
@@ -40,14 +49,28 @@ class TrainingPlan:
     objective: Objective
     schedule: VarianceSchedule
     model: DensityModel
+    apart: tuple[VarianceSchedule, VarianceSchedule] | None = None
 
     def kernel_variance(self, step: int) -> float:
         """Return the variance of the kernel between a point and a centre at a step."""
-        return self.schedule.at(step / max(1, self.config.steps - 1))
+        if self.apart is not None:
+            return self.data_variance(step) + self.model_variance(step)
+        return self.schedule.at(self._progress(step))
 
-    def component_variance(self, step: int) -> float:
-        """Return the variance of a component, on either side, at a step."""
+    def data_variance(self, step: int) -> float:
+        """Return the variance of a component of the data's mixture at a step."""
+        if self.apart is not None:
+            return self.apart[0].at(self._progress(step))
         return self.objective.component_variance(self.kernel_variance(step))
+
+    def model_variance(self, step: int) -> float:
+        """Return the variance of a component of the model's mixture at a step."""
+        if self.apart is not None:
+            return self.apart[1].at(self._progress(step))
+        return self.objective.component_variance(self.kernel_variance(step))
+
+    def _progress(self, step: int) -> float:
+        return step / max(1, self.config.steps - 1)
 
     @property
     def feature_variance(self) -> float:
@@ -60,8 +83,8 @@ class TrainingPlan:
 
     def smooth_model(self, step: int) -> None:
         """Give the model's components their variance at a step, where the schedule moves it."""
-        if not self.schedule.constant:
-            self.model.head.variance.fill_(self.component_variance(step))
+        if not (self.schedule if self.apart is None else self.apart[1]).constant:
+            self.model.head.variance.fill_(self.model_variance(step))
 
 
 def plan_training(
@@ -80,16 +103,16 @@ def plan_training(
     """
     # Names are cheap to check, and data may take minutes to read. So names come first.
     objective = create_objective(config.objective, **config.objective_options)
-    specification = Specification.parse(config.variance)
+    specifications = _specifications(config, objective)
     _check_names(config)
     if dataset is None and not resumed:
         _refuse_without_meaning(config)
     dataset = load_dataset(config, known=resumed) if dataset is None else dataset
-    schedule = specification.read(dataset.train, stream(config.seed, "median"))
-    if config.learn_variance and not schedule.constant:
-        raise InputError(
-            f"variance {config.variance!r} is a schedule, and learn_variance learns it: use one"
-        )
+    schedule, apart = _schedules(specifications, dataset, config.seed)
+    learned = schedule if apart is None else apart[1]
+    if config.learn_variance and not learned.constant:
+        text = config.variance if config.variance_model is None else config.variance_model
+        raise InputError(f"variance {text!r} is a schedule, and learn_variance learns it: use one")
     asked = config
     if config.batch_size > len(dataset.train):
         log.warning(
@@ -107,7 +130,7 @@ def plan_training(
         )
     _check_range(config, schedule)
     refuse_too_large(config, dataset.dim)
-    component = objective.component_variance(schedule.start)
+    component = objective.component_variance(schedule.start) if apart is None else apart[1].start
     data = DataShape(dataset.dim, dataset.image_shape, len(dataset.train))
     model = build_model(config, data, component)
     _check_objective(asked, objective, model)
@@ -119,7 +142,45 @@ def plan_training(
         model.freeze_encoder()
     elif config.encoder is not None:
         take_encoder(model, config.encoder)
-    return TrainingPlan(config, dataset, objective, schedule, model)
+    return TrainingPlan(config, dataset, objective, schedule, model, apart)
+
+
+def _specifications(
+    config: RunConfig, objective: Objective
+) -> tuple[Specification, Specification | None, Specification | None]:
+    """Return the variance of the kernel, and of components of the data and of the model if given.
+
+    Raises:
+        InputError: If a text is no variance, or the objective does not smooth both mixtures.
+    """
+    texts = {name: getattr(config, name) for name in ("variance_data", "variance_model")}
+    given = [name for name, text in texts.items() if text is not None]
+    if given and (objective.smoothed < 2 or config.objective in _WITHOUT_VARIANCE):
+        raise InputError(
+            f"{' and '.join(given)} would have no effect: objective {config.objective!r} does not "
+            "smooth both the data and the model; use --variance, or an objective such as scalar"
+        )
+    data, model = (None if t is None else Specification.parse(t) for t in texts.values())
+    return Specification.parse(config.variance), data, model
+
+
+def _schedules(
+    specifications: tuple[Specification, Specification | None, Specification | None],
+    dataset: Dataset,
+    seed: int,
+) -> tuple[VarianceSchedule, tuple[VarianceSchedule, VarianceSchedule] | None]:
+    """Return the schedule of the kernel, and those of both components if one was given."""
+
+    def read(one: Specification) -> VarianceSchedule:
+        return one.read(dataset.train, stream(seed, "median"))
+
+    both, of_data, of_model = specifications
+    kernel = read(both)
+    if of_data is None and of_model is None:
+        return kernel, None
+    half = VarianceSchedule(of_component(kernel.start), of_component(kernel.end))
+    data, model = (half if one is None else read(one) for one in (of_data, of_model))
+    return VarianceSchedule(data.start + model.start, data.end + model.end), (data, model)
 
 
 def _refuse_without_meaning(config: RunConfig) -> None:
