@@ -377,6 +377,16 @@ class ConditionalScalarCost(Objective):
     unbiased sample of :math:`E_y \langle p(\cdot|y), q(\cdot|y) \rangle`. Such a p does not show
     the limit, which is the norm of a density of many rows. See :attr:`Objective.tracked`.
 
+    A centre far from all rows has hardly any gradient, and little weight in the cost, so some
+    centres can be lost. With ``wide`` the loss is the mean of two: at the given variances, and at
+    ``wide`` times these, where the centre still has a gradient.
+
+    Args:
+        wide: Factor of the variances in the second half of the loss. At 1 there is no such half.
+
+    Raises:
+        InputError: If ``wide`` is below 1.
+
     >>> p = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
     >>> bool(torch.isclose(ConditionalScalarCost()(p, p), p.renyi_entropy()[0]))
     True
@@ -386,9 +396,18 @@ class ConditionalScalarCost(Objective):
     tracked = True
     cost_name = "log conditional cost"
 
+    def __init__(self, wide: float = 1.0) -> None:
+        super().__init__()
+        if not 1 <= wide < math.inf:
+            raise InputError(f"wide must be 1 or more and finite, got {wide}: it widens the kernel")
+        self.wide = wide
+
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``()`` for mixtures with batch shape ``(B,)``."""
-        return -self.log_cost(p, q)
+        if self.wide == 1:
+            return -self.log_cost(p, q)
+        wider = (_widened(mixture, self.wide) for mixture in (p, q))
+        return -0.5 * (self.log_cost(p, q) + self.log_cost(*wider))
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the cost, with shape ``()``."""
@@ -398,6 +417,14 @@ class ConditionalScalarCost(Objective):
         """Return the logarithm of the mean norm of p, with shape ``()``."""
         del q
         return torch.logsumexp(p.log_norm(), 0) - math.log(p.batch_shape[0])
+
+
+def _widened(mixture: GaussianMixture, factor: float) -> GaussianMixture:
+    """Return the mixture with larger variances of its components."""
+    log_weights = None if mixture.equal_weights else mixture.log_weights
+    return GaussianMixture(
+        mixture.means, factor * mixture.component_variance, log_weights=log_weights
+    )
 
 
 @OBJECTIVES.register("trace", "overlap of every centre with its own data point, limit 1")

@@ -21,7 +21,8 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         flag = "--" + name.replace("_", "-")
         kind: Any = field.annotation
         # These are numbers or mappings in YAML, but text on a command line.
-        kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
+        kind = str if name.startswith("variance") and name != "variance_y" else kind
+        kind = list[str] if name == "objective_options" else kind
         default = _default(name, field.default)
         option = typer.Option(
             f"{flag}/--no-{flag[2:]}" if kind in {bool, bool | None} else flag,
