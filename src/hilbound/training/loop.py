@@ -24,6 +24,7 @@ from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.models.blocks import BlockDensityNetwork
+from hilbound.models.classes import with_encoder
 from hilbound.training.batches import Batches, BatchStream, BlockStream, LabelledStream
 from hilbound.training.checkpoints import damaged_checkpoint, read_checkpoint
 from hilbound.training.plan import TrainingPlan
@@ -148,6 +149,8 @@ class Loop:
             callbacks = self._callbacks(diagnose=diagnose, quiet=quiet)
             self.trainer = _lightning_trainer(plan.config, callbacks, self._logger())
             self.module = DensityModule(plan, self.bounds)
+        if self.trainer.world_size > 1:
+            _refuse_what_cannot_be_shared(plan, self.trainer.world_size)
 
     def _callbacks(self, *, diagnose: bool, quiet: bool) -> "list[Callback]":
         from hilbound.training import callbacks, diagnosis, tracking
@@ -280,6 +283,22 @@ class Loop:
             self.run.update(kept_step=int(checkpoint["global_step"]))
 
 
+def _refuse_what_cannot_be_shared(plan: TrainingPlan, workers: int) -> None:
+    """Raise an InputError if several workers cannot share a batch of this training."""
+    config, objective = plan.config, plan.objective
+    of_features = with_encoder(plan.model) is not None
+    if config.condition is not None:
+        what = f"condition {config.condition!r}"
+    elif objective.pairs or (objective.marginal and of_features):
+        what = f"objective {config.objective!r} of model {config.model!r}"
+    else:
+        return
+    raise InputError(
+        f"{what} cannot be trained on {workers} devices yet: its batches are not shared row by "
+        "row; use devices '1'"
+    )
+
+
 def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(value, "shape", None) for name, value in state.items()}
 
@@ -330,11 +349,6 @@ def _lightning_trainer(
     # What is missing for a device is a package, to Lightning.
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"{wish} cannot be used here: {error}") from None
-    if trainer.world_size > 1 and config.condition is not None:
-        raise InputError(
-            f"condition {config.condition!r} cannot be trained on {trainer.world_size} devices: "
-            "workers share the rows of a batch, not its classes or clusters; use devices '1'"
-        )
     if trainer.precision != config.precision:
         raise InputError(f"{wish} cannot be used here: on a CPU, use 'bf16-mixed' or '32-true'")
     return trainer

@@ -12,9 +12,10 @@ from hilbound.bounds import Bound
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.base import Comparison
+from hilbound.models.autoencoders import FeatureModel
+from hilbound.models.base import Comparison, PairComparison
 from hilbound.models.build import REMEMBERED_ROWS
-from hilbound.models.classes import with_encoder
+from hilbound.models.classes import ClassConditional, with_encoder
 from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
@@ -44,24 +45,24 @@ class DensityModule(L.LightningModule):
     def _variance(self) -> float:
         return self.plan.kernel_variance(self.global_step)
 
-    def _compare(self, batch: Tensor | Batch, purpose: str, index: int) -> Comparison:
+    def _compare(
+        self, batch: Tensor | Batch, purpose: str, index: int
+    ) -> Comparison | PairComparison:
         """Return the data's mixture and the model's, for the noise of this step.
 
         In training, workers share a batch. For validation all compute the same.
         """
         x, labels = batch if isinstance(batch, Batch) else (batch, None)
         workers = self._workers if self.training else Team()
-        variance = self.plan.component_variance(self.global_step)
         generator = stream(self.config.seed, purpose, index, 0, device=self.device)
         try:
             if workers.alone:
-                centers = self._centers(x.shape[-2])
-                return self.model.compare(x, variance, centers, generator, labels)
+                return self._compare_alone(x, labels, generator)
             rows = self.config.batch_size
             return compare_together(
                 self.model,
                 x,
-                variance,
+                self.plan.data_variance(self.global_step),
                 self._centers(rows),
                 generator,
                 workers=workers,
@@ -69,6 +70,27 @@ class DensityModule(L.LightningModule):
             )
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
+
+    def _compare_alone(
+        self, x: Tensor, labels: Tensor | None, generator: torch.Generator
+    ) -> Comparison | PairComparison:
+        """Return what the objective compares: pairs, the densities of the batch, or mixtures."""
+        model, plan = self.model, self.plan
+        variance, centers = plan.data_variance(self.global_step), self._centers(x.shape[-2])
+        if self.objective.pairs and isinstance(model, FeatureModel):
+            return model.compare_pairs(x, variance, centers, plan.feature_variance, generator)
+        if self.objective.pairs and isinstance(model, ClassConditional):
+            return model.compare_pairs(
+                x,
+                labels,
+                variance,
+                centers,
+                feature_variance=plan.feature_variance,
+                generator=generator,
+            )
+        if self.objective.marginal and isinstance(model, FeatureModel):
+            return model.compare_marginals(x, variance, centers, generator)
+        return model.compare(x, variance, centers, generator, labels)
 
     @property
     def _workers(self) -> Team:
@@ -105,12 +127,14 @@ class DensityModule(L.LightningModule):
         # Its gradient is this worker's part, and Lightning takes the mean over workers.
         return loss * self._workers.world
 
-    def _loss(self, compared: Comparison) -> Tensor:
+    def _loss(self, compared: Comparison | PairComparison) -> Tensor:
         """Return the loss. An objective with one value for each row is averaged over the rows."""
         loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
+        if isinstance(compared, PairComparison) and compared.each is not None:
+            loss = loss + self.objective.encoder_loss(*compared.each)
         return loss
 
-    def _bound(self, compared: Comparison, draws: torch.Generator) -> Bound:
+    def _bound(self, compared: Comparison | PairComparison, draws: torch.Generator) -> Bound:
         bound = self.objective.bound(compared.p, compared.q, draws)
         return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
 
