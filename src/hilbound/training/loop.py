@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -297,10 +297,6 @@ def _refuse_what_cannot_be_shared(plan: TrainingPlan, workers: int) -> None:
         f"{what} cannot be trained on {workers} devices yet: its batches are not shared row by "
         "row; use devices '1'"
     )
-
-
-def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: getattr(value, "shape", None) for name, value in state.items()}
 
 
 def _tensor_shapes(tree: Any) -> set[torch.Size]:
