@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 STAMP := $(VENV)/.installed
 SKPRO := .venv-skpro
+AXE := $(VENV)/browser
+RAY := .venv-ray
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -31,6 +33,18 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(RUN) pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(RUN) pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
+
+# Tests in a browser skip, and say why, where one of these cannot be had.
+.PHONY: browser
+browser: $(STAMP) ## get what the tests in a browser need: Chromium and axe-core
+	@command -v chromium > /dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && echo "installing chromium" \
+		&& apt-get update -qq < /dev/null > /dev/null \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium < /dev/null > /dev/null; \
+		} || echo "note: no chromium; install it (apt-get install chromium) to run the tests in a browser"
+	@[ -f $(AXE)/node_modules/axe-core/axe.min.js ] || { \
+		command -v npm > /dev/null && npm install --silent --no-audit --no-fund --prefix $(AXE) axe-core@4.14.1 < /dev/null; \
+		} || echo "note: no axe-core; install npm to run the tests of accessibility"
 
 .PHONY: demo
 demo: $(STAMP) ## train six small models and compare their bounds
@@ -56,6 +70,25 @@ $(SKPRO)/.installed: pyproject.toml constraints.txt
 		-c $(SKPRO)/constraints.txt -e ".[skpro]" hypothesis pytest
 	@touch $@
 
+.PHONY: test-ray
+test-ray: $(RAY)/.installed ## test sweeps over a local Ray cluster, in an environment of its own
+	@OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest tests/experiments/test_sweep.py -k ray
+
+$(RAY)/.installed: pyproject.toml constraints.txt
+	@echo "installing into $(RAY) (some minutes)"
+	@$(PYTHON) -m venv --clear $(RAY)
+	@$(RAY)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+		-c constraints.txt -e ".[ray]" hypothesis pytest
+	@touch $@
+
+.PHONY: test-hostile
+test-hostile: $(STAMP) ## mutate valid files 100,000 times, and look for foreign errors (an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py --cases 100000
+
+.PHONY: test-killed
+test-killed: $(STAMP) ## kill a training at 50 random moments, and compare how it ends
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/support/killed.py $$(mktemp -d) --kills 50
+
 .PHONY: lint
 lint: $(STAMP) ## check style, types and the direction of imports
 	@echo "== style"
@@ -73,5 +106,5 @@ format: $(STAMP) ## mend the style, where a tool can
 
 .PHONY: clean
 clean: ## delete .venv, caches and build outputs
-	rm -rf $(VENV) $(SKPRO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(SKPRO) $(RAY) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

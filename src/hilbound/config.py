@@ -5,6 +5,7 @@ The fields of :class:`RunConfig` are the options of ``hilbound fit`` (``batch_si
 module imports neither torch nor Lightning, so ``hilbound --help`` is quick.
 """
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,6 +25,12 @@ def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:
 #: Share of the rows of a file or folder that is held out for validation. The same share is held out
 #: for testing.
 HELD_OUT = 0.1
+
+#: One cluster is no condition.
+FEWEST_CLUSTERS = 2
+#: What a configuration may ask for: it may come from a stranger, and a size is a claim.
+MOST_UNITS, MOST_LAYERS, MOST_PIXELS = 1 << 16, 256, 1 << 14
+MOST_ROWS, MOST_STEPS = 10**9, 10**12
 
 _DATA, _IMAGES, _MODEL = "Data", "Images", "Model"
 _OBJECTIVE, _TRAINING = "Objective", "Training"
@@ -110,7 +117,9 @@ class RunConfig(BaseModel):
         "Name of a data set, or path to a .npy, .npz or .csv file or a folder of images.",
         _DATA,
     )
-    samples: int | None = _option(None, "Use at most this many training rows.", _DATA, ge=2)
+    samples: int | None = _option(
+        None, "Use at most this many training rows.", _DATA, ge=2, le=MOST_ROWS
+    )
     validation_fraction: float = _option(
         HELD_OUT, "Share of a table's or folder's rows kept for validation.", _DATA, gt=0, lt=1
     )
@@ -136,6 +145,7 @@ class RunConfig(BaseModel):
         "64 for celeba)",
         _IMAGES,
         ge=1,
+        le=MOST_PIXELS,
     )
     crop: int | None = _option(
         None,
@@ -143,6 +153,7 @@ class RunConfig(BaseModel):
         "largest if image-size is given; 148 for celeba)",
         _IMAGES,
         ge=1,
+        le=MOST_PIXELS,
     )
     grayscale: bool = _option(False, "Make images grey.", _IMAGES)
     classes: str | None = _option(
@@ -151,12 +162,21 @@ class RunConfig(BaseModel):
 
     model: str = _option("mixture-density-network", "Name of the model.", _MODEL)
     network: str = _option("mlp", "Kind of all networks of the model: mlp or conv.", _MODEL)
-    features: int | None = _option(2, "Number of features that an encoder makes.", _MODEL, ge=1)
+    condition: str | None = _option(
+        None,
+        "What the model is told beside its noise or features: classes (the labels of the data), or "
+        "clusters=32 (k-means clusters of the training rows, for mixture-density-network).",
+        _MODEL,
+    )
+    features: int | None = _option(
+        2, "Number of features that an encoder makes.", _MODEL, ge=1, le=MOST_UNITS
+    )
     components: int | None = _option(
         None,
         "Components of the density of features. (default: chosen on held-out rows)",
         _MODEL,
         ge=1,
+        le=MOST_UNITS,
     )
     variance_y: float | None = _option(
         None,
@@ -166,11 +186,13 @@ class RunConfig(BaseModel):
         gt=0,
     )
     encoder: str | None = _option(None, "Run folder whose encoder is used and frozen.", _MODEL)
-    noise_dim: int = _option(16, "Number of noise coordinates.", _MODEL, ge=1)
+    noise_dim: int = _option(16, "Number of noise coordinates.", _MODEL, ge=1, le=MOST_UNITS)
     width: int = _option(
-        512, "Units of a hidden layer, or channels of the coarse grid.", _MODEL, ge=1
+        512, "Units of a hidden layer, or channels of the coarse grid.", _MODEL, ge=1, le=MOST_UNITS
     )
-    depth: int = _option(2, "Number of hidden layers, or of upsamplings.", _MODEL, ge=0)
+    depth: int = _option(
+        2, "Number of hidden layers, or of upsamplings.", _MODEL, ge=0, le=MOST_LAYERS
+    )
     learn_weights: bool = _option(False, "Learn a weight for every centre.", _MODEL)
     learn_variance: bool = _option(False, "Learn a variance for every centre.", _MODEL)
     min_variance: float | None = _option(
@@ -202,16 +224,21 @@ class RunConfig(BaseModel):
         "Variance of a component of the model, if not half of the kernel's: as --variance.",
         _OBJECTIVE,
     )
-    batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2)
+    batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2, le=MOST_ROWS)
     centers: int | None = _option(
         None,
         "Centres of the model in a step. (default: as many as data points; with an encoder, 10 "
         "for every input)",
         _OBJECTIVE,
         ge=1,
+        le=MOST_ROWS,
     )
     eval_centers: int | None = _option(
-        None, "Centres when the model is measured. (default: as in training)", _OBJECTIVE, ge=1
+        None,
+        "Centres when the model is measured. (default: as in training)",
+        _OBJECTIVE,
+        ge=1,
+        le=MOST_ROWS,
     )
     bound_every: int | None = _option(
         None,
@@ -221,10 +248,14 @@ class RunConfig(BaseModel):
         ge=1,
     )
     bound_rows: int = _option(
-        800, "Number of fixed rows on which a conditional bound is measured.", _OBJECTIVE, ge=2
+        800,
+        "Number of fixed rows on which a conditional bound is measured.",
+        _OBJECTIVE,
+        ge=2,
+        le=MOST_ROWS,
     )
 
-    steps: int = _option(2000, "Number of training steps.", _TRAINING, ge=1)
+    steps: int = _option(2000, "Number of training steps.", _TRAINING, ge=1, le=MOST_STEPS)
     learning_rate: float = _option(5e-3, "Learning rate of Adam at the start.", _TRAINING, gt=0)
     decay: bool = _option(True, "Let the learning rate fall to zero along a cosine.", _TRAINING)
     beta1: float = _option(0.5, "Adam's first momentum.", _TRAINING, ge=0, lt=1)
@@ -254,6 +285,16 @@ class RunConfig(BaseModel):
             foreign = _WITHOUT_MEANING.get(str(options.get("model")), frozenset())
             own = own | {k: v for k, v in PAIR_DEFAULTS.items() if k not in foreign}
         return own | {k: v for k, v in options.items() if v is not None or k not in own}
+
+    @model_validator(mode="after")
+    def _refuse_clusters_of_features(self) -> Self:
+        if self.clusters is not None and self.model in MODEL_DEFAULTS:
+            raise ValueError(
+                f"condition {self.condition!r} is for model 'mixture-density-network', and the "
+                f"features of {self.model!r} tell groups of rows apart by themselves: use "
+                "condition 'classes', or leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _refuse_what_has_no_meaning(self) -> Self:
@@ -290,6 +331,17 @@ class RunConfig(BaseModel):
     def _path_as_text(cls, path: object) -> object:
         return str(path) if isinstance(path, Path) else path
 
+    @field_validator("condition")
+    @classmethod
+    def _classes_or_clusters(cls, value: str | None) -> str | None:
+        kind, _, number = (value or "classes").partition("=")
+        whole = number.isascii() and number.isdecimal()
+        if (kind, number) != ("classes", "") and not (kind == "clusters" and whole):
+            raise ValueError("must be classes, or clusters=32 with any number of clusters")
+        if kind == "clusters" and int(number) < FEWEST_CLUSTERS:
+            raise ValueError(f"must have at least {FEWEST_CLUSTERS} clusters")
+        return value
+
     @field_validator("classes", mode="before")
     @classmethod
     def _list_as_text(cls, classes: object) -> object:
@@ -323,6 +375,21 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             raise InputError(_sentences(error)) from None
 
+    @property
+    def clusters(self) -> int | None:
+        """The number of clusters that the model is conditioned on, or ``None``.
+
+        >>> RunConfig(data="moons", condition="clusters=8").clusters
+        8
+        """
+        kind, _, number = (self.condition or "").partition("=")
+        return int(number) if kind == "clusters" else None
+
+    @property
+    def by_blocks(self) -> bool:
+        """Whether every step compares one mixture for each class or cluster."""
+        return self.condition is not None and self.model not in MODEL_DEFAULTS
+
     def to_yaml(self) -> str:
         """Return the configuration as YAML, with all options."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -340,15 +407,23 @@ class TableConfig(BaseModel):
     kind: Literal["table"] = "table"
     data: str
     target: list[str] = Field(min_length=1)
+    columns: list[str] | None = Field(None, min_length=1)
+    drop: list[str] = []
     effort: Literal["default", "high"] = "default"
     seed: int = Field(0, ge=0, lt=2**32)
     test_fraction: float = Field(0.2, gt=0, lt=1)
-    max_epochs: int | None = Field(None, ge=1)
+    max_epochs: int | None = Field(None, ge=1, le=MOST_STEPS)
 
     @field_validator("target", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("columns", "drop", mode="before")
+    @classmethod
+    def _parted(cls, value: Any) -> Any:
+        """Part ``"a,b"``, the form on the command line."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @field_validator("target")
     @classmethod
@@ -356,6 +431,13 @@ class TableConfig(BaseModel):
         if len(set(value)) < len(value):
             raise ValueError("each column can be a target only once")
         return value
+
+    @model_validator(mode="after")
+    def _keep_targets(self) -> Self:
+        dropped = [name for name in self.target if name in self.drop]
+        if dropped:
+            raise ValueError(f"drop names {dropped[0]!r}, which is a target: leave it out of drop")
+        return self
 
     @classmethod
     def create(cls, **options: Any) -> Self:
@@ -367,8 +449,8 @@ class TableConfig(BaseModel):
         >>> TableConfig.create(data="houses.csv", target="price", steps=3)
         Traceback (most recent call last):
             ...
-        hilbound.errors.InputError: --steps does not go with --target: a table takes --effort, \
---seed, --test-fraction, --max-epochs
+        hilbound.errors.InputError: --steps does not go with --target: a table takes --columns, \
+--drop, --effort, --seed, --test-fraction, --max-epochs
         """
         foreign = [n for n in options if n in RunConfig.model_fields and n not in cls.model_fields]
         if foreign:
@@ -448,6 +530,10 @@ def _sentence(name: str, error: Any, known: Sequence[str]) -> str:
     return f"{name}: {message}, got {error['input']!r}"
 
 
+# Options are a page of text.
+_MOST_YAML = 1 << 18
+
+
 class _Plain(yaml.SafeLoader):
     """A safe loader without aliases: a few lines of them can ask for gigabytes."""
 
@@ -464,6 +550,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: If the file is missing, is not YAML, or is not a mapping of options.
     """
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"config {str(path)!r} cannot be read: it is no regular file")
+        if found.st_size > _MOST_YAML:
+            raise InputError(
+                f"config {str(path)!r} has {found.st_size:,} bytes, and options take no more than "
+                f"{_MOST_YAML:,}: give a file of options"
+            )
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {str(path)!r} cannot be read: {error}") from None
@@ -471,7 +565,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"config {str(path)!r} is nested too deeply: options are 'name: value', a line each"
         ) from None
-    except yaml.YAMLError as error:
+    # Scalars that look like dates or numbers and are none raise a ValueError.
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"config {str(path)!r} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise InputError(

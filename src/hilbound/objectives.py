@@ -37,16 +37,19 @@ class Objective(nn.Module):
             also if the model has a mixture for each row.
         pairs: Whether it compares pairs of a row and its features
             (:meth:`hilbound.models.autoencoders.FeatureModel.compare_pairs`).
+        block_power: The power of the shares in the sum over blocks (:class:`BlockObjective`), or
+            ``None`` if the costs of blocks do not add up.
     """
 
-    smoothed: ClassVar[int] = 2
-    paired: ClassVar[bool] = False
-    least_rows: ClassVar[int] = 1
-    cost_name: ClassVar[str]
-    logarithmic: ClassVar[bool] = False
+    smoothed: int = 2
+    paired: bool = False
+    least_rows: int = 1
+    cost_name: str
+    logarithmic: bool = False
     tracked: ClassVar[bool] = False
     marginal: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
+    block_power: float | None = 1.0
 
     @classmethod
     def readable(cls, log_cost: float) -> float:
@@ -86,6 +89,112 @@ class Objective(nn.Module):
         """Return the cost and its limit. ``generator`` draws points if an integral needs them."""
         del generator
         return Bound(self.log_cost(p, q), self.log_limit(p, q))
+
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return the loss ``()`` of all blocks together. See :class:`BlockObjective`."""
+        loss: Tensor = self(p, q)
+        return (share.to(loss) ** (self.block_power or 0) * loss).sum(-1)
+
+    def block_bound(
+        self,
+        p: GaussianMixture,
+        q: GaussianMixture,
+        share: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """Return the cost and the limit ``()`` of all blocks together."""
+        bound = self.bound(p, q, generator)
+        return Bound(self._log_sum(bound.log_value, share), self._log_sum(bound.log_limit, share))
+
+    def _log_sum(self, logs: Tensor, share: Tensor) -> Tensor:
+        """Return the logarithm of the sum over blocks, of logarithms with shape ``(C,)``."""
+        return torch.logsumexp((self.block_power or 0) * share.to(logs).log() + logs, -1)
+
+
+class BlockObjective(Objective):
+    r"""An objective of the density of a point and the block that it belongs to.
+
+    A block holds the rows of one class or of one cluster. Let both densities draw block c with
+    probability :math:`\pi_c`, and then a point from :math:`p_c` or :math:`q_c`. Components of
+    different blocks do not overlap, so the joint Gram matrix is block diagonal. Its nuclear norm is
+    a sum over the blocks, and so are the other costs that overlaps make,
+
+    .. math:: F = \sum_c \pi_c F(p_c, q_c) \le 1, \qquad
+        S_p = \sum_c \pi_c^p S_p(p_c, q_c), \qquad
+        \operatorname{cost} = \sum_c \pi_c^e \operatorname{cost}_c \le
+        \sum_c \pi_c^e \operatorname{limit}_c .
+
+    The power e is 1 for ``nuclear``, ``debiased``, ``trace`` and ``schur``, it is p for
+    ``schatten`` and 2 for ``vector``. The scalar cost is the ratio of such sums, and the likelihood
+    is the mean :math:`\sum_c \pi_c E_{p_c} \log q_c` of the blocks.
+
+    Args:
+        objective: The objective of one block.
+        share: The probabilities :math:`\pi_c` of the blocks, with shape ``(C,)`` and sum 1. Every
+            one is positive.
+
+    Raises:
+        InputError: If the costs of blocks do not add up, or the shares are no probabilities.
+
+    >>> points = torch.tensor([[[0.0], [9.0]], [[1.0], [5.0]]])
+    >>> p = GaussianMixture(points, 0.5)  # two blocks of two points
+    >>> BlockObjective(NuclearNorm(), torch.tensor([0.25, 0.75]))(p, p)
+    tensor(-1.)
+    """
+
+    share: Tensor
+
+    def __init__(self, objective: Objective, share: Tensor) -> None:
+        super().__init__()
+        refuse_blocks(objective)
+        if share.ndim != 1 or bool((share <= 0).any()) or abs(float(share.sum()) - 1) > 1e-4:
+            raise InputError(
+                f"share must hold a positive probability for each block, with sum 1, got shape "
+                f"{tuple(share.shape)} and sum {float(share.sum()):g}"
+            )
+        self.objective = objective
+        self.register_buffer("share", share)
+        # What a training asks of an objective, it asks of that of one block.
+        self.paired = objective.paired
+        self.smoothed = objective.smoothed
+        self.least_rows = objective.least_rows
+        self.logarithmic = objective.logarithmic
+        self.cost_name = objective.cost_name
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``()`` for mixtures with batch shape ``(C,)``."""
+        self._require_blocks(p, q)
+        return self.objective.block_loss(p, q, self.share)
+
+    def bound(
+        self, p: GaussianMixture, q: GaussianMixture, generator: torch.Generator | None = None
+    ) -> Bound:
+        """Return the cost and its limit, each with shape ``()``."""
+        self._require_blocks(p, q)
+        return self.objective.block_bound(p, q, self.share, generator)
+
+    def _require_blocks(self, p: GaussianMixture, q: GaussianMixture) -> None:
+        wanted = tuple(self.share.shape)
+        if (tuple(p.batch_shape), tuple(q.batch_shape)) != (wanted, wanted):
+            raise InputError(
+                f"p and q must have batch shape {wanted}, a mixture for each block, got "
+                f"{tuple(p.batch_shape)} and {tuple(q.batch_shape)}"
+            )
+
+
+def refuse_blocks(objective: Objective) -> None:
+    """Raise an InputError for an objective whose costs of blocks do not add up."""
+    if isinstance(objective, ScalarCost) and objective.momentum is not None:
+        raise InputError(
+            "momentum is for a mixture without blocks, because its averages are those of one "
+            "mixture: leave it out"
+        )
+    if objective.block_power is None:
+        known = ", ".join(name for name in OBJECTIVES if OBJECTIVES[name].block_power is not None)
+        raise InputError(
+            f"{type(objective).__name__} has no meaning for blocks: without a kernel that is zero "
+            f"between two blocks, its cost is no sum over them; those with a meaning are {known}"
+        )
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective")
@@ -192,6 +301,8 @@ class ScalarCost(Objective):
     marginal = True
     cost_name = "log normalised inner product"
     logarithmic = True
+    # Inner products of two densities: both shares come in.
+    block_power = 2.0
     log_cross: Tensor
     log_own: Tensor
 
@@ -235,6 +346,25 @@ class ScalarCost(Objective):
         del generator
         return marginal_bound(p, q)
 
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return minus the logarithm of the ratio of both sums over the blocks."""
+        bound = self.block_bound(p, q, share)
+        return -bound.log_value + (bound.log_limit if self.reference else 0)
+
+    def block_bound(
+        self,
+        p: GaussianMixture,
+        q: GaussianMixture,
+        share: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        r"""Return :math:`\langle p,q\rangle^2/\langle q,q\rangle` against the norm of p."""
+        del generator
+        cross, own, data = (
+            self._log_sum(precise_log_inner(*pair), share) for pair in ((p, q), (q, q), (p, p))
+        )
+        return Bound(2 * cross - own, data)
+
 
 @OBJECTIVES.register("vector", "scalar cost at the best weights of the centres, limit <p,p>")
 class VectorCost(Objective):
@@ -253,6 +383,7 @@ class VectorCost(Objective):
 
     cost_name = "log vector-matrix cost"
     logarithmic = True
+    block_power = 2.0
 
     def __init__(self, drop: float | None = None) -> None:
         super().__init__()
@@ -270,6 +401,10 @@ class VectorCost(Objective):
     def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the norm of p, in the precision of the cost."""
         return precise_log_inner(p, p)
+
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return minus the logarithm of the sum over the blocks."""
+        return -self._log_sum(self.log_cost(p, q), share)
 
 
 @OBJECTIVES.register("schur", "share of the data's components in the span of the centres, limit 1")
@@ -319,6 +454,7 @@ class DistanceNuclearNorm(Objective):
     """
 
     cost_name = "reciprocal of the nuclear norm of squared distances"
+    block_power = None
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``(*)``."""
@@ -364,6 +500,18 @@ class Likelihood(Objective):
             draws = p.sample((p.components,), generator=generator)
         return Bound(q.log_prob(draws).mean(0), p.log_prob(draws).mean(0))
 
+    def block_bound(
+        self,
+        p: GaussianMixture,
+        q: GaussianMixture,
+        share: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """Return the means over the blocks, because log-likelihoods add up themselves."""
+        bound = self.bound(p, q, generator)
+        value, limit = bound.log_value, bound.log_limit
+        return Bound((share.to(value) * value).sum(-1), (share.to(limit) * limit).sum(-1))
+
 
 # ------------------------------------------------------------------ costs of pairs
 
@@ -382,6 +530,9 @@ class ConditionalScalarCost(Objective):
     ``wide`` times these, where the centre still has a gradient.
 
     Args:
+        diagonal: Whether the norm of q has the overlap of each centre with itself. Without it, a
+            perfect sampler reaches the limit for any number of centres, in expectation only. What
+            is tracked during training always has it, so that cost ≤ limit holds.
         wide: Factor of the variances in the second half of the loss. At 1 there is no such half.
 
     Raises:
@@ -394,20 +545,23 @@ class ConditionalScalarCost(Objective):
 
     logarithmic = True
     tracked = True
+    block_power = None
     cost_name = "log conditional cost"
 
-    def __init__(self, wide: float = 1.0) -> None:
+    def __init__(self, *, diagonal: bool = True, wide: float = 1.0) -> None:
         super().__init__()
         if not 1 <= wide < math.inf:
             raise InputError(f"wide must be 1 or more and finite, got {wide}: it widens the kernel")
+        self.diagonal = diagonal
         self.wide = wide
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``()`` for mixtures with batch shape ``(B,)``."""
+        loss = -F.conditional_log_scalar_cost(p, q, diagonal=self.diagonal)
         if self.wide == 1:
-            return -self.log_cost(p, q)
+            return loss
         wider = (_widened(mixture, self.wide) for mixture in (p, q))
-        return -0.5 * (self.log_cost(p, q) + self.log_cost(*wider))
+        return 0.5 * (loss - F.conditional_log_scalar_cost(*wider, diagonal=self.diagonal))
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the cost, with shape ``()``."""
@@ -460,6 +614,7 @@ class MeanSquaredError(Objective):
     """
 
     paired = True
+    block_power = None
     cost_name = "geometric mean of overlaps"
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
@@ -502,6 +657,7 @@ class Schatten(Objective):
         if not 0 < power <= 1:
             raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
         self.power = power
+        self.block_power = power
         check_drop(drop)
         self.drop = drop
 
@@ -642,6 +798,7 @@ class JointNuclearNorm(Objective):
     """
 
     pairs = True
+    block_power = None
     cost_name = "joint fidelity"
 
     def __init__(

@@ -2,7 +2,9 @@
 
 from hilbound.models.autoencoders import VAE, Autoencoder, EncoderMixtureDecoder, MixtureDecoder
 from hilbound.models.base import DensityModel
+from hilbound.models.blocks import BlockDensityNetwork, Clusters
 from hilbound.models.build import MODELS, REMEMBERED_ROWS, DataShape, build_model
+from hilbound.models.classes import ClassConditional, ClassDecoder
 from hilbound.models.density import MixtureDensityNetwork
 from hilbound.models.encoder import Encoder
 from hilbound.models.feature_mixture import FeatureMixture
@@ -13,6 +15,10 @@ __all__ = [
     "REMEMBERED_ROWS",
     "VAE",
     "Autoencoder",
+    "BlockDensityNetwork",
+    "ClassConditional",
+    "ClassDecoder",
+    "Clusters",
     "DataShape",
     "DensityModel",
     "Encoder",
