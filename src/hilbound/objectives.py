@@ -33,12 +33,12 @@ class Objective(nn.Module):
         tracked: Whether the limit is measured on a fixed set of rows during training
             (:class:`hilbound.training.tracking.ConditionalTracker`), because a single batch cannot
             show it.
-        block_power: The power of the shares in the sum over blocks (:class:`BlockObjective`), or
-            ``None`` if the costs of blocks do not add up.
         marginal: Whether it compares the density of all centres of a batch with that of all rows,
             also if the model has a mixture for each row.
         pairs: Whether it compares pairs of a row and its features
             (:meth:`hilbound.models.autoencoders.FeatureModel.compare_pairs`).
+        block_power: The power of the shares in the sum over blocks (:class:`BlockObjective`), or
+            ``None`` if the costs of blocks do not add up.
     """
 
     smoothed: int = 2
@@ -47,9 +47,9 @@ class Objective(nn.Module):
     cost_name: str
     logarithmic: bool = False
     tracked: ClassVar[bool] = False
-    block_power: float | None = 1.0
     marginal: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
+    block_power: float | None = 1.0
 
     @classmethod
     def readable(cls, log_cost: float) -> float:
@@ -525,6 +525,10 @@ class ConditionalScalarCost(Objective):
     unbiased sample of :math:`E_y \langle p(\cdot|y), q(\cdot|y) \rangle`. Such a p does not show
     the limit, which is the norm of a density of many rows. See :attr:`Objective.tracked`.
 
+    A centre far from all rows has hardly any gradient, and little weight in the cost, so some
+    centres can be lost. With ``wide`` the loss is the mean of two: at the given variances, and at
+    ``wide`` times these, where the centre still has a gradient.
+
     Args:
         diagonal: Whether the norm of q has the overlap of each centre with itself. Without it, a
             perfect sampler reaches the limit for any number of centres, in expectation only. What
@@ -544,22 +548,21 @@ class ConditionalScalarCost(Objective):
     block_power = None
     cost_name = "log conditional cost"
 
-    def __init__(self, wide: float = 1.0, *, diagonal: bool = True) -> None:
+    def __init__(self, *, diagonal: bool = True, wide: float = 1.0) -> None:
         super().__init__()
         if not 1 <= wide < math.inf:
             raise InputError(f"wide must be 1 or more and finite, got {wide}: it widens the kernel")
+        self.diagonal = diagonal
         self.wide = wide
         self.diagonal = diagonal
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``()`` for mixtures with batch shape ``(B,)``."""
+        loss = -F.conditional_log_scalar_cost(p, q, diagonal=self.diagonal)
         if self.wide == 1:
-            return -self._log_cost(p, q)
+            return loss
         wider = (_widened(mixture, self.wide) for mixture in (p, q))
-        return -0.5 * (self._log_cost(p, q) + self._log_cost(*wider))
-
-    def _log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
-        return F.conditional_log_scalar_cost(p, q, diagonal=self.diagonal)
+        return 0.5 * (loss - F.conditional_log_scalar_cost(*wider, diagonal=self.diagonal))
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the cost, with shape ``()``."""
@@ -796,6 +799,7 @@ class JointNuclearNorm(Objective):
     """
 
     pairs = True
+    block_power = None
     cost_name = "joint fidelity"
 
     def __init__(

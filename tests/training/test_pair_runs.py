@@ -46,7 +46,7 @@ def rows(n=6):
 
 def test_pairs_are_rows_and_centres_beside_the_features_they_belong_to():
     made, x = model(), rows()
-    p, q, (around, each) = made.compare_pairs(x, 0.5, 4, 0.3, stream(0, "pairs"))
+    p, q, (around, each) = made.compare_pairs(x, 0.5, 4, 0.3, generator=stream(0, "pairs"))
     draws = stream(0, "pairs")
     features = made.encode(x)
     # The running averages moved with the call before: its features are not those of this one.
@@ -73,7 +73,7 @@ def test_pairs_are_rows_and_centres_beside_the_features_they_belong_to():
 
 def test_an_encoder_is_trained_by_its_own_term_and_a_frozen_one_by_none():
     x, objective = rows(), JointNuclearNorm(encoder_weight=0.5)
-    compared = model().compare_pairs(x, 0.5, 4, 0.3, stream(0, "pairs"))
+    compared = model().compare_pairs(x, 0.5, 4, 0.3, generator=stream(0, "pairs"))
     around, each = compared.each
     unit = GaussianMixture(x[:1], 0.5).log_norm()
     expected = 0.5 * (unit - F.conditional_log_scalar_cost(around, each))
@@ -85,7 +85,7 @@ def test_an_encoder_is_trained_by_its_own_term_and_a_frozen_one_by_none():
 def test_features_beside_rows_have_no_gradient():
     """Else an encoder that makes all features alike would look best."""
     made = model()
-    p, q, _ = made.compare_pairs(rows(), 0.5, 4, 0.3, stream(0, "pairs"))
+    p, q, _ = made.compare_pairs(rows(), 0.5, 4, 0.3, generator=stream(0, "pairs"))
     assert not p.means.requires_grad
     gradient = torch.autograd.grad(q.means[:, 3:].sum(), list(made.parameters()), allow_unused=True)
     assert all(g is None or not g.any() for g in gradient)
@@ -94,7 +94,7 @@ def test_features_beside_rows_have_no_gradient():
 def test_rows_and_centres_of_other_classes_do_not_meet():
     inner = model(decoder=ClassDecoder, features=3, classes=2)
     made, x, labels = ClassConditional(inner), rows(), torch.tensor([0, 1, 0, 1, 0, 1])
-    p, q, _ = made.compare_pairs(x, labels, 0.5, 2, feature_variance=0.3)
+    p, q, _ = made.compare_pairs(x, 0.5, 2, 0.3, labels=labels)
     q = GaussianMixture(q.means.detach(), q.component_variance)
     k = p.log_overlaps(q).exp()
     others = labels.unsqueeze(-1) != labels.repeat_interleave(2)
@@ -159,6 +159,7 @@ def test_defaults_of_pairs_do_not_overrule_the_user():
     [
         ({"model": "mixture-density-network"}, "'joint-nuclear' cannot train model"),
         ({"learn_variance": True}, "one variance for all centres"),
+        ({"devices": "2"}, "runs on one device"),
         ({"objective_options": {"power": 1.2}}, r"power must lie in \(0, 1\]"),
         ({"objective_options": {"weight": -1}}, "weight must be 0 or more"),
         ({"objective_options": {"feature_variance": 0}}, "feature_variance must be positive"),

@@ -269,32 +269,15 @@ class FeatureModel(DensityModel):
         distances = squared_distances(self.features_of(x), self.features_of(train))
         return (-distances / (2 * self.variance_y)).softmax(-1)
 
-    def compare_marginals(
-        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
-    ) -> Comparison:
-        """Return the mixtures of all rows and of all their centres, without a batch shape.
-
-        It compares the density of all reconstructions with that of the data. No centre belongs to
-        the row that it was made from.
-
-        Args:
-            x: Rows with shape ``(B, d)``.
-            variance: Variance of a component of the data's mixture.
-            centers: Number K of centres for every row. So the model has B K components.
-            generator: Draws the noise.
-        """
-        q = self.decode(self.features(x, generator), centers, generator)
-        return Comparison(
-            GaussianMixture(x.to(q.means), variance), _together(q), q.means.new_zeros(())
-        )
-
     def compare_pairs(
         self,
         x: Tensor,
         variance: float,
         centers: int,
         feature_variance: float,
-        generator: torch.Generator | None = None,
+        *,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> PairComparison:
         """Return mixtures over pairs of a row and its features, without a batch shape.
 
@@ -309,14 +292,18 @@ class FeatureModel(DensityModel):
             centers: Number K of centres for every row. So the model has B K components.
             feature_variance: Variance of a component, of both sides, in the features.
             generator: Draws the noise.
+            labels: For models that are told classes.
         """
+        del labels
         features = self.encode(x)
         own, made_from = (self.perturb(features, generator) for _ in range(2))
         q = self.decode(made_from, centers, generator)
         rows = x.to(q.means)
         return PairComparison(
             GaussianMixture(rows, variance).join(own.detach(), feature_variance),
-            _together(q).join(made_from.detach().repeat_interleave(centers, 0), feature_variance),
+            all_components(q).join(
+                made_from.detach().repeat_interleave(centers, 0), feature_variance
+            ),
             None if self._frozen else (GaussianMixture(rows.unsqueeze(-2), variance), q),
         )
 
@@ -360,7 +347,23 @@ class FeatureModel(DensityModel):
         return GaussianMixture(y, scott * spread)
 
 
-def _together(q: GaussianMixture) -> GaussianMixture:
+def marginal(compared: Comparison) -> Comparison:
+    """Return one mixture of all rows and one of all their centres, without a batch shape.
+
+    They compare the density of all reconstructions with that of the data. No centre belongs to the
+    row that it was made from.
+
+    Args:
+        compared: Mixtures with batch shape ``(B,)``, one for each row, or mixtures without one,
+            which stay as they are.
+    """
+    if not compared.p.batch_shape:
+        return compared
+    p, q = (all_components(mixture) for mixture in compared[:2])
+    return Comparison(p, q, compared.penalty)
+
+
+def all_components(q: GaussianMixture) -> GaussianMixture:
     """Return one mixture of all components of mixtures with batch shape ``(B,)``."""
     v, shape = q.component_variance, q.means.shape
     if v.shape[:-1].numel() > 1:

@@ -239,6 +239,47 @@ class ClassConditional(DensityModel):
         with self.decoder.told(labels):
             return self.model.compare(x, variance, centers, generator)
 
+    def compare_pairs(
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        feature_variance: float,
+        *,
+        generator: Source = None,
+        labels: Tensor | None = None,
+    ) -> PairComparison:
+        """Return mixtures over a row, its features and the code of its class.
+
+        Rows and centres of different classes do not overlap. See
+        :meth:`FeatureModel.compare_pairs
+        <hilbound.models.autoencoders.FeatureModel.compare_pairs>`.
+
+        Args:
+            x: Rows with shape ``(B, d)``.
+            variance: Variance of a component of the data's mixture.
+            centers: Number of centres for every row.
+            feature_variance: Variance of a component, of both sides, in the features.
+            generator: Draws the noise.
+            labels: The classes of the rows with shape ``(B,)``.
+
+        Raises:
+            InputError: If labels are missing, there is no such class, or not one label for each
+                row.
+        """
+        if labels is None:
+            raise InputError("labels are missing: give the class of every row")
+        with self.decoder.told(labels):
+            compared = self.model.compare_pairs(
+                x, variance, centers, feature_variance, generator=generator
+            )
+        size = math.sqrt(2 * _APART * feature_variance)
+        code = size * nn.functional.one_hot(self.decoder.as_labels(labels), self.decoder.classes)
+        return compared._replace(
+            p=compared.p.join(code, feature_variance),
+            q=compared.q.join(code.repeat_interleave(centers, 0), feature_variance),
+        )
+
     @torch.no_grad()
     def bound(
         self,
@@ -346,43 +387,6 @@ class ClassConditional(DensityModel):
         known = self.decoder.as_labels(labels)
         code = nn.functional.one_hot(known, self.blocks).to(features)
         return code * math.sqrt(_APART * float(self.model.variance_y or 1))
-
-    def compare_pairs(
-        self,
-        x: Tensor,
-        labels: Tensor | None,
-        variance: float,
-        centers: int,
-        *,
-        feature_variance: float,
-        generator: torch.Generator | None = None,
-    ) -> PairComparison:
-        """Return mixtures over a row, its features and the code of its class.
-
-        Rows and centres of different classes do not overlap.
-
-        Args:
-            x: Rows with shape ``(B, d)``.
-            labels: Their classes with shape ``(B,)``.
-            variance: Variance of a component of the data's mixture.
-            centers: Number of centres for every row.
-            feature_variance: See :meth:`FeatureModel.compare_pairs
-                <hilbound.models.autoencoders.FeatureModel.compare_pairs>`.
-            generator: Draws the noise.
-
-        Raises:
-            InputError: If there is no such class, or not one label for each row.
-        """
-        if labels is None:
-            raise InputError("labels are missing: give the class of every row")
-        with self.decoder.told(labels):
-            compared = self.model.compare_pairs(x, variance, centers, feature_variance, generator)
-        size = math.sqrt(_APART * feature_variance)
-        code = size * nn.functional.one_hot(self.decoder.as_labels(labels), self.decoder.classes)
-        return compared._replace(
-            p=compared.p.join(code, feature_variance),
-            q=compared.q.join(code.repeat_interleave(centers, 0), feature_variance),
-        )
 
     def reconstruct(
         self, x: Tensor, labels: Tensor, n: int, generator: torch.Generator | None = None

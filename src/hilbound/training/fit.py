@@ -191,7 +191,7 @@ def _begin(run: Run, prepared: TrainingPlan, name: str, *, overwrite: bool) -> N
             replace(prepared.dataset, name=name),
             prepared.schedule,
             prepared.model_variance(0),
-            prepared.data_variance(prepared.config.steps),
+            prepared.data_variance(run.config.steps),
         )
         if prepared.objective.pairs:
             run.update(feature_variance=prepared.feature_variance)

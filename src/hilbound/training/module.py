@@ -12,7 +12,7 @@ from hilbound.bounds import Bound
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.autoencoders import FeatureModel
+from hilbound.models.autoencoders import FeatureModel, marginal
 from hilbound.models.base import Comparison, PairComparison
 from hilbound.models.build import REMEMBERED_ROWS
 from hilbound.models.classes import ClassConditional, with_encoder
@@ -54,20 +54,26 @@ class DensityModule(L.LightningModule):
         """
         x, labels = batch if isinstance(batch, Batch) else (batch, None)
         workers = self._workers if self.training else Team()
+        variance = self.plan.data_variance(self.global_step)
         generator = stream(self.config.seed, purpose, index, 0, device=self.device)
         try:
+            if self.objective.pairs:
+                return self._compare_pairs(x, variance, generator, labels)
             if workers.alone:
-                return self._compare_alone(x, labels, generator)
-            rows = self.config.batch_size
-            return compare_together(
-                self.model,
-                x,
-                self.plan.data_variance(self.global_step),
-                self._centers(rows),
-                generator,
-                workers=workers,
-                rows=rows,
-            )
+                centers = self._centers(x.shape[-2])
+                compared = self.model.compare(x, variance, centers, generator, labels)
+            else:
+                rows = self.config.batch_size
+                compared = compare_together(
+                    self.model,
+                    x,
+                    variance,
+                    self._centers(rows),
+                    generator,
+                    workers=workers,
+                    rows=rows,
+                )
+            return marginal(compared) if self._is_marginal else compared
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
 
@@ -93,6 +99,25 @@ class DensityModule(L.LightningModule):
         return model.compare(x, variance, centers, generator, labels)
 
     @property
+    def _is_marginal(self) -> bool:
+        """Whether all rows of a batch are compared with all centres, not each with its own."""
+        return self.objective.marginal and with_encoder(self.model) is not None
+
+    def _compare_pairs(
+        self, x: Tensor, variance: float, generator: torch.Generator, labels: Tensor | None
+    ) -> PairComparison:
+        if not isinstance(self.model, FeatureModel | ClassConditional):
+            raise TypeError(f"{type(self.model).__name__} has no features")  # the plan refuses it
+        return self.model.compare_pairs(
+            x,
+            variance,
+            self._centers(len(x)),
+            self.plan.feature_variance,
+            generator=generator,
+            labels=labels,
+        )
+
+    @property
     def _workers(self) -> Team:
         return Team(self.trainer.global_rank, self.trainer.world_size)
 
@@ -106,6 +131,13 @@ class DensityModule(L.LightningModule):
             return rows
         training = config.centers or config.batch_size
         return (training if self.training else config.eval_centers or training) // self.plan.blocks
+
+    def on_fit_start(self) -> None:
+        """Refuse to divide pairs among workers that torchrun has started."""
+        if self.objective.pairs and not self._workers.alone:
+            raise InputError(
+                f"objective {self.config.objective!r} runs on one device: start one process"
+            )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Move the model's variance along the schedule."""

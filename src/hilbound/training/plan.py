@@ -171,6 +171,44 @@ def _take_encoder_of(config: RunConfig, model: DensityModel, *, resumed: bool) -
         take_encoder(model, config.encoder)
 
 
+def _specifications(
+    config: RunConfig, objective: Objective
+) -> tuple[Specification, Specification | None, Specification | None]:
+    """Return the variance of the kernel, and of components of the data and of the model if given.
+
+    Raises:
+        InputError: If a text is no variance, or the objective does not smooth both mixtures.
+    """
+    texts = {name: getattr(config, name) for name in ("variance_data", "variance_model")}
+    given = [name for name, text in texts.items() if text is not None]
+    if given and (objective.smoothed < 2 or config.objective in _WITHOUT_VARIANCE):
+        raise InputError(
+            f"{' and '.join(given)} would have no effect: objective {config.objective!r} does not "
+            "smooth both the data and the model; use --variance, or an objective such as scalar"
+        )
+    data, model = (None if t is None else Specification.parse(t) for t in texts.values())
+    return Specification.parse(config.variance), data, model
+
+
+def _schedules(
+    specifications: tuple[Specification, Specification | None, Specification | None],
+    dataset: Dataset,
+    seed: int,
+) -> tuple[VarianceSchedule, tuple[VarianceSchedule, VarianceSchedule] | None]:
+    """Return the schedule of the kernel, and those of both components if one was given."""
+
+    def read(one: Specification) -> VarianceSchedule:
+        return one.read(dataset.train, stream(seed, "median"))
+
+    both, of_data, of_model = specifications
+    kernel = read(both)
+    if of_data is None and of_model is None:
+        return kernel, None
+    half = VarianceSchedule(of_component(kernel.start), of_component(kernel.end))
+    data, model = (half if one is None else read(one) for one in (of_data, of_model))
+    return VarianceSchedule(data.start + model.start, data.end + model.end), (data, model)
+
+
 def _conditioned(
     config: RunConfig,
     dataset: Dataset,
@@ -222,44 +260,6 @@ def _check_classes(config: RunConfig, dataset: Dataset) -> None:
                 f"{split} rows of class {', '.join(map(str, empty))}: give more data, or leave "
                 "the class out"
             )
-
-
-def _specifications(
-    config: RunConfig, objective: Objective
-) -> tuple[Specification, Specification | None, Specification | None]:
-    """Return the variance of the kernel, and of components of the data and of the model if given.
-
-    Raises:
-        InputError: If a text is no variance, or the objective does not smooth both mixtures.
-    """
-    texts = {name: getattr(config, name) for name in ("variance_data", "variance_model")}
-    given = [name for name, text in texts.items() if text is not None]
-    if given and (objective.smoothed < 2 or config.objective in _WITHOUT_VARIANCE):
-        raise InputError(
-            f"{' and '.join(given)} would have no effect: objective {config.objective!r} does not "
-            "smooth both the data and the model; use --variance, or an objective such as scalar"
-        )
-    data, model = (None if t is None else Specification.parse(t) for t in texts.values())
-    return Specification.parse(config.variance), data, model
-
-
-def _schedules(
-    specifications: tuple[Specification, Specification | None, Specification | None],
-    dataset: Dataset,
-    seed: int,
-) -> tuple[VarianceSchedule, tuple[VarianceSchedule, VarianceSchedule] | None]:
-    """Return the schedule of the kernel, and those of both components if one was given."""
-
-    def read(one: Specification) -> VarianceSchedule:
-        return one.read(dataset.train, stream(seed, "median"))
-
-    both, of_data, of_model = specifications
-    kernel = read(both)
-    if of_data is None and of_model is None:
-        return kernel, None
-    half = VarianceSchedule(of_component(kernel.start), of_component(kernel.end))
-    data, model = (half if one is None else read(one) for one in (of_data, of_model))
-    return VarianceSchedule(data.start + model.start, data.end + model.end), (data, model)
 
 
 def _refuse_without_meaning(config: RunConfig) -> None:
@@ -314,6 +314,11 @@ def _check_objective(config: RunConfig, objective: Objective, model: DensityMode
         raise InputError(
             f"objective {config.objective!r} cannot train model {config.model!r}: it is trained by "
             + " or ".join(repr(name) for name in model.objectives)
+        )
+    if objective.pairs and config.devices != "1":
+        raise InputError(
+            f"objective {config.objective!r} runs on one device, because pairs of a batch are not "
+            f"divided among several: leave out devices, got {config.devices!r}"
         )
     if objective.pairs and config.learn_variance:
         raise InputError(
