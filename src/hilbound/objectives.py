@@ -554,7 +554,6 @@ class ConditionalScalarCost(Objective):
             raise InputError(f"wide must be 1 or more and finite, got {wide}: it widens the kernel")
         self.diagonal = diagonal
         self.wide = wide
-        self.diagonal = diagonal
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``()`` for mixtures with batch shape ``(B,)``."""

@@ -24,7 +24,6 @@ from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.models.blocks import BlockDensityNetwork
-from hilbound.models.classes import with_encoder
 from hilbound.training.batches import Batches, BatchStream, BlockStream, LabelledStream
 from hilbound.training.checkpoints import damaged_checkpoint, read_checkpoint
 from hilbound.training.plan import TrainingPlan
@@ -286,11 +285,10 @@ class Loop:
 def _refuse_what_cannot_be_shared(plan: TrainingPlan, workers: int) -> None:
     """Raise an InputError if several workers cannot share a batch of this training."""
     config, objective = plan.config, plan.objective
-    of_features = with_encoder(plan.model) is not None
     if config.condition is not None:
         what = f"condition {config.condition!r}"
-    elif objective.pairs or (objective.marginal and of_features):
-        what = f"objective {config.objective!r} of model {config.model!r}"
+    elif objective.pairs:
+        what = f"objective {config.objective!r}"
     else:
         return
     raise InputError(

@@ -77,27 +77,6 @@ class DensityModule(L.LightningModule):
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
 
-    def _compare_alone(
-        self, x: Tensor, labels: Tensor | None, generator: torch.Generator
-    ) -> Comparison | PairComparison:
-        """Return what the objective compares: pairs, the densities of the batch, or mixtures."""
-        model, plan = self.model, self.plan
-        variance, centers = plan.data_variance(self.global_step), self._centers(x.shape[-2])
-        if self.objective.pairs and isinstance(model, FeatureModel):
-            return model.compare_pairs(x, variance, centers, plan.feature_variance, generator)
-        if self.objective.pairs and isinstance(model, ClassConditional):
-            return model.compare_pairs(
-                x,
-                labels,
-                variance,
-                centers,
-                feature_variance=plan.feature_variance,
-                generator=generator,
-            )
-        if self.objective.marginal and isinstance(model, FeatureModel):
-            return model.compare_marginals(x, variance, centers, generator)
-        return model.compare(x, variance, centers, generator, labels)
-
     @property
     def _is_marginal(self) -> bool:
         """Whether all rows of a batch are compared with all centres, not each with its own."""
@@ -131,13 +110,6 @@ class DensityModule(L.LightningModule):
             return rows
         training = config.centers or config.batch_size
         return (training if self.training else config.eval_centers or training) // self.plan.blocks
-
-    def on_fit_start(self) -> None:
-        """Refuse to divide pairs among workers that torchrun has started."""
-        if self.objective.pairs and not self._workers.alone:
-            raise InputError(
-                f"objective {self.config.objective!r} runs on one device: start one process"
-            )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Move the model's variance along the schedule."""
