@@ -305,7 +305,9 @@ def distance_nuclear_norm(x: Tensor, y: Tensor) -> Tensor:
     return nuclear_norm(gram.squared_distances(x, y) / scale)
 
 
-def conditional_log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+def conditional_log_scalar_cost(
+    p: GaussianMixture, q: GaussianMixture, *, diagonal: bool = True
+) -> Tensor:
     r"""Return the logarithm of the conditional scalar cost, one number, to be maximised.
 
     .. math:: \log \frac{\big(\tfrac1B \sum_b \langle p_b, q_b \rangle\big)^2}
@@ -315,12 +317,24 @@ def conditional_log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tenso
     by Cauchy-Schwarz for the B conditions together. Both means are inside the logarithm, so the
     cost needs a batch of conditions.
 
+    K centres that are drawn from a density overlap with themselves, and the density does not. So
+    :math:`\langle q_b, q_b \rangle` of K draws is larger than the squared norm of the density, and
+    a perfect sampler stays below the limit. Without the diagonal it is the unbiased
+
+    .. math:: \frac{1}{K(K - 1)} \sum_{k \ne l} \langle q_{bk}, q_{bl} \rangle
+
+    (with weights, divided by :math:`1 - \sum_k b_k^2`). A perfect sampler then reaches the limit
+    for any K, **in expectation only**: a single value may pass it. So this form is for training.
+
     Args:
         p: Mixtures of the data with batch shape ``(B,)``, one for each condition.
         q: Mixtures of the model with the same batch shape.
+        diagonal: Whether :math:`\langle q_b, q_b \rangle` has the overlap of each component with
+            itself.
 
     Raises:
-        InputError: If the batch shape of a mixture is not ``(B,)``.
+        InputError: If the batch shape of a mixture is not ``(B,)``, or the diagonal is left out of
+            mixtures of one component.
 
     >>> import torch
     >>> p = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
@@ -333,8 +347,46 @@ def conditional_log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tenso
             "p and q must both have batch shape (B,), one mixture for each condition, got "
             f"{tuple(p.batch_shape)} and {tuple(q.batch_shape)}"
         )
-    cross, own = p.log_inner(q), q.log_norm()
+    cross = p.log_inner(q)
+    own = q.log_norm() if diagonal else log_norm_between(q)
     return 2 * torch.logsumexp(cross, 0) - torch.logsumexp(own, 0) - math.log(len(own))
+
+
+def log_norm_between(q: GaussianMixture) -> Tensor:
+    r"""Return the logarithm of the mean inner product of two different components, shape ``(*)``.
+
+    .. math:: \log \frac{\sum_{k \ne l} b_k b_l \langle q_k, q_l \rangle}{1 - \sum_k b_k^2}
+
+    If the components lie around independent draws of a density, it is an unbiased estimate of that
+    density's squared norm, smoothed by the components. :meth:`GaussianMixture.log_norm` has the
+    diagonal, too, and is larger.
+
+    Args:
+        q: A mixture with batch shape ``(*)`` and at least two components.
+
+    Raises:
+        InputError: If there is one component only.
+
+    >>> import torch
+    >>> q = GaussianMixture(torch.tensor([[0.0], [0.0], [99.0]]), 0.5)
+    >>> inner = GaussianMixture(torch.tensor([[0.0]]), 0.5).log_norm()
+    >>> bool(torch.isclose(log_norm_between(q), inner - math.log(3)))
+    True
+    """
+    _require_mixtures(q=q)
+    if q.components < 2:
+        raise InputError(
+            "without its diagonal the norm needs at least 2 components, got 1: take more centres, "
+            "or keep the diagonal"
+        )
+    v, d = q.component_variance, q.dim
+    # The logarithm of the norm of each component, in the units of which overlaps have none.
+    log_norms = -0.25 * (4 * math.pi * v).log().expand(*v.shape[:-1], d).sum(-1)
+    own = 0.5 * q.log_weights + log_norms
+    logs = q.log_overlaps(q) + own.unsqueeze(-1) + own.unsqueeze(-2)
+    diagonal = torch.eye(q.components, dtype=torch.bool, device=logs.device)
+    total = torch.logsumexp(logs.masked_fill(diagonal, -math.inf), (-2, -1))
+    return total - torch.log1p(-q.weights.square().sum(-1))
 
 
 def effective_components(q: GaussianMixture) -> Tensor:

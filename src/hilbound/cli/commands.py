@@ -16,11 +16,14 @@ from rich.table import Table
 import hilbound
 from hilbound.cli.base import TABLES, Moved, Quiet, RunPath, app, err, fail, notices, out
 from hilbound.cli.fitting import fit
+from hilbound.cli.stages import Stages
+from hilbound.cli.sweeping import sweep
 from hilbound.config import is_table_run
 from hilbound.errors import InputError
 
 # Help lists commands in this order.
 app.command()(fit)
+app.command()(sweep)
 
 
 @app.command()
@@ -130,7 +133,7 @@ def evaluate(
             raise InputError(
                 "--samples is for runs that draw samples, and so is --data: leave them out here"
             )
-        with err.status("evaluating"):
+        with Stages("evaluating"):
             of_table = tables.evaluate(run, split or "test")
         tables.print_metrics(of_table, out)
         return
@@ -139,8 +142,8 @@ def evaluate(
     from hilbound.cli.printing import print_metrics
     from hilbound.evaluation.evaluate import evaluate as measure
 
-    with err.status("evaluating"):
-        measured = measure(hilbound.Run.open(run).with_data(data), samples)
+    with Stages("evaluating") as tell:
+        measured = measure(hilbound.Run.open(run).with_data(data), samples, tell=tell)
     print_metrics(measured, out, err)
 
 
@@ -161,11 +164,11 @@ def report(
     of_table = is_table_run(run)
     if of_table and (output is not None or data is not None):
         raise InputError("--output and --data are for runs that draw samples: leave them out")
-    with err.status("writing the report"):
+    with Stages("writing the report") as tell:
         if of_table:
             path = tables.report(run)
         else:
-            path = write_report(hilbound.Run.open(run).with_data(data), output)
+            path = write_report(hilbound.Run.open(run).with_data(data), output, tell=tell)
     out.print(f"report: {path}", soft_wrap=True)
 
 
@@ -274,6 +277,12 @@ def experiment(
         int | None,
         typer.Option(help="Measurements at a time. (default: as many as cores)", min=1),
     ] = None,
+    reuse: Annotated[
+        bool,
+        typer.Option(
+            "--reuse", help="Keep the rows of OUTPUT's result.json, and measure what is missing."
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Rerun an experiment of the paper, and write result.json, figures and a page on its claims."""
@@ -283,7 +292,13 @@ def experiment(
     try:
         with notices(quiet=quiet):
             result = run_experiment(
-                name, folder, quick=quick, seeds=seeds, workers=workers, quiet=quiet
+                name,
+                folder,
+                quick=quick,
+                seeds=seeds,
+                workers=workers,
+                quiet=quiet,
+                reuse=reuse,
             )
     except KeyboardInterrupt:
         fail("interrupted", "measurements are kept: run the same command to continue", 1)

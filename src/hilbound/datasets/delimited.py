@@ -194,7 +194,10 @@ def _delimiter(opening: list[str]) -> str:
         reader = csv.reader(
             _trimmed(opening, candidate), delimiter=candidate, skipinitialspace=True
         )
-        rows = list(reader)
+        try:
+            rows = list(reader)
+        except csv.Error:  # a long line is one field to a mark that is not its own
+            continue
         if len({len(row) for row in rows}) == 1 and len(rows[0]) > 1:
             share = sum(map(_is_number, rows[-1])) / len(rows[-1])
             # Blanks part columns of numbers alone, not words.

@@ -8,12 +8,13 @@ To make new data, new features are drawn from the density of the training rows' 
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from hilbound.bounds import Bound, conditional_bound
+from hilbound.bounds import Bound, conditional_bound, real_bound
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import Source, choose
 from hilbound.errors import InputError
@@ -76,6 +77,11 @@ class MixtureDecoder(MixtureNetwork):
             noise.expand(*batch, k, noise.shape[-1]).to(features),
         )
         return self.mixture(torch.cat(inputs, -1))
+
+    def told(self, labels: Tensor) -> AbstractContextManager[None]:
+        """Return a ``with`` block in which rows have these classes. Here they do not matter."""
+        del labels
+        return nullcontext()
 
     def noise(self, *shape: int, generator: Source = None) -> Tensor:
         """Draw standard normal noise with shape ``(*shape, noise_dim)``."""
@@ -391,14 +397,7 @@ class EncoderMixtureDecoder(FeatureModel):
         Returns:
             The bound of :func:`hilbound.bounds.conditional_bound`.
         """
-        if points is not None and points < 1:
-            raise InputError(f"points must be at least 1, got {points}")
-        features = self.features_of(x)
-        some = features
-        if points is not None and points < len(x):
-            device = features.device
-            some = features[torch.randperm(len(x), generator=generator, device=device)[:points]]
-        feature_points = self.perturb(some, generator)
+        features, feature_points = self._points(x, generator, points)
         k = self.eval_centers if centers is None else centers
         noise = self.decoder.noise(k, generator=generator)
         with self.evaluating():
@@ -410,6 +409,59 @@ class EncoderMixtureDecoder(FeatureModel):
                 variance_p=variance,
                 variance_y=self.variance_y,
             )
+
+    @torch.no_grad()
+    def real_bound(
+        self,
+        x: Tensor,
+        rows: Tensor,
+        variance: float,
+        centers: int | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        points: int | None = None,
+    ) -> Bound:
+        """Return the bound that other real rows reach in the place of the decoder's centres.
+
+        With a generator in the same state as for :meth:`bound`, the feature points are the same,
+        and so is the limit.
+
+        Args:
+            x: Rows with shape ``(N, d)``, the whole data set.
+            rows: Other real rows with shape ``(L, d)``, many more than centres.
+            variance: Variance of a component.
+            centers: Number K of rows at each feature point, by default ``eval_centers``.
+            generator: Draws the noise of the features, and the rows.
+            points: See :meth:`bound`.
+
+        Returns:
+            The bound of :func:`hilbound.bounds.real_bound`.
+        """
+        features, feature_points = self._points(x, generator, points)
+        return real_bound(
+            x.to(features),
+            features,
+            feature_points,
+            rows.to(features),
+            self.features_of(rows),
+            centers=self.eval_centers if centers is None else centers,
+            variance_p=variance,
+            variance_y=self.variance_y,
+            generator=generator,
+        )
+
+    def _points(
+        self, x: Tensor, generator: torch.Generator | None, points: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features of rows, and the feature points: those of all or some with noise."""
+        if points is not None and points < 1:
+            raise InputError(f"points must be at least 1, got {points}")
+        features = self.features_of(x)
+        some = features
+        if points is not None and points < len(x):
+            device = features.device
+            some = features[torch.randperm(len(x), generator=generator, device=device)[:points]]
+        return features, self.perturb(some, generator)
 
 
 class Autoencoder(FeatureModel):

@@ -242,15 +242,22 @@ class DensityModel(nn.Module):
         """
         del x, labels
 
-    def conclude(self, x: Tensor, held_out: Tensor, seed: int) -> None:
+    def conclude(
+        self,
+        x: Tensor,
+        held_out: Tensor,
+        seed: int,
+        labels: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
         """Do what is left once the weights are trained. By default that is nothing.
 
         Args:
             x: All training rows with shape ``(n, d)``.
             held_out: Held-out rows with shape ``(m, d)``, for choices.
             seed: Seed of everything random.
+            labels: The classes of both, for a model that is told them.
         """
-        del x, held_out, seed
+        del x, held_out, seed, labels
 
 
 def require_label(label: int, blocks: int) -> int:

@@ -144,7 +144,8 @@ def _remembered(config: "RunConfig", data: DataShape) -> int:
 def _told_classes(config: "RunConfig", data: DataShape, model: FeatureModel) -> DensityModel:
     if config.condition is None:
         return model
-    rows = 0 if isinstance(model, VAE) else min(data.rows, REMEMBERED_ROWS)
+    without = isinstance(model, VAE | LatentMixture)
+    rows = 0 if without else min(data.rows, REMEMBERED_ROWS)
     return ClassConditional(model, rows)
 
 
@@ -179,22 +180,24 @@ def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> Densi
 @MODELS.register(
     "latent-mixture", "autoencoder whose features have a Gaussian mixture as their density"
 )
-def _latent_mixture(config: "RunConfig", data: DataShape, variance: float) -> LatentMixture:
+def _latent_mixture(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
     paired = config.objective in Autoencoder.objectives
     if config.components is not None and config.components > data.rows > 0:
         raise InputError(
             f"components must be at most the {data.rows:,} training rows, got "
             f"{config.components}: give fewer components, or more rows"
         )
-    return LatentMixture(
+    model = LatentMixture(
         _encoder(config, data, outputs=_features(config, data), standardized=True),
         _decoder(config, data, variance, noise_dim=0 if paired else config.noise_dim),
         # The configuration sets it for this model. The model refuses zero.
         variance_y=config.variance_y or 0.0,
         components=config.components,
+        classes=number_of_blocks(config, data) or 1,
         centers=1 if paired else config.centers or _CENTERS,
         eval_centers=None if paired else config.eval_centers,
     )
+    return _told_classes(config, data, model)
 
 
 @MODELS.register("vae", "variational autoencoder, trained on the evidence lower bound: a baseline")

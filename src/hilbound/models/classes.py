@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hilbound.arguments import require_whole
-from hilbound.bounds import Bound, conditional_bound
+from hilbound.bounds import Bound, conditional_bound, real_bound
 from hilbound.engine.seeding import Source
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
@@ -32,6 +32,7 @@ from hilbound.models.autoencoders import (
     require_some,
 )
 from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, require_label
+from hilbound.models.latent import LatentMixture
 
 # Codes of two classes are this far apart, as a squared distance over 2 v_y: exp(-800) is zero.
 _APART = 800.0
@@ -183,7 +184,7 @@ class ClassConditional(DensityModel):
                 "ClassDecoder"
             )
         self.model = model
-        self.objectives = model.objectives
+        self.objectives, self.stages = model.objectives, model.stages
         # Features of the training rows, sorted by class, and the number of rows of each class.
         empty = torch.full((rows, model.decoder.feature_dim), math.nan)
         self.register_buffer("remembered_features", empty.to(model.decoder.variance))
@@ -257,15 +258,9 @@ class ClassConditional(DensityModel):
         Raises:
             InputError: If labels are missing, or the model has no conditional bound.
         """
-        model = self.model
-        if not isinstance(model, EncoderMixtureDecoder) or labels is None:
-            raise InputError(
-                "a conditional bound needs an EncoderMixtureDecoder and the label of every row"
-            )
-        known = self.decoder.as_labels(labels)
+        model = self._bounded(labels)
         features = model.features_of(x)
-        code = nn.functional.one_hot(known, self.blocks).to(features)
-        code = code * math.sqrt(_APART * model.variance_y)
+        code = self._code(labels, features)
         points = model.perturb(features, generator)
         noise = self.decoder.noise(
             model.eval_centers if centers is None else centers, generator=generator
@@ -286,6 +281,65 @@ class ClassConditional(DensityModel):
                 variance_p=variance,
                 variance_y=model.variance_y,
             )
+
+    @torch.no_grad()
+    def real_bound(
+        self,
+        x: Tensor,
+        rows: Tensor,
+        variance: float,
+        centers: int | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        labels: tuple[Tensor, Tensor] | None = None,
+    ) -> Bound:
+        """Return the bound that other real rows of the same class reach in the decoder's place.
+
+        See :meth:`hilbound.EncoderMixtureDecoder.real_bound`.
+
+        Args:
+            x: Rows with shape ``(N, d)``, the whole data set.
+            rows: Other real rows with shape ``(L, d)``, many more of every class than centres.
+            variance: Variance of a component.
+            centers: Number K of rows at each feature point, by default that of evaluation.
+            generator: Draws the noise of the features, and the rows.
+            labels: The classes of both, with shapes ``(N,)`` and ``(L,)``.
+
+        Raises:
+            InputError: If labels are missing, or the model has no conditional bound.
+        """
+        model = self._bounded(labels)
+        own, others = labels or (x, rows)
+        features, row_features = model.features_of(x), model.features_of(rows)
+        code = self._code(own, features)
+        return real_bound(
+            x.to(features),
+            torch.cat([features, code], -1),
+            torch.cat([model.perturb(features, generator), code], -1),
+            rows.to(features),
+            torch.cat([row_features, self._code(others, features)], -1),
+            centers=model.eval_centers if centers is None else centers,
+            variance_p=variance,
+            variance_y=model.variance_y,
+            generator=generator,
+        )
+
+    def _bounded(self, labels: object) -> EncoderMixtureDecoder:
+        """Return the model, which must have a conditional bound, if there are labels."""
+        model = self.model
+        if not isinstance(model, EncoderMixtureDecoder) or labels is None:
+            raise InputError(
+                "a conditional bound needs an EncoderMixtureDecoder and the label of every row"
+            )
+        return model
+
+    def _code(self, labels: Tensor | None, features: Tensor) -> Tensor:
+        """Return classes as further features, so far apart that no two of them share a feature."""
+        if labels is None:
+            raise InputError("labels are missing: give the class of every row")
+        known = self.decoder.as_labels(labels)
+        code = nn.functional.one_hot(known, self.blocks).to(features)
+        return code * math.sqrt(_APART * float(self.model.variance_y or 1))
 
     def reconstruct(
         self, x: Tensor, labels: Tensor, n: int, generator: torch.Generator | None = None
@@ -314,13 +368,26 @@ class ClassConditional(DensityModel):
                 f"and {tuple(labels.shape)}"
             )
         counts = labels.bincount(minlength=self.decoder.classes)
+        self.remembered_rows = counts.to(self.remembered_rows.device)
+        if isinstance(self.model, LatentMixture):
+            self.model.remember(x, labels)
+            return
         features = []
         with self._training_features_kept():
             for label in counts.nonzero().flatten().tolist():
                 self.model.remember(x[labels == label])
                 features.append(self.model.training_features)
         self.remembered_features = torch.cat(features)
-        self.remembered_rows = counts.to(self.remembered_rows.device)
+
+    def conclude(
+        self,
+        x: Tensor,
+        held_out: Tensor,
+        seed: int,
+        labels: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
+        """Let the model do what is left: a latent mixture fits p(y|c) for every class."""
+        self.model.conclude(x, held_out, seed, labels)
 
     def draw(
         self, n: int, generator: torch.Generator | None = None, label: int | None = None
@@ -361,6 +428,9 @@ class ClassConditional(DensityModel):
         self, n: int, label: int, generator: torch.Generator | None
     ) -> GaussianMixture:
         told = torch.tensor(label, device=self.decoder.variance.device)
+        if isinstance(self.model, LatentMixture):
+            with self.decoder.told(told):
+                return self.model.draw(n, generator, label)
         with self.decoder.told(told), self._training_features_kept():
             self.model.training_features = self._features_of_class(label)
             return self.model.draw(n, generator)
@@ -422,6 +492,39 @@ def bound_of(
     if not isinstance(model, EncoderMixtureDecoder):
         raise TypeError(f"{type(model).__name__} has no conditional bound")
     return model.bound(x, variance, generator=generator)
+
+
+def real_bound_of(
+    model: DensityModel,
+    x: Tensor,
+    rows: Tensor,
+    variance: float,
+    generator: torch.Generator | None = None,
+    *,
+    labels: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Bound | None:
+    """Return what other real rows reach in the place of a model's centres (:func:`bound_of`).
+
+    Args:
+        model: An :class:`~hilbound.EncoderMixtureDecoder`, which may be class-conditional.
+        x: Rows with shape ``(N, d)``.
+        rows: Other rows with shape ``(L, d)``.
+        variance: Variance of a component.
+        generator: Draws the noise of the features, and the rows.
+        labels: The classes of both, for a model that is told them.
+
+    Returns:
+        The bound, or ``None`` if there are fewer rows than centres, of some class if those matter.
+    """
+    own, others = labels
+    if isinstance(model, ClassConditional) and own is not None and others is not None:
+        counts = torch.bincount(others, minlength=int(own.max()) + 1)[own.unique()]
+        if int(counts.min()) < model.model.eval_centers:
+            return None
+        return model.real_bound(x, rows, variance, generator=generator, labels=(own, others))
+    if not isinstance(model, EncoderMixtureDecoder) or len(rows) < model.eval_centers:
+        return None
+    return model.real_bound(x, rows, variance, generator=generator)
 
 
 def _make_room(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:

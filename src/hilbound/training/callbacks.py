@@ -3,6 +3,7 @@
 This module imports Lightning, so it is imported only when training starts.
 """
 
+import contextlib
 import csv
 import math
 import os
@@ -24,6 +25,7 @@ from rich.console import Console
 from torch import Tensor
 
 from hilbound.bounds import Bound
+from hilbound.errors import InputError
 from hilbound.training.checkpoints import read_checkpoint, write_checkpoint
 from hilbound.training.files import write_whole
 from hilbound.training.runs import BOUND_COLUMNS, Run, format_bounds, read_bounds
@@ -103,8 +105,17 @@ class BoundsRecord(L.Callback):
         before = float(self.rows[-1]["seconds"]) if self.rows else 0.0
         self._began = time.perf_counter() - before
 
-    def append(self, step: int, split: str, loss: Tensor, bound: Bound, variance: float) -> None:
-        """Add one row."""
+    def append(
+        self,
+        step: int,
+        split: str,
+        loss: Tensor,
+        bound: Bound,
+        variance: float,
+        *,
+        real: Bound | None = None,
+    ) -> None:
+        """Add one row. ``real`` is the bound of real rows in the place of the model's centres."""
         row = (
             step,
             split,
@@ -115,6 +126,7 @@ class BoundsRecord(L.Callback):
             float(bound.tightness),
             variance,
             time.perf_counter() - self._began,
+            None if real is None else float(real.tightness),
         )
         self.rows.append(dict(zip(BOUND_COLUMNS, row, strict=True)))
         if self.path is not None:
@@ -245,7 +257,9 @@ class SafetyNet(Interruption, Checkpoint):
         else:
             status = "interrupted"
         if trainer.is_global_zero:
-            self.run.update(status=status)
+            # On a full disk, or in a folder that is gone, the first error says what happened.
+            with contextlib.suppress(OSError, InputError):
+                self.run.update(status=status)
 
 
 class BestCheckpoint(ModelCheckpoint):

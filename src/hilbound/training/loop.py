@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -360,7 +361,11 @@ def _strategy(accelerator: str, devices: str, machines: int) -> "Strategy | str"
         raise ValueError(f"more than {most} workers would only wait for each other here")
     require_a_program()
     # All workers compute the same running averages. Sending them would be the most of the traffic.
-    return DDPStrategy(broadcast_buffers=False, timeout=_PATIENCE)
+    # The option has two names: an older one, and one of newer versions of torch.
+    names = signature(torch.nn.parallel.DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    without: dict[str, Any] = {name: False}
+    return DDPStrategy(timeout=_PATIENCE, **without)
 
 
 @contextmanager

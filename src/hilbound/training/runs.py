@@ -36,6 +36,7 @@ from hilbound.datasets import Dataset, Standardization
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.models.build import DataShape, build_model, model_shapes
+from hilbound.models.feature_mixture import with_components_of
 from hilbound.objectives import create_objective
 from hilbound.training.files import (
     PARTIAL,
@@ -62,6 +63,7 @@ BOUND_COLUMNS = (
     "tightness",
     "variance",
     "seconds",
+    "real_tightness",
 )
 _OWN = (
     "config.yaml",
@@ -298,7 +300,8 @@ class Run:
         setting = self.config, _data_shape(facts["data"]), facts["variance"]["component_start"]
         file = own_file(self.path, "model.safetensors")
         try:
-            wanted, found = model_shapes(*setting), shapes_of(file)
+            found = shapes_of(file)
+            wanted = with_components_of(model_shapes(*setting), found)
             if wanted != found:
                 raise TypeError(_difference(wanted, found))
             state, _ = read_tensors(file)
@@ -386,7 +389,8 @@ def _lacking(content: dict[str, Any]) -> str | None:
         if not isinstance(block, dict):
             return name
         for key, kind in kinds.items():
-            if not isinstance(block.get(key), kind) or isinstance(block.get(key), bool):
+            value = block.get(key)
+            if key not in block or not isinstance(value, kind) or isinstance(value, bool):
                 return f"{name}.{key}"
     if not isinstance(content["step"], int) or isinstance(content["step"], bool):
         return "step"
@@ -423,6 +427,8 @@ def _data_shape(data: dict[str, Any]) -> DataShape:
 def read_bounds(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``bounds.csv``, numbers as floats. Without a file there are no rows.
 
+    The tightness of real rows is ``None`` where it was not measured.
+
     Raises:
         InputError: If the file is damaged.
     """
@@ -433,7 +439,7 @@ def read_bounds(file: Path) -> list[dict[str, Any]]:
         # A process that is killed may leave half a line; the rest of it is lost.
         whole = text[: text.rfind("\n") + 1]
         return [
-            {k: row[k] if k == "split" else float(row[k]) for k in BOUND_COLUMNS}
+            {k: _read_cell(k, row) for k in BOUND_COLUMNS}
             for row in csv.DictReader(io.StringIO(whole, newline=""))
         ]
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
@@ -449,6 +455,15 @@ def format_bounds(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _read_cell(name: str, row: dict[str, str]) -> str | float | None:
+    if name == "split":
+        return row[name]
+    # Files of earlier versions do not have this column, and runs without an encoder leave it empty.
+    if name == "real_tightness" and not row.get(name):
+        return None
+    return float(row[name])
 
 
 def expand(path: Path | str) -> Path:
