@@ -5,6 +5,7 @@ The fields of :class:`RunConfig` are the options of ``hilbound fit`` (``batch_si
 module imports neither torch nor Lightning, so ``hilbound --help`` is quick.
 """
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -27,6 +28,9 @@ HELD_OUT = 0.1
 
 #: One cluster is no condition.
 FEWEST_CLUSTERS = 2
+#: What a configuration may ask for: it may come from a stranger, and a size is a claim.
+MOST_UNITS, MOST_LAYERS, MOST_PIXELS = 1 << 16, 256, 1 << 14
+MOST_ROWS, MOST_STEPS = 10**9, 10**12
 
 _DATA, _IMAGES, _MODEL = "Data", "Images", "Model"
 _OBJECTIVE, _TRAINING = "Objective", "Training"
@@ -105,7 +109,9 @@ class RunConfig(BaseModel):
         "Name of a data set, or path to a .npy, .npz or .csv file or a folder of images.",
         _DATA,
     )
-    samples: int | None = _option(None, "Use at most this many training rows.", _DATA, ge=2)
+    samples: int | None = _option(
+        None, "Use at most this many training rows.", _DATA, ge=2, le=MOST_ROWS
+    )
     validation_fraction: float = _option(
         HELD_OUT, "Share of a table's or folder's rows kept for validation.", _DATA, gt=0, lt=1
     )
@@ -131,6 +137,7 @@ class RunConfig(BaseModel):
         "64 for celeba)",
         _IMAGES,
         ge=1,
+        le=MOST_PIXELS,
     )
     crop: int | None = _option(
         None,
@@ -138,6 +145,7 @@ class RunConfig(BaseModel):
         "largest if image-size is given; 148 for celeba)",
         _IMAGES,
         ge=1,
+        le=MOST_PIXELS,
     )
     grayscale: bool = _option(False, "Make images grey.", _IMAGES)
     classes: str | None = _option(
@@ -152,12 +160,15 @@ class RunConfig(BaseModel):
         "clusters=32 (k-means clusters of the training rows, for mixture-density-network).",
         _MODEL,
     )
-    features: int | None = _option(2, "Number of features that an encoder makes.", _MODEL, ge=1)
+    features: int | None = _option(
+        2, "Number of features that an encoder makes.", _MODEL, ge=1, le=MOST_UNITS
+    )
     components: int | None = _option(
         None,
         "Components of the density of features. (default: chosen on held-out rows)",
         _MODEL,
         ge=1,
+        le=MOST_UNITS,
     )
     variance_y: float | None = _option(
         None,
@@ -167,11 +178,13 @@ class RunConfig(BaseModel):
         gt=0,
     )
     encoder: str | None = _option(None, "Run folder whose encoder is used and frozen.", _MODEL)
-    noise_dim: int = _option(16, "Number of noise coordinates.", _MODEL, ge=1)
+    noise_dim: int = _option(16, "Number of noise coordinates.", _MODEL, ge=1, le=MOST_UNITS)
     width: int = _option(
-        512, "Units of a hidden layer, or channels of the coarse grid.", _MODEL, ge=1
+        512, "Units of a hidden layer, or channels of the coarse grid.", _MODEL, ge=1, le=MOST_UNITS
     )
-    depth: int = _option(2, "Number of hidden layers, or of upsamplings.", _MODEL, ge=0)
+    depth: int = _option(
+        2, "Number of hidden layers, or of upsamplings.", _MODEL, ge=0, le=MOST_LAYERS
+    )
     learn_weights: bool = _option(False, "Learn a weight for every centre.", _MODEL)
     learn_variance: bool = _option(False, "Learn a variance for every centre.", _MODEL)
     min_variance: float | None = _option(
@@ -193,16 +206,21 @@ class RunConfig(BaseModel):
         "median/dim, another rule (rank, silverman, half-rank), or START:END for a schedule.",
         _OBJECTIVE,
     )
-    batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2)
+    batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2, le=MOST_ROWS)
     centers: int | None = _option(
         None,
         "Centres of the model in a step. (default: as many as data points; with an encoder, 10 "
         "for every input)",
         _OBJECTIVE,
         ge=1,
+        le=MOST_ROWS,
     )
     eval_centers: int | None = _option(
-        None, "Centres when the model is measured. (default: as in training)", _OBJECTIVE, ge=1
+        None,
+        "Centres when the model is measured. (default: as in training)",
+        _OBJECTIVE,
+        ge=1,
+        le=MOST_ROWS,
     )
     bound_every: int | None = _option(
         None,
@@ -212,10 +230,14 @@ class RunConfig(BaseModel):
         ge=1,
     )
     bound_rows: int = _option(
-        800, "Number of fixed rows on which a conditional bound is measured.", _OBJECTIVE, ge=2
+        800,
+        "Number of fixed rows on which a conditional bound is measured.",
+        _OBJECTIVE,
+        ge=2,
+        le=MOST_ROWS,
     )
 
-    steps: int = _option(2000, "Number of training steps.", _TRAINING, ge=1)
+    steps: int = _option(2000, "Number of training steps.", _TRAINING, ge=1, le=MOST_STEPS)
     learning_rate: float = _option(5e-3, "Learning rate of Adam at the start.", _TRAINING, gt=0)
     decay: bool = _option(True, "Let the learning rate fall to zero along a cosine.", _TRAINING)
     beta1: float = _option(0.5, "Adam's first momentum.", _TRAINING, ge=0, lt=1)
@@ -364,15 +386,23 @@ class TableConfig(BaseModel):
     kind: Literal["table"] = "table"
     data: str
     target: list[str] = Field(min_length=1)
+    columns: list[str] | None = Field(None, min_length=1)
+    drop: list[str] = []
     effort: Literal["default", "high"] = "default"
     seed: int = Field(0, ge=0, lt=2**32)
     test_fraction: float = Field(0.2, gt=0, lt=1)
-    max_epochs: int | None = Field(None, ge=1)
+    max_epochs: int | None = Field(None, ge=1, le=MOST_STEPS)
 
     @field_validator("target", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("columns", "drop", mode="before")
+    @classmethod
+    def _parted(cls, value: Any) -> Any:
+        """Part ``"a,b"``, the form on the command line."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @field_validator("target")
     @classmethod
@@ -380,6 +410,13 @@ class TableConfig(BaseModel):
         if len(set(value)) < len(value):
             raise ValueError("each column can be a target only once")
         return value
+
+    @model_validator(mode="after")
+    def _keep_targets(self) -> Self:
+        dropped = [name for name in self.target if name in self.drop]
+        if dropped:
+            raise ValueError(f"drop names {dropped[0]!r}, which is a target: leave it out of drop")
+        return self
 
     @classmethod
     def create(cls, **options: Any) -> Self:
@@ -391,8 +428,8 @@ class TableConfig(BaseModel):
         >>> TableConfig.create(data="houses.csv", target="price", steps=3)
         Traceback (most recent call last):
             ...
-        hilbound.errors.InputError: --steps does not go with --target: a table takes --effort, \
---seed, --test-fraction, --max-epochs
+        hilbound.errors.InputError: --steps does not go with --target: a table takes --columns, \
+--drop, --effort, --seed, --test-fraction, --max-epochs
         """
         foreign = [n for n in options if n in RunConfig.model_fields and n not in cls.model_fields]
         if foreign:
@@ -472,6 +509,10 @@ def _sentence(name: str, error: Any, known: Sequence[str]) -> str:
     return f"{name}: {message}, got {error['input']!r}"
 
 
+# Options are a page of text.
+_MOST_YAML = 1 << 18
+
+
 class _Plain(yaml.SafeLoader):
     """A safe loader without aliases: a few lines of them can ask for gigabytes."""
 
@@ -488,6 +529,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: If the file is missing, is not YAML, or is not a mapping of options.
     """
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"config {str(path)!r} cannot be read: it is no regular file")
+        if found.st_size > _MOST_YAML:
+            raise InputError(
+                f"config {str(path)!r} has {found.st_size:,} bytes, and options take no more than "
+                f"{_MOST_YAML:,}: give a file of options"
+            )
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {str(path)!r} cannot be read: {error}") from None
@@ -495,7 +544,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"config {str(path)!r} is nested too deeply: options are 'name: value', a line each"
         ) from None
-    except yaml.YAMLError as error:
+    # Scalars that look like dates or numbers and are none raise a ValueError.
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"config {str(path)!r} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise InputError(

@@ -168,6 +168,11 @@ class BlockObjective(Objective):
 
 def refuse_blocks(objective: Objective) -> None:
     """Raise an InputError for an objective whose costs of blocks do not add up."""
+    if isinstance(objective, ScalarCost) and objective.momentum is not None:
+        raise InputError(
+            "momentum is for a mixture without blocks, because its averages are those of one "
+            "mixture: leave it out"
+        )
     if objective.block_power is None:
         known = ", ".join(name for name in OBJECTIVES if OBJECTIVES[name].block_power is not None)
         raise InputError(
@@ -324,13 +329,7 @@ class ScalarCost(Objective):
         return marginal_bound(p, q)
 
     def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
-        """Return minus the logarithm of the ratio of both sums over the blocks.
-
-        Raises:
-            InputError: If ``momentum`` is set, because its averages are those of one mixture.
-        """
-        if self.momentum is not None:
-            raise InputError("momentum is for a mixture without blocks: leave it out")
+        """Return minus the logarithm of the ratio of both sums over the blocks."""
         bound = self.block_bound(p, q, share)
         return -bound.log_value + (bound.log_limit if self.reference else 0)
 

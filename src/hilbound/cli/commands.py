@@ -5,6 +5,7 @@ interruption. Heavy modules are imported only when a command needs them, so ``--
 """
 
 import logging
+import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,11 +16,14 @@ from rich.table import Table
 import hilbound
 from hilbound.cli.base import TABLES, Moved, Quiet, RunPath, app, err, fail, notices, out
 from hilbound.cli.fitting import fit
+from hilbound.cli.stages import Stages
+from hilbound.cli.sweeping import sweep
 from hilbound.config import is_table_run
 from hilbound.errors import InputError
 
 # Help lists commands in this order.
 app.command()(fit)
+app.command()(sweep)
 
 
 @app.command()
@@ -129,7 +133,7 @@ def evaluate(
             raise InputError(
                 "--samples is for runs that draw samples, and so is --data: leave them out here"
             )
-        with err.status("evaluating"):
+        with Stages("evaluating"):
             of_table = tables.evaluate(run, split or "test")
         tables.print_metrics(of_table, out)
         return
@@ -138,8 +142,8 @@ def evaluate(
     from hilbound.cli.printing import print_metrics
     from hilbound.evaluation.evaluate import evaluate as measure
 
-    with err.status("evaluating"):
-        measured = measure(hilbound.Run.open(run).with_data(data), samples)
+    with Stages("evaluating") as tell:
+        measured = measure(hilbound.Run.open(run).with_data(data), samples, tell=tell)
     print_metrics(measured, out, err)
 
 
@@ -160,11 +164,11 @@ def report(
     of_table = is_table_run(run)
     if of_table and (output is not None or data is not None):
         raise InputError("--output and --data are for runs that draw samples: leave them out")
-    with err.status("writing the report"):
+    with Stages("writing the report") as tell:
         if of_table:
             path = tables.report(run)
         else:
-            path = write_report(hilbound.Run.open(run).with_data(data), output)
+            path = write_report(hilbound.Run.open(run).with_data(data), output, tell=tell)
     out.print(f"report: {path}", soft_wrap=True)
 
 
@@ -311,5 +315,8 @@ def experiment(
 def main() -> None:
     """Run the command line. Notices go to stderr."""
     handler = RichHandler(console=err, show_time=False, show_path=False)
+    # Clusters send SIGTERM before they end a job: it is obeyed as Ctrl-C is.
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     app()

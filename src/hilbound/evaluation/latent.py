@@ -8,6 +8,7 @@ same kernel. Training features in the place of the model show what real data rea
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hilbound.bounds import Bound, marginal_bound
@@ -22,6 +23,7 @@ from hilbound.variance import choose, of_component
 _FEATURE_ROWS, _DENSITY_ROWS, _DRAWS = 5000, 200, 200
 
 
+@torch.no_grad()
 def measure_latent(
     model: LatentMixture, held_out: Tensor, train: Tensor, split: str, seed: int
 ) -> dict[str, Any]:

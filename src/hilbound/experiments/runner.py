@@ -24,9 +24,9 @@ from hilbound.errors import InputError
 from hilbound.experiments import get_experiment
 from hilbound.experiments.base import Cell, Claim, Experiment, Row, Settings
 from hilbound.experiments.pages import write_page
+from hilbound.training.files import parse_json, read_text, write_whole
 from hilbound.training.machine import processor, versions
 from hilbound.training.quiet import one_thread
-from hilbound.training.runs import write_whole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -426,7 +426,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

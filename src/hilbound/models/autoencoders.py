@@ -8,6 +8,7 @@ To make new data, new features are drawn from the density of the training rows' 
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from hilbound.bounds import Bound, conditional_bound, real_bound
 from hilbound.engine.gram import squared_distances
-from hilbound.engine.seeding import choose
+from hilbound.engine.seeding import Source, choose
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, refuse_label
@@ -77,7 +78,12 @@ class MixtureDecoder(MixtureNetwork):
         )
         return self.mixture(torch.cat(inputs, -1))
 
-    def noise(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
+    def told(self, labels: Tensor) -> AbstractContextManager[None]:
+        """Return a ``with`` block in which rows have these classes. Here they do not matter."""
+        del labels
+        return nullcontext()
+
+    def noise(self, *shape: int, generator: Source = None) -> Tensor:
         """Draw standard normal noise with shape ``(*shape, noise_dim)``."""
         return self.normal(*shape, self.noise_dim, generator=generator)
 
@@ -136,16 +142,14 @@ class FeatureModel(DensityModel):
         features: Tensor = self.encoder(x)
         return features
 
-    def perturb(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def perturb(self, features: Tensor, generator: Source = None) -> Tensor:
         """Return features with their noise, of the same shape."""
         if self.variance_y is None:
             return features
         noise = self.decoder.normal(*features.shape, generator=generator).to(features)
         return features + math.sqrt(self.variance_y) * noise
 
-    def decode(
-        self, features: Tensor, centers: int, generator: torch.Generator | None = None
-    ) -> GaussianMixture:
+    def decode(self, features: Tensor, centers: int, generator: Source = None) -> GaussianMixture:
         """Return q(x|y) with ``centers`` centres for features with shape ``(*batch, F)``."""
         noise = self.decoder.noise(*features.shape[:-1], centers, generator=generator)
         q: GaussianMixture = self.decoder(features, noise)
@@ -161,7 +165,7 @@ class FeatureModel(DensityModel):
             return self.decode(self.features(x, generator), self.centers, generator)
         return self.decode(self.encode(x), self.eval_centers, generator)
 
-    def features(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def features(self, x: Tensor, generator: Source = None) -> Tensor:
         """Draw the features of inputs as in training, with their noise."""
         return self.perturb(self.encode(x), generator)
 
@@ -359,7 +363,7 @@ class EncoderMixtureDecoder(FeatureModel):
         x: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
         labels: Tensor | None = None,
     ) -> Comparison:
         """Return one component around every row ``(B, d)``, and q(x|y) at its noisy features."""
@@ -493,7 +497,7 @@ class Autoencoder(FeatureModel):
         x: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
         labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixtures of the B rows and of their B reconstructions, in the same order."""
@@ -540,13 +544,11 @@ class VAE(FeatureModel):
         """Return the means of q(y|x), with shape ``(*, F)``."""
         return self.posterior(x)[0]
 
-    def features(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def features(self, x: Tensor, generator: Source = None) -> Tensor:
         """Draw features from q(y|x), with shape ``(*, F)``."""
         return self._drawn(*self.posterior(x), generator)
 
-    def _drawn(
-        self, mean: Tensor, log_variance: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def _drawn(self, mean: Tensor, log_variance: Tensor, generator: Source) -> Tensor:
         noise = self.decoder.normal(*mean.shape, generator=generator).to(mean)
         return mean + (0.5 * log_variance).exp() * noise
 
@@ -555,7 +557,7 @@ class VAE(FeatureModel):
         x: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
         labels: Tensor | None = None,
     ) -> Comparison:
         """Return one component around every row, q(x|y), and the divergence of the features."""

@@ -20,12 +20,32 @@ import torch
 from torch import Tensor, nn
 
 from hilbound.arguments import require_whole
+from hilbound.engine.gather import team
+from hilbound.engine.seeding import Source, normal
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.models.networks import MLP
 
 # The argument at which softplus is 1.
 _SOFTPLUS_ONE = math.log(math.e - 1)
+
+
+class MixturePart(GaussianMixture):
+    """Some components of a mixture that several workers make, with learned weights.
+
+    Args:
+        means: As in :class:`~hilbound.GaussianMixture`.
+        variance: Likewise.
+        weights: Likewise; those of a part sum to one.
+        log_mass: Logarithm of what they were divided by, with shape ``(*batch)``. By it the parts
+            are put together.
+    """
+
+    def __init__(
+        self, means: Tensor, variance: Tensor, weights: Tensor | None, *, log_mass: Tensor
+    ) -> None:
+        super().__init__(means, variance, weights)
+        self.log_mass = log_mass
 
 
 class MixtureNetwork(nn.Module):
@@ -79,7 +99,11 @@ class MixtureNetwork(nn.Module):
         """Return the mixture of K components for inputs with shape ``(*batch, K, inputs)``."""
         # Under mixed precision outputs are half floats, which are too coarse for inner products.
         centers = self.centers(inputs).to(self.variance.dtype)
-        return GaussianMixture(centers, self._component_variance(inputs), self.weights(inputs))
+        variance, weights = self._component_variance(inputs), self.weights(inputs)
+        if team().alone or self.weight_head is None:
+            return GaussianMixture(centers, variance, weights)
+        mass = self.weight_head(inputs).squeeze(-1).logsumexp(-1)
+        return MixturePart(centers, variance, weights, log_mass=mass)
 
     def centers(self, inputs: Tensor) -> Tensor:
         """Return centres with shape ``(*, d)`` for inputs with shape ``(*, inputs)``."""
@@ -103,10 +127,10 @@ class MixtureNetwork(nn.Module):
         )
         return self.min_variance + (self.variance - self.min_variance) * factor
 
-    def normal(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
+    def normal(self, *shape: int, generator: Source = None) -> Tensor:
         """Draw standard normal noise of this network's dtype and device."""
         v = self.variance
-        return torch.randn(shape, generator=generator, dtype=v.dtype, device=v.device)
+        return normal(shape, generator, dtype=v.dtype, device=v.device)
 
 
 def _zero_head(inputs: int) -> nn.Module:
@@ -126,7 +150,8 @@ class Comparison(NamedTuple):
         p: The data's mixture.
         q: The model's mixture, of the same batch shape.
         penalty: A term that is added to the loss and subtracted from the bound, in nats, with shape
-            ``()``. In an evidence lower bound it is the divergence of the features, otherwise zero.
+            ``()``: a mean over rows. In an evidence lower bound it is the divergence of the
+            features, otherwise zero.
     """
 
     p: GaussianMixture
@@ -155,7 +180,7 @@ class DensityModel(nn.Module):
         x: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
         labels: Tensor | None = None,
     ) -> Comparison:
         """Return the data's mixture and the model's, for the rows of a batch.
@@ -217,15 +242,22 @@ class DensityModel(nn.Module):
         """
         del x, labels
 
-    def conclude(self, x: Tensor, held_out: Tensor, seed: int) -> None:
+    def conclude(
+        self,
+        x: Tensor,
+        held_out: Tensor,
+        seed: int,
+        labels: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
         """Do what is left once the weights are trained. By default that is nothing.
 
         Args:
             x: All training rows with shape ``(n, d)``.
             held_out: Held-out rows with shape ``(m, d)``, for choices.
             seed: Seed of everything random.
+            labels: The classes of both, for a model that is told them.
         """
-        del x, held_out, seed
+        del x, held_out, seed, labels
 
 
 def require_label(label: int, blocks: int) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hilbound.arguments import require_rows
 from hilbound.engine.gram import squared_distances
-from hilbound.engine.seeding import choose
+from hilbound.engine.seeding import Source, choose
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, require_label
@@ -231,7 +231,7 @@ class BlockDensityNetwork(MixtureNetwork, DensityModel):
         x: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
         labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixtures of all blocks, of the data and of the model.

@@ -1,9 +1,13 @@
 """The table of models by name, and the functions that build them from options."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from hilbound.engine.memory import machine_memory
 from hilbound.engine.seeding import seeded_globally, stream
 from hilbound.errors import InputError
 from hilbound.models.autoencoders import (
@@ -140,7 +144,8 @@ def _remembered(config: "RunConfig", data: DataShape) -> int:
 def _told_classes(config: "RunConfig", data: DataShape, model: FeatureModel) -> DensityModel:
     if config.condition is None:
         return model
-    rows = 0 if isinstance(model, VAE) else min(data.rows, REMEMBERED_ROWS)
+    without = isinstance(model, VAE | LatentMixture)
+    rows = 0 if without else min(data.rows, REMEMBERED_ROWS)
     return ClassConditional(model, rows)
 
 
@@ -175,22 +180,24 @@ def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> Densi
 @MODELS.register(
     "latent-mixture", "autoencoder whose features have a Gaussian mixture as their density"
 )
-def _latent_mixture(config: "RunConfig", data: DataShape, variance: float) -> LatentMixture:
+def _latent_mixture(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
     paired = config.objective in Autoencoder.objectives
     if config.components is not None and config.components > data.rows > 0:
         raise InputError(
             f"components must be at most the {data.rows:,} training rows, got "
             f"{config.components}: give fewer components, or more rows"
         )
-    return LatentMixture(
+    model = LatentMixture(
         _encoder(config, data, outputs=_features(config, data), standardized=True),
         _decoder(config, data, variance, noise_dim=0 if paired else config.noise_dim),
         # The configuration sets it for this model. The model refuses zero.
         variance_y=config.variance_y or 0.0,
         components=config.components,
+        classes=number_of_blocks(config, data) or 1,
         centers=1 if paired else config.centers or _CENTERS,
         eval_centers=None if paired else config.eval_centers,
     )
+    return _told_classes(config, data, model)
 
 
 @MODELS.register("vae", "variational autoencoder, trained on the evidence lower bound: a baseline")
@@ -200,6 +207,38 @@ def _vae(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
         _decoder(config, data, variance, noise_dim=0),
     )
     return _told_classes(config, data, model)
+
+
+def model_shapes(
+    config: "RunConfig", data: DataShape, variance: float
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of the model that a configuration names.
+
+    The model is built without memory for its weights, so that a configuration of any size can be
+    compared with a file of weights, or with the memory of the machine.
+
+    Args:
+        config: The options of the run.
+        data: The shape of its data.
+        variance: Variance of a component at the start.
+
+    Raises:
+        InputError: If the model or the network is unknown, or does not fit the data.
+    """
+    with torch.device("meta"):
+        model = MODELS[config.model](config, data, variance)
+    return {name: tuple(t.shape) for name, t in model.state_dict().items()}
+
+
+def _refuse_large(config: "RunConfig", data: DataShape, variance: float) -> None:
+    """Raise an InputError if the weights alone do not fit into memory."""
+    numbers = sum(map(math.prod, model_shapes(config, data, variance).values()))
+    memory = machine_memory()
+    if memory is not None and 4 * numbers > memory:
+        raise InputError(
+            f"the model has {numbers:,} weights, which take {4 * numbers / 1e9:.0f} GB, and this "
+            f"machine has {memory / 1e9:.0f} GB of memory: lower --width or --depth"
+        )
 
 
 def build_model(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
@@ -218,5 +257,6 @@ def build_model(config: "RunConfig", data: DataShape, variance: float) -> Densit
     16
     """
     build = MODELS[config.model]
+    _refuse_large(config, data, variance)
     with seeded_globally(stream(config.seed, "weights").initial_seed()):
         return build(config, data, variance)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from hilbound.arguments import require_whole
 from hilbound.bounds import Bound, conditional_bound, real_bound
+from hilbound.engine.seeding import Source
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import (
@@ -31,6 +32,7 @@ from hilbound.models.autoencoders import (
     require_some,
 )
 from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, require_label
+from hilbound.models.latent import LatentMixture
 
 # Codes of two classes are this far apart, as a squared distance over 2 v_y: exp(-800) is zero.
 _APART = 800.0
@@ -182,7 +184,7 @@ class ClassConditional(DensityModel):
                 "ClassDecoder"
             )
         self.model = model
-        self.objectives = model.objectives
+        self.objectives, self.stages = model.objectives, model.stages
         # Features of the training rows, sorted by class, and the number of rows of each class.
         empty = torch.full((rows, model.decoder.feature_dim), math.nan)
         self.register_buffer("remembered_features", empty.to(model.decoder.variance))
@@ -210,7 +212,7 @@ class ClassConditional(DensityModel):
         x: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
         labels: Tensor | None = None,
     ) -> Comparison:
         """Return the two mixtures of :meth:`DensityModel.compare`, for rows with labels.
@@ -366,13 +368,26 @@ class ClassConditional(DensityModel):
                 f"and {tuple(labels.shape)}"
             )
         counts = labels.bincount(minlength=self.decoder.classes)
+        self.remembered_rows = counts.to(self.remembered_rows.device)
+        if isinstance(self.model, LatentMixture):
+            self.model.remember(x, labels)
+            return
         features = []
         with self._training_features_kept():
             for label in counts.nonzero().flatten().tolist():
                 self.model.remember(x[labels == label])
                 features.append(self.model.training_features)
         self.remembered_features = torch.cat(features)
-        self.remembered_rows = counts.to(self.remembered_rows.device)
+
+    def conclude(
+        self,
+        x: Tensor,
+        held_out: Tensor,
+        seed: int,
+        labels: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
+        """Let the model do what is left: a latent mixture fits p(y|c) for every class."""
+        self.model.conclude(x, held_out, seed, labels)
 
     def draw(
         self, n: int, generator: torch.Generator | None = None, label: int | None = None
@@ -413,6 +428,9 @@ class ClassConditional(DensityModel):
         self, n: int, label: int, generator: torch.Generator | None
     ) -> GaussianMixture:
         told = torch.tensor(label, device=self.decoder.variance.device)
+        if isinstance(self.model, LatentMixture):
+            with self.decoder.told(told):
+                return self.model.draw(n, generator, label)
         with self.decoder.told(told), self._training_features_kept():
             self.model.training_features = self._features_of_class(label)
             return self.model.draw(n, generator)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hilbound.engine.seeding import Source
 from hilbound.mixture import GaussianMixture
 from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, refuse_label
 
@@ -65,7 +66,7 @@ class MixtureDensityNetwork(MixtureNetwork, DensityModel):
         """Return the mixture of K components for noise with shape ``(*batch, K, noise_dim)``."""
         return self.mixture(noise)
 
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def noise(self, n: int, generator: Source = None) -> Tensor:
         """Draw standard normal noise with shape ``(n, noise_dim)``."""
         return self.normal(n, self.noise_dim, generator=generator)
 
@@ -74,12 +75,12 @@ class MixtureDensityNetwork(MixtureNetwork, DensityModel):
         x: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
         labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixture of the batch ``(B, d)``, and one of ``centers`` fresh centres."""
         del labels
-        q = self.draw(centers, generator)
+        q: GaussianMixture = self(self.noise(centers, generator))
         return Comparison(GaussianMixture(x.to(q.means), variance), q, q.means.new_zeros(()))
 
     def draw(

@@ -13,7 +13,7 @@ With classes there is one mixture for each, :math:`p(y) = \sum_c \pi_c\, p(y \mi
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,9 @@ _REGULARISATION = Regularisation(shrinkage=5.0, ridge=0.005)
 _STEPS, _TOLERANCE = 15, 1e-3
 # A mixture that is fitted in passing: so many components, steps and rows.
 _ROUGH_COUNT, _ROUGH_STEPS, _ROUGH_ROWS = 20, 3, 10_000
+
+# The tensors whose first axis is that of the components.
+_SIZED = ("means", "covariance", "log_weights")
 
 
 class FeatureMixture(nn.Module):
@@ -112,12 +115,15 @@ class FeatureMixture(nn.Module):
             generator: Draws the first centres.
 
         Raises:
-            InputError: If features are not finite, a class has no rows, or there are more
-                components than rows.
+            InputError: If features are not finite, labels are missing, or there are more components
+                than rows.
         """
         _require_finite(y)
-        parts = []
+        parts: list[Components | None] = []
         for name, own, others in self._by_class(y, held_out, labels, held_out_labels):
+            if len(own) == 0:
+                parts.append(None)
+                continue
             wanted = self._share(len(own), len(y))
             if wanted is not None and wanted > len(own):
                 raise InputError(
@@ -137,8 +143,11 @@ class FeatureMixture(nn.Module):
         The arguments are those of :meth:`fit`.
         """
         _require_finite(y)
-        parts = []
+        parts: list[Components | None] = []
         for _, own, _ in self._by_class(y, None, labels, None):
+            if len(own) == 0:
+                parts.append(None)
+                continue
             count = max(1, min(_ROUGH_COUNT, self.components or _ROUGH_COUNT, len(own) // 2))
             part = fit_mixture(own[:_ROUGH_ROWS], count, generator, steps=_ROUGH_STEPS)
             parts.append(part.weighted(math.log(len(own) / len(y))))
@@ -164,27 +173,27 @@ class FeatureMixture(nn.Module):
         found = []
         for label in range(self.classes):
             own = y[labels == label]
-            if len(own) == 0:
-                raise InputError(f"labels name no row of class {label}: a density needs rows")
             others = None
             if held_out is not None and held_out_labels is not None:
                 others = held_out[held_out_labels == label]
             found.append((f" of class {label}", own, others))
         return found
 
-    def _keep(self, parts: Sequence[Components]) -> None:
-        to = self.means
+    def _keep(self, classes: Sequence[Components | None]) -> None:
+        """Keep the components of every class, none where it has no rows."""
+        to, parts = self.means, [c for c in classes if c is not None]
         self.means = torch.cat([c.means for c in parts]).to(to)
         spread = torch.cat([c.spread for c in parts]).to(to)
         self.covariance = (spread + spread.mT) / 2
         self.log_weights = torch.cat([c.log_weights for c in parts]).to(to)
-        self.counts = torch.tensor([float(len(c.means)) for c in parts]).to(to)
+        counts = [0.0 if c is None else float(len(c.means)) for c in classes]
+        self.counts = torch.tensor(counts).to(to)
 
     def mixture(self, label: int | None = None) -> FullGaussianMixture:
         """Return p(y), or p(y|c) of one class.
 
         Raises:
-            InputError: If nothing was fitted yet, or there is no such class.
+            InputError: If nothing was fitted yet, or there is no such class, or no row of it.
         """
         if not self.fitted:
             raise InputError(
@@ -202,6 +211,8 @@ class FeatureMixture(nn.Module):
         if not 0 <= label < self.classes:
             raise InputError(f"label must lie between 0 and {self.classes - 1}, got {label}")
         counts = [int(count) for count in self.counts]
+        if counts[label] == 0:
+            raise InputError(f"class {label} has no density: no training row was of this class")
         start = sum(counts[:label])
         return slice(start, start + counts[label])
 
@@ -277,11 +288,34 @@ def _require_finite(y: Tensor) -> None:
         )
 
 
+def with_components_of(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's tensors, with as many components as a file has.
+
+    Only the number of components may differ, and all tensors of a density must agree on it.
+
+    Args:
+        wanted: The shapes of the model, by name.
+        found: The shapes in the file, by name.
+
+    >>> with_components_of({"density.means": (0, 2)}, {"density.means": (5, 2)})
+    {'density.means': (5, 2)}
+    """
+    names = [name for name in wanted if name.rpartition(".")[0].endswith("density")]
+    sized = [name for name in names if name.rpartition(".")[2] in _SIZED]
+    counts = {found[name][0] for name in sized if found.get(name)}
+    if len(counts) != 1:
+        return dict(wanted)
+    (count,) = counts
+    return dict(wanted) | {name: (count, *wanted[name][1:]) for name in sized}
+
+
 def _make_room(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     """Before a state is loaded, make room for as many components as it holds."""
     if not isinstance(module, FeatureMixture):
         return
-    for name in ("means", "covariance", "log_weights", "counts"):
+    for name in _SIZED:
         held, own = state.get(prefix + name), getattr(module, name)
         if held is not None and held.ndim == own.ndim and held.shape[1:] == own.shape[1:]:
             setattr(module, name, own.new_empty(held.shape))

@@ -13,11 +13,13 @@ model copies no training row, and its density can be computed
 (:mod:`hilbound.models.importance`).
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from hilbound.engine.expectation.components import Components
-from hilbound.engine.seeding import stream
+from hilbound.engine.seeding import Source, stream
 from hilbound.errors import InputError
 from hilbound.mixture import FullGaussianMixture, GaussianMixture
 from hilbound.models.autoencoders import EncoderMixtureDecoder, MixtureDecoder
@@ -95,7 +97,7 @@ class LatentMixture(EncoderMixtureDecoder):
         x: Tensor,
         variance: float,
         centers: int,
-        generator: torch.Generator | None = None,
+        generator: Source = None,
         labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixtures of rows and of reconstructions, or q(x|y) for every row.
@@ -115,13 +117,19 @@ class LatentMixture(EncoderMixtureDecoder):
 
         Training calls this whenever it saves. :meth:`fit_features` fits the density in full.
         """
-        del labels
         with torch.no_grad():
-            self.density.fit_roughly(self.features_of(x), generator=stream(0, "rough density"))
+            draws = stream(0, "rough density")
+            self.density.fit_roughly(self.features_of(x), labels, generator=draws)
 
-    def conclude(self, x: Tensor, held_out: Tensor, seed: int) -> None:
+    def conclude(
+        self,
+        x: Tensor,
+        held_out: Tensor,
+        seed: int,
+        labels: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
         """Fit the density of the features in full. See :meth:`fit_features`."""
-        self.fit_features(x, held_out, generator=stream(seed, "feature density"))
+        self.fit_features(x, held_out, *labels, generator=stream(seed, "feature density"))
 
     @torch.no_grad()
     def fit_features(
@@ -151,19 +159,27 @@ class LatentMixture(EncoderMixtureDecoder):
         others = None if held_out is None or len(held_out) == 0 else self.features_of(held_out)
         draws = generator or stream(0, "feature density")
         self.density.fit(y, others, labels, held_out_labels, generator=draws)
-        rows, features = (x, y) if others is None or held_out is None else (held_out, others)
-        if self.paired and self.decoder.variance_head is None:
-            self.output_variance = self._squared_error(rows, features)
+        if not self.paired or self.decoder.variance_head is not None:
+            return
+        if others is None or held_out is None:
+            self.output_variance = self._squared_error(x, y, labels)
+        else:
+            self.output_variance = self._squared_error(held_out, others, held_out_labels)
 
-    def _squared_error(self, x: Tensor, features: Tensor) -> Tensor:
+    def _squared_error(self, x: Tensor, features: Tensor, labels: Tensor | None) -> Tensor:
         """Return the mean squared error of a coordinate of reconstructions, a number above zero."""
         total = features.new_zeros((), dtype=torch.float64)
         with self.evaluating():
-            for rows, y in zip(x.split(_ROWS), features.split(_ROWS), strict=True):
-                error = self.decode(y, 1).means.squeeze(-2) - rows.to(y)
+            for i in range(0, len(x), _ROWS):
+                part = slice(i, i + _ROWS)
+                with self._told(None if labels is None else labels[part]):
+                    error = self.decode(features[part], 1).means.squeeze(-2) - x[part].to(features)
                 total += error.square().sum(dtype=torch.float64)
         least = torch.finfo(self.output_variance.dtype).eps
         return (total / x.numel()).clamp_min(least).to(self.output_variance)
+
+    def _told(self, labels: Tensor | None) -> AbstractContextManager[None]:
+        return nullcontext() if labels is None else self.decoder.told(labels)
 
     def feature_density(  # type: ignore[override]  # a mixture, too, with full covariances
         self, label: int | None = None
@@ -205,7 +221,11 @@ class LatentMixture(EncoderMixtureDecoder):
 
     @torch.no_grad()
     def log_prob(
-        self, x: Tensor, draws: int = 200, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        draws: int = 200,
+        generator: torch.Generator | None = None,
+        label: int | None = None,
     ) -> LogDensity:
         """Estimate log densities of rows by importance sampling, with error bars.
 
@@ -216,10 +236,11 @@ class LatentMixture(EncoderMixtureDecoder):
             x: Rows with shape ``(N, d)``.
             draws: Number of draws for every row.
             generator: Draws the features.
+            label: The class c of q(x|c), or none for q(x).
 
         Raises:
-            InputError: If the density is not fitted yet, there are fewer than two draws, or the
-                decoder learns weights or variances.
+            InputError: If the density is not fitted yet, there are fewer than two draws, there is
+                no such class, or the decoder learns weights or variances.
         """
         if self.decoder.weight_head is not None or self.decoder.variance_head is not None:
             raise InputError(
@@ -227,15 +248,22 @@ class LatentMixture(EncoderMixtureDecoder):
                 "--learn-weights and --learn-variance"
             )
         v = self.output_variance if self.paired else self.decoder.variance
-        integrand = Integrand(self.decoder.centers, self._prior(), float(v))
-        with self.evaluating():
+        integrand = Integrand(self._centre, self._prior(label), float(v))
+        told = None if label is None else torch.tensor(label, device=v.device)
+        with self.evaluating(), self._told(told):
             y = self.features_of(x)
             start = torch.cat([y, y.new_zeros(len(y), self.decoder.noise_dim)], -1)
             return estimate_log_density(integrand, x.to(y), start, draws=draws, generator=generator)
 
-    def _prior(self) -> Components:
+    def _centre(self, z: Tensor) -> Tensor:
+        """Return the centres ``(*, d)`` of features and noise together, ``(*, Z)``."""
+        f = self.decoder.feature_dim
+        q: GaussianMixture = self.decoder(z[..., :f], z[..., None, f:])
+        return q.means.squeeze(-2)
+
+    def _prior(self, label: int | None) -> Components:
         """Return the density of features and noise together."""
-        q, extra = self.density.mixture(), self.decoder.noise_dim
+        q, extra = self.density.mixture(label), self.decoder.noise_dim
         means = torch.cat([q.means, q.means.new_zeros(q.components, extra)], -1)
         spread = torch.eye(means.shape[-1]).to(means).repeat(q.components, 1, 1)
         spread[:, : q.dim, : q.dim] = q.component_covariance

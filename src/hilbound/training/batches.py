@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hilbound.engine.gather import share
 from hilbound.engine.seeding import stream
 
 
@@ -34,7 +35,8 @@ class BatchStream:
     """Batches of training rows. The seed and the step determine each batch.
 
     Every pass visits the rows in a new order. A batch may span two passes, so every step sees the
-    same number of rows. With several devices, each device has its own batch in a step.
+    same number of rows. Several workers share each batch: a worker's share is a part of it, in its
+    order. A worker that has none gets the first row, which does not count.
 
     Args:
         rows: Training rows with shape ``(n, d)``.
@@ -42,8 +44,8 @@ class BatchStream:
         steps: Number of batches.
         seed: Seed of the orders.
         first: The step to start from, for a resumed run.
-        rank: Which of the devices this is.
-        world: How many devices there are.
+        rank: Which of the workers this is.
+        world: How many workers there are.
 
     >>> stream = BatchStream(torch.arange(5.0).unsqueeze(-1), batch_size=3, steps=5, seed=0)
     >>> rows = torch.cat(list(stream)).squeeze(-1)
@@ -76,8 +78,8 @@ class BatchStream:
     def __iter__(self) -> Iterator[Tensor]:
         orders: dict[int, Tensor] = {}
         for step in range(self.first, self.steps):
-            batch = step * self.world + self.rank
-            position = torch.arange(batch * self.batch_size, (batch + 1) * self.batch_size)
+            own = share(self.batch_size, self.rank, self.world) or range(1)
+            position = step * self.batch_size + torch.arange(own.start, own.stop)
             passes = position // len(self.rows)
             wanted = {int(passes[0]), *passes.unique().tolist()}
             orders = {k: orders[k] if k in orders else self._order(k) for k in wanted}

@@ -81,6 +81,15 @@ class Diagnosis(L.Callback):
         most = max(_ROWS, _NUMBERS // rows.shape[-1])
         self._train, self._held_out = rows[order[:most]], plan.dataset.validation[:most]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the last look saw, which the next one is compared with."""
+        return {"seen": self._seen, "rank": self._rank, "distance": self._distance}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what was seen before an interruption."""
+        self._seen, self._rank = state_dict["seen"], state_dict["rank"]
+        self._distance = state_dict["distance"]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read which findings an interrupted run has reported already."""
         if self.run is not None and trainer.is_global_zero:

@@ -13,10 +13,12 @@ from typing import Any
 from hilbound.config import RunConfig
 from hilbound.datasets.catalogue import whole_path
 from hilbound.errors import InputError
+from hilbound.training.checkpoints import read_checkpoint
 from hilbound.training.lock import locked
-from hilbound.training.loop import Loop, is_helper, read_checkpoint
-from hilbound.training.plan import plan_training
+from hilbound.training.loop import Loop
+from hilbound.training.plan import TrainingPlan, plan_training
 from hilbound.training.runs import Run, expand, fingerprint, refuse_occupied
+from hilbound.training.together import is_helper
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +83,7 @@ def fit(
     run = Run(path, config)
     loop = Loop(run, prepared, quiet=quiet)
     with _alone(path):
-        if not is_helper():
-            Run.create(path, config, overwrite=overwrite)
-            run.describe(
-                replace(prepared.dataset, name=given.data),
-                prepared.schedule,
-                prepared.component_variance(0),
-            )
+        _begin(run, prepared, given.data, overwrite=overwrite)
         loop.train()
     run.keep(prepared.dataset)
     return run
@@ -126,6 +122,8 @@ def resume(
     before = run.config.steps
     if steps is not None:
         run = replace(run, config=RunConfig.create(**run.config.model_dump() | {"steps": steps}))
+    if _never_saved(run):
+        return _start_again(run, quiet=quiet)
     facts = run.read_json("run.json")
     checkpoint = read_checkpoint(run.checkpoint)
     done = checkpoint["global_step"] >= run.config.steps
@@ -161,6 +159,39 @@ def _all_done(run: Run) -> InputError:
     return InputError(
         f"run {str(run.path)!r} has done all its {run.config.steps} steps: give a larger --steps"
     )
+
+
+def _never_saved(run: Run) -> bool:
+    """Whether a run was killed before its first checkpoint. Then nothing of it is lost."""
+    if run.checkpoint.exists():
+        return False
+    if not (run.path / "run.json").exists():
+        return True
+    return bool(run.read_json("run.json")["step"] == 0)
+
+
+def _start_again(run: Run, *, quiet: bool) -> Run:
+    """Begin a run anew in its own folder, with its own options."""
+    run.find_data()
+    prepared = plan_training(run.config)
+    loop = Loop(run, prepared, quiet=quiet)
+    with _alone(run.path):
+        _begin(run, prepared, run.config.data, overwrite=True)
+        loop.train()
+        loop.conclude()
+    run.keep(prepared.dataset)
+    return run
+
+
+def _begin(run: Run, prepared: TrainingPlan, name: str, *, overwrite: bool) -> None:
+    """Write what a run folder holds before its first step."""
+    if not is_helper():
+        Run.create(run.path, run.config, overwrite=overwrite)
+        run.describe(
+            replace(prepared.dataset, name=name),
+            prepared.schedule,
+            prepared.component_variance(0),
+        )
 
 
 def _note_length(run: Run, before: int, done: int) -> None:

@@ -1,19 +1,20 @@
 """The loop: a plan in, trained weights out, in memory or in a run folder.
 
 Lightning runs the loop. Its import takes seconds, so it is imported only when training starts.
-For every further device Lightning starts this program again. Such a helper process finds the run
-folder already there, takes part in the training, and exits when the training ends.
+For every further device Lightning starts this program again; ``torchrun`` starts all of them. A
+helper process leaves the run folder to the first one, takes part in the training, and exits when
+the training ends. All share every batch (:mod:`hilbound.training.together`).
 """
 
 import os
-import pickle
 import signal
 import tempfile
 import threading
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,59 +25,23 @@ from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.models.blocks import BlockDensityNetwork
 from hilbound.training.batches import Batches, BatchStream, BlockStream, LabelledStream
+from hilbound.training.checkpoints import damaged_checkpoint, read_checkpoint
 from hilbound.training.plan import TrainingPlan
 from hilbound.training.quiet import quiet_lightning
 from hilbound.training.runs import Run
+from hilbound.training.together import launched_devices, require_a_program
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
     from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.strategies import Strategy
 
-
-def is_helper() -> bool:
-    """Whether Lightning has started this process for a further device."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint. Nothing executable is unpickled."""
-    try:
-        with warnings.catch_warnings():
-            # torch warns about a plain pickle here; it is refused below.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(
-            f"{str(path)!r} is missing: the run stopped before the first checkpoint; fit again "
-            "with --overwrite"
-        ) from None
-    # torch raises any of these on a damaged file. Which one depends on where the damage is.
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        pickle.UnpicklingError,
-    ):
-        raise _damaged(path) from None
-    kinds = {"global_step": int, "state_dict": dict, "optimizer_states": list, "loops": dict}
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(name), kind) for name, kind in kinds.items()
-    ):
-        raise _damaged(path)
-    if content["global_step"] < 0 or not content["optimizer_states"]:
-        raise _damaged(path)
-    return content
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(
-        f"{str(path)!r} is no checkpoint of this run: it was damaged or replaced; fit again with "
-        "--overwrite"
-    )
+# How long workers wait for one that does not answer. A dead one is noticed at once.
+_PATIENCE = timedelta(minutes=10)
+# What the libraries say of a worker that is gone.
+_LOST = ("gloo", "nccl", "connection", "timed out", "timeout")
+# So many workers may be tried on any machine.
+_FEW_WORKERS = 4
 
 
 def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) -> BatchStream:
@@ -90,7 +55,8 @@ def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) ->
     """
     config, model = plan.config, plan.model
     rows, labels = plan.dataset.split(split)
-    options |= {"batch_size": min(config.batch_size, len(rows)), "steps": steps}
+    size = config.batch_size if split == "train" else min(config.batch_size, len(rows))
+    options |= {"batch_size": size, "steps": steps}
     options |= {"seed": config.seed}
     if isinstance(model, BlockDensityNetwork):
         options["batch_size"] = plan.rows_per_block
@@ -187,17 +153,17 @@ class Loop:
         from hilbound.training import callbacks, diagnosis, tracking
 
         own: list[Callback] = [self.bounds, callbacks.NonFiniteLoss()]
-        own.append(
-            callbacks.Interruption(self.asked)
-            if self.run is None
-            else callbacks.SafetyNet(self.run, self.asked)
-        )
+        if self.run is None:
+            own.append(callbacks.Interruption(self.asked))
         if diagnose:
             own.append(diagnosis.Diagnosis(self.plan, self.run))
         if self.plan.objective.tracked:
             own.append(tracking.ConditionalTracker(self.plan, self.bounds, self.run))
         if self.plan.config.patience is not None:
             own += callbacks.early_stopping(self._checkpoints, self.plan.config.patience)
+        if self.run is not None:
+            # The last: what it saves is what all others have seen.
+            own.append(callbacks.SafetyNet(self.run, self.bounds, self.asked))
         if not quiet:
             own.append(callbacks.progress())
         return own
@@ -215,7 +181,10 @@ class Loop:
         try:
             self.module.load_state_dict(checkpoint["state_dict"])
         except RuntimeError:
-            raise _damaged(path) from None
+            raise damaged_checkpoint(path) from None
+        learned = {p.shape for p in self.module.parameters()} | {torch.Size()}
+        if not _tensor_shapes(checkpoint["optimizer_states"]) <= learned:
+            raise damaged_checkpoint(path)
 
     def take(self, checkpoint: dict[str, Any]) -> None:
         """Load the weights of a checkpoint, because its clusters decide which rows a batch has."""
@@ -232,6 +201,11 @@ class Loop:
                     ckpt_path=checkpoint,
                     weights_only=True,
                 )
+            except Exception as error:
+                told = self._explained(error, checkpoint)
+                if told is error:
+                    raise
+                raise told from error
             except SystemExit:
                 # Lightning exits the whole process on Ctrl-C. That decision is hilbound's.
                 raise KeyboardInterrupt from None
@@ -259,6 +233,20 @@ class Loop:
         if self.run is not None:
             self.run.save_model(self.module.model)
             self.run.update(status="finished")
+
+    def _explained(self, error: Exception, checkpoint: Path | None) -> Exception:
+        """Return the error that says what happened, which may be the same one."""
+        if isinstance(error, InputError | OSError):
+            return error
+        if checkpoint is not None and not self.bounds.started:
+            # What cannot be restored was not written by this training.
+            return damaged_checkpoint(checkpoint)
+        if self.trainer.world_size > 1 and any(word in str(error).lower() for word in _LOST):
+            return ConnectionError(
+                f"the workers have lost each other: one has died or hangs ({error}). The last "
+                "good checkpoint is in the run folder: go on with --resume"
+            )
+        return error
 
     def _batches(self, first: int) -> BatchStream:
         config = self.plan.config
@@ -292,20 +280,37 @@ class Loop:
             self.run.update(kept_step=int(checkpoint["global_step"]))
 
 
+def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "shape", None) for name, value in state.items()}
+
+
+def _tensor_shapes(tree: Any) -> set[torch.Size]:
+    """Return the shapes of all tensors in a tree of dictionaries and lists."""
+    if isinstance(tree, torch.Tensor):
+        return {tree.shape}
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return set().union(*map(_tensor_shapes, parts))
+
+
 def _lightning_trainer(
     config: RunConfig, callbacks: "list[Callback]", logger: "Logger | bool"
 ) -> "Trainer":
     """Build Lightning's trainer. Refuse devices and precisions that this machine lacks."""
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch.callbacks import ProgressBar
+    from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
+    from hilbound.training.callbacks import CheckpointFiles
+
+    devices, machines = launched_devices(config.devices)
     wish = f"accelerator {config.accelerator!r}, devices {config.devices!r}, precision "
     wish += repr(config.precision)
     try:
         trainer = L.Trainer(
             accelerator=config.accelerator,
-            devices=config.devices,
+            devices=devices,
+            num_nodes=machines,
+            strategy=_strategy(config.accelerator, devices, machines),
             precision=config.precision,
             max_steps=config.steps,
             max_epochs=-1,
@@ -316,7 +321,8 @@ def _lightning_trainer(
             # Ours, if any, is among the callbacks.
             enable_progress_bar=any(isinstance(one, ProgressBar) for one in callbacks),
             enable_model_summary=False,
-            enable_checkpointing=config.patience is not None,
+            enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),
+            plugins=[CheckpointFiles()],
             use_distributed_sampler=False,
             callbacks=callbacks,
             logger=logger,
@@ -324,9 +330,42 @@ def _lightning_trainer(
     # What is missing for a device is a package, to Lightning.
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"{wish} cannot be used here: {error}") from None
+    if trainer.world_size > 1 and config.condition is not None:
+        raise InputError(
+            f"condition {config.condition!r} cannot be trained on {trainer.world_size} devices: "
+            "workers share the rows of a batch, not its classes or clusters; use devices '1'"
+        )
     if trainer.precision != config.precision:
         raise InputError(f"{wish} cannot be used here: on a CPU, use 'bf16-mixed' or '32-true'")
     return trainer
+
+
+def _strategy(accelerator: str, devices: str, machines: int) -> "Strategy | str":
+    """Return how workers are joined, or ``"auto"`` if there is only one."""
+    import lightning as L
+    from lightning.pytorch.strategies import DDPStrategy
+
+    world = L.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=machines,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).world_size
+    if world == 1:
+        return "auto"
+    most = 2 * (os.cpu_count() or 1)
+    if accelerator == "cpu" and world > machines * max(most, _FEW_WORKERS):
+        raise ValueError(f"more than {most} workers would only wait for each other here")
+    require_a_program()
+    # All workers compute the same running averages. Sending them would be the most of the traffic.
+    # The option has two names: an older one, and one of newer versions of torch.
+    names = signature(torch.nn.parallel.DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    without: dict[str, Any] = {name: False}
+    return DDPStrategy(timeout=_PATIENCE, **without)
 
 
 @contextmanager
@@ -345,21 +384,20 @@ def second_stage() -> Iterator[None]:
 
 @contextmanager
 def _interruptible(asked: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C ask for a stop between two steps; a second one stops at once.
+    """Let Ctrl-C and SIGTERM ask for a stop between two steps; a second one stops at once.
 
-    Afterwards the former handler is restored. Lightning alone would leave it switched off.
+    Clusters send SIGTERM before they end a job. Afterwards the former handlers are restored.
+    Lightning alone would leave Ctrl-C switched off.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    from hilbound.training.callbacks import SIGNALS, listen
 
-    def ask(*_: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, ask)
+    before = {one: signal.getsignal(one) for one in SIGNALS}
+    listen(asked)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

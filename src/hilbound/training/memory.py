@@ -3,29 +3,14 @@
 A training that outgrows the memory is killed without a word, so it is refused before it starts.
 """
 
-import os
-from pathlib import Path
-
 import torch
 
 from hilbound.config import RunConfig
+from hilbound.engine.memory import machine_memory
 from hilbound.errors import InputError
 
 # Objectives that hold the whole Gram matrix of a batch, and once more for its gradient.
 _WHOLE = frozenset({"schatten", "debiased", "schur"})
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
-def machine_memory() -> int | None:
-    """Return the bytes of memory that this process may use, or ``None`` if that is not known."""
-    known = []
-    names = getattr(os, "sysconf_names", {})
-    if {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
-        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for file in map(Path, _LIMITS):
-        text = file.read_text(encoding="ascii").strip() if file.is_file() else ""
-        known += [int(text)] if text.isdecimal() else []
-    return min(known, default=None)
 
 
 def least_memory(config: RunConfig, dim: int, blocks: int = 1) -> int:

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from hilbound.bounds import Bound
+from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.models.base import Comparison
@@ -17,6 +18,7 @@ from hilbound.models.classes import with_encoder
 from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
+from hilbound.training.together import compare_together
 
 # Steps between two bounds of a training batch: often enough for a curve, rarely enough to be cheap.
 _BOUND_EVERY = 20
@@ -43,15 +45,34 @@ class DensityModule(L.LightningModule):
         return self.plan.kernel_variance(self.global_step)
 
     def _compare(self, batch: Tensor | Batch, purpose: str, index: int) -> Comparison:
-        """Return the data's mixture and the model's, for the noise of this step."""
-        variance = self.plan.component_variance(self.global_step)
-        generator = stream(self.config.seed, purpose, index, self.global_rank, device=self.device)
+        """Return the data's mixture and the model's, for the noise of this step.
+
+        In training, workers share a batch. For validation all compute the same.
+        """
         x, labels = batch if isinstance(batch, Batch) else (batch, None)
-        centers = self._centers(x.shape[-2])
+        workers = self._workers if self.training else Team()
+        variance = self.plan.component_variance(self.global_step)
+        generator = stream(self.config.seed, purpose, index, 0, device=self.device)
         try:
-            return self.model.compare(x, variance, centers, generator, labels)
+            if workers.alone:
+                centers = self._centers(x.shape[-2])
+                return self.model.compare(x, variance, centers, generator, labels)
+            rows = self.config.batch_size
+            return compare_together(
+                self.model,
+                x,
+                variance,
+                self._centers(rows),
+                generator,
+                workers=workers,
+                rows=rows,
+            )
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
+
+    @property
+    def _workers(self) -> Team:
+        return Team(self.trainer.global_rank, self.trainer.world_size)
 
     def _centers(self, rows: int) -> int:
         """Return the number of centres: for the whole batch, a block or each row of it."""
@@ -81,7 +102,8 @@ class DensityModule(L.LightningModule):
                 with torch.no_grad():
                     self._record("train", loss, self._bound(compared, self._draws()))
         self.log("cost", loss, prog_bar=True, logger=False)
-        return loss
+        # Its gradient is this worker's part, and Lightning takes the mean over workers.
+        return loss * self._workers.world
 
     def _loss(self, compared: Comparison) -> Tensor:
         """Return the loss. An objective with one value for each row is averaged over the rows."""
@@ -106,7 +128,7 @@ class DensityModule(L.LightningModule):
                         self.global_step, "validation", loss, bound, self._variance()
                     )
         means = {f"validation_{name}": value for name, value in values.items()}
-        # Every device draws its own noise. They must agree on which validation was the best.
+        # They must agree to the last bit on which validation was the best.
         # All batches have the same number of rows.
         self.log_dict(means, batch_size=1, sync_dist=True)
 
@@ -126,10 +148,11 @@ class DensityModule(L.LightningModule):
 
     def conclude(self) -> None:
         """Let the model do what is left once its weights are trained."""
-        data = self.plan.dataset
-        self.model.conclude(
-            data.train.to(self.device), data.validation.to(self.device), self.config.seed
+        (rows, labels), (others, other_labels) = (
+            tuple(None if t is None else t.to(self.device) for t in self.plan.dataset.split(name))
+            for name in ("train", "validation")
         )
+        self.model.conclude(rows, others, self.config.seed, (labels, other_labels))
 
     def _record(self, split: str, loss: Tensor, bound: Bound) -> None:
         self.log("tightness", bound.tightness, prog_bar=True)

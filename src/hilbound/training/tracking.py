@@ -123,6 +123,16 @@ class ConditionalTracker(L.Callback):
         chosen = torch.randperm(len(rows.x), generator=draws)[:most]
         return Batch(rows.x[chosen], None if rows.labels is None else rows.labels[chosen])
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the interval, which was measured, and whether a collapse was told."""
+        return {"interval": self.interval, "seconds": self.seconds, "told": self._told}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what was found before an interruption. An interval that was asked for stays."""
+        if self.interval is None:
+            self.interval = state_dict["interval"]
+        self.seconds, self._told = state_dict["seconds"], state_dict["told"]
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the step at which the training starts or continues."""
         self._first = trainer.global_step
