@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 STAMP := $(VENV)/.installed
 SKPRO := .venv-skpro
+AXE := $(VENV)/browser
 RAY := .venv-ray
 
 .DEFAULT_GOAL := help
@@ -32,6 +33,18 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(RUN) pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(RUN) pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
+
+# Tests in a browser skip, and say why, where one of these cannot be had.
+.PHONY: browser
+browser: $(STAMP) ## get what the tests in a browser need: Chromium and axe-core
+	@command -v chromium > /dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && echo "installing chromium" \
+		&& apt-get update -qq < /dev/null > /dev/null \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium < /dev/null > /dev/null; \
+		} || echo "note: no chromium; install it (apt-get install chromium) to run the tests in a browser"
+	@[ -f $(AXE)/node_modules/axe-core/axe.min.js ] || { \
+		command -v npm > /dev/null && npm install --silent --no-audit --no-fund --prefix $(AXE) axe-core@4.14.1 < /dev/null; \
+		} || echo "note: no axe-core; install npm to run the tests of accessibility"
 
 .PHONY: demo
 demo: $(STAMP) ## train six small models and compare their bounds

@@ -26,6 +26,8 @@ def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:
 #: for testing.
 HELD_OUT = 0.1
 
+#: One cluster is no condition.
+FEWEST_CLUSTERS = 2
 #: What a configuration may ask for: it may come from a stranger, and a size is a claim.
 MOST_UNITS, MOST_LAYERS, MOST_PIXELS = 1 << 16, 256, 1 << 14
 MOST_ROWS, MOST_STEPS = 10**9, 10**12
@@ -54,6 +56,18 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "beta1": 0.9,
         "beta2": 0.999,
     },
+    "latent-mixture": {
+        "objective": "trace",
+        "features": None,
+        "variance_y": 0.02,
+        "width": 768,
+        "batch_size": 256,
+        "steps": 4000,
+        "validate_every": 500,
+        "learning_rate": 2e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+    },
     "vae": {
         "objective": "likelihood",
         "variance": "median/dim",
@@ -65,13 +79,17 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 _FEATURES_ONLY = frozenset({"features", "variance_y", "encoder"})
+_DENSITY_ONLY = frozenset({"components"})
 _MIXTURE_ONLY = frozenset({"noise_dim", "centers", "eval_centers", "learn_weights"})
 # Options without effect for a model. They are refused, because ignoring them would mislead.
 _WITHOUT_MEANING = {
-    "mixture-density-network": _FEATURES_ONLY | {"bound_rows"},
-    "autoencoder": _MIXTURE_ONLY | {"bound_rows"},
-    "vae": _MIXTURE_ONLY | {"variance_y", "bound_rows"},
+    "mixture-density-network": _FEATURES_ONLY | _DENSITY_ONLY | {"bound_rows"},
+    "encoder-mixture-decoder": _DENSITY_ONLY,
+    "autoencoder": _MIXTURE_ONLY | _DENSITY_ONLY | {"bound_rows"},
+    "vae": _MIXTURE_ONLY | _DENSITY_ONLY | {"variance_y", "bound_rows"},
 }
+# Objectives that compare every row with one centre: a latent mixture then has no decoder's noise.
+_ONE_CENTRE = ("trace", "mse")
 
 
 class RunConfig(BaseModel):
@@ -136,8 +154,21 @@ class RunConfig(BaseModel):
 
     model: str = _option("mixture-density-network", "Name of the model.", _MODEL)
     network: str = _option("mlp", "Kind of all networks of the model: mlp or conv.", _MODEL)
-    features: int = _option(
+    condition: str | None = _option(
+        None,
+        "What the model is told beside its noise or features: classes (the labels of the data), or "
+        "clusters=32 (k-means clusters of the training rows, for mixture-density-network).",
+        _MODEL,
+    )
+    features: int | None = _option(
         2, "Number of features that an encoder makes.", _MODEL, ge=1, le=MOST_UNITS
+    )
+    components: int | None = _option(
+        None,
+        "Components of the density of features. (default: chosen on held-out rows)",
+        _MODEL,
+        ge=1,
+        le=MOST_UNITS,
     )
     variance_y: float | None = _option(
         None,
@@ -235,7 +266,19 @@ class RunConfig(BaseModel):
         return own | {k: v for k, v in options.items() if v is not None or k not in own}
 
     @model_validator(mode="after")
+    def _refuse_clusters_of_features(self) -> Self:
+        if self.clusters is not None and self.model in MODEL_DEFAULTS:
+            raise ValueError(
+                f"condition {self.condition!r} is for model 'mixture-density-network', and the "
+                f"features of {self.model!r} tell groups of rows apart by themselves: use "
+                "condition 'classes', or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _refuse_what_has_no_meaning(self) -> Self:
+        if self.model == "latent-mixture" and self.objective in _ONE_CENTRE:
+            self._refuse_beside_one_centre()
         for name in sorted(_WITHOUT_MEANING.get(self.model, frozenset())):
             if getattr(self, name) != type(self).model_fields[name].default:
                 models = [
@@ -247,17 +290,36 @@ class RunConfig(BaseModel):
                     f"{name} has no effect for model {self.model!r}: leave it out, or use "
                     f"{' or '.join(dict.fromkeys(models))}"
                 )
-        if (self.model, self.objective, self.learn_variance) == ("autoencoder", "mse", True):
+        if (self.objective, self.learn_variance) == ("mse", True):
             raise ValueError(
                 "learn_variance has no effect for objective 'mse', which does not use a variance: "
                 "leave it out, or use objective 'trace'"
             )
         return self
 
+    def _refuse_beside_one_centre(self) -> None:
+        for name in sorted(_MIXTURE_ONLY):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} has no effect for objective {self.objective!r}, which compares every "
+                    "row with one centre: leave it out, or use objective 'conditional'"
+                )
+
     @field_validator("data", "encoder", mode="before")
     @classmethod
     def _path_as_text(cls, path: object) -> object:
         return str(path) if isinstance(path, Path) else path
+
+    @field_validator("condition")
+    @classmethod
+    def _classes_or_clusters(cls, value: str | None) -> str | None:
+        kind, _, number = (value or "classes").partition("=")
+        whole = number.isascii() and number.isdecimal()
+        if (kind, number) != ("classes", "") and not (kind == "clusters" and whole):
+            raise ValueError("must be classes, or clusters=32 with any number of clusters")
+        if kind == "clusters" and int(number) < FEWEST_CLUSTERS:
+            raise ValueError(f"must have at least {FEWEST_CLUSTERS} clusters")
+        return value
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -292,6 +354,21 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             raise InputError(_sentences(error)) from None
 
+    @property
+    def clusters(self) -> int | None:
+        """The number of clusters that the model is conditioned on, or ``None``.
+
+        >>> RunConfig(data="moons", condition="clusters=8").clusters
+        8
+        """
+        kind, _, number = (self.condition or "").partition("=")
+        return int(number) if kind == "clusters" else None
+
+    @property
+    def by_blocks(self) -> bool:
+        """Whether every step compares one mixture for each class or cluster."""
+        return self.condition is not None and self.model not in MODEL_DEFAULTS
+
     def to_yaml(self) -> str:
         """Return the configuration as YAML, with all options."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -309,6 +386,8 @@ class TableConfig(BaseModel):
     kind: Literal["table"] = "table"
     data: str
     target: list[str] = Field(min_length=1)
+    columns: list[str] | None = Field(None, min_length=1)
+    drop: list[str] = []
     effort: Literal["default", "high"] = "default"
     seed: int = Field(0, ge=0, lt=2**32)
     test_fraction: float = Field(0.2, gt=0, lt=1)
@@ -319,12 +398,25 @@ class TableConfig(BaseModel):
     def _listed(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else [value]
 
+    @field_validator("columns", "drop", mode="before")
+    @classmethod
+    def _parted(cls, value: Any) -> Any:
+        """Part ``"a,b"``, the form on the command line."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
     @field_validator("target")
     @classmethod
     def _different(cls, value: list[str]) -> list[str]:
         if len(set(value)) < len(value):
             raise ValueError("each column can be a target only once")
         return value
+
+    @model_validator(mode="after")
+    def _keep_targets(self) -> Self:
+        dropped = [name for name in self.target if name in self.drop]
+        if dropped:
+            raise ValueError(f"drop names {dropped[0]!r}, which is a target: leave it out of drop")
+        return self
 
     @classmethod
     def create(cls, **options: Any) -> Self:
@@ -336,8 +428,8 @@ class TableConfig(BaseModel):
         >>> TableConfig.create(data="houses.csv", target="price", steps=3)
         Traceback (most recent call last):
             ...
-        hilbound.errors.InputError: --steps does not go with --target: a table takes --effort, \
---seed, --test-fraction, --max-epochs
+        hilbound.errors.InputError: --steps does not go with --target: a table takes --columns, \
+--drop, --effort, --seed, --test-fraction, --max-epochs
         """
         foreign = [n for n in options if n in RunConfig.model_fields and n not in cls.model_fields]
         if foreign:

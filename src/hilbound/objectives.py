@@ -33,14 +33,17 @@ class Objective(nn.Module):
         tracked: Whether the limit is measured on a fixed set of rows during training
             (:class:`hilbound.training.tracking.ConditionalTracker`), because a single batch cannot
             show it.
+        block_power: The power of the shares in the sum over blocks (:class:`BlockObjective`), or
+            ``None`` if the costs of blocks do not add up.
     """
 
-    smoothed: ClassVar[int] = 2
-    paired: ClassVar[bool] = False
-    least_rows: ClassVar[int] = 1
-    cost_name: ClassVar[str]
-    logarithmic: ClassVar[bool] = False
+    smoothed: int = 2
+    paired: bool = False
+    least_rows: int = 1
+    cost_name: str
+    logarithmic: bool = False
     tracked: ClassVar[bool] = False
+    block_power: float | None = 1.0
 
     @classmethod
     def readable(cls, log_cost: float) -> float:
@@ -70,6 +73,112 @@ class Objective(nn.Module):
         """Return the cost and its limit. ``generator`` draws points if an integral needs them."""
         del generator
         return Bound(self.log_cost(p, q), self.log_limit(p, q))
+
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return the loss ``()`` of all blocks together. See :class:`BlockObjective`."""
+        loss: Tensor = self(p, q)
+        return (share.to(loss) ** (self.block_power or 0) * loss).sum(-1)
+
+    def block_bound(
+        self,
+        p: GaussianMixture,
+        q: GaussianMixture,
+        share: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """Return the cost and the limit ``()`` of all blocks together."""
+        bound = self.bound(p, q, generator)
+        return Bound(self._log_sum(bound.log_value, share), self._log_sum(bound.log_limit, share))
+
+    def _log_sum(self, logs: Tensor, share: Tensor) -> Tensor:
+        """Return the logarithm of the sum over blocks, of logarithms with shape ``(C,)``."""
+        return torch.logsumexp((self.block_power or 0) * share.to(logs).log() + logs, -1)
+
+
+class BlockObjective(Objective):
+    r"""An objective of the density of a point and the block that it belongs to.
+
+    A block holds the rows of one class or of one cluster. Let both densities draw block c with
+    probability :math:`\pi_c`, and then a point from :math:`p_c` or :math:`q_c`. Components of
+    different blocks do not overlap, so the joint Gram matrix is block diagonal. Its nuclear norm is
+    a sum over the blocks, and so are the other costs that overlaps make,
+
+    .. math:: F = \sum_c \pi_c F(p_c, q_c) \le 1, \qquad
+        S_p = \sum_c \pi_c^p S_p(p_c, q_c), \qquad
+        \operatorname{cost} = \sum_c \pi_c^e \operatorname{cost}_c \le
+        \sum_c \pi_c^e \operatorname{limit}_c .
+
+    The power e is 1 for ``nuclear``, ``debiased``, ``trace`` and ``schur``, it is p for
+    ``schatten`` and 2 for ``vector``. The scalar cost is the ratio of such sums, and the likelihood
+    is the mean :math:`\sum_c \pi_c E_{p_c} \log q_c` of the blocks.
+
+    Args:
+        objective: The objective of one block.
+        share: The probabilities :math:`\pi_c` of the blocks, with shape ``(C,)`` and sum 1. Every
+            one is positive.
+
+    Raises:
+        InputError: If the costs of blocks do not add up, or the shares are no probabilities.
+
+    >>> points = torch.tensor([[[0.0], [9.0]], [[1.0], [5.0]]])
+    >>> p = GaussianMixture(points, 0.5)  # two blocks of two points
+    >>> BlockObjective(NuclearNorm(), torch.tensor([0.25, 0.75]))(p, p)
+    tensor(-1.)
+    """
+
+    share: Tensor
+
+    def __init__(self, objective: Objective, share: Tensor) -> None:
+        super().__init__()
+        refuse_blocks(objective)
+        if share.ndim != 1 or bool((share <= 0).any()) or abs(float(share.sum()) - 1) > 1e-4:
+            raise InputError(
+                f"share must hold a positive probability for each block, with sum 1, got shape "
+                f"{tuple(share.shape)} and sum {float(share.sum()):g}"
+            )
+        self.objective = objective
+        self.register_buffer("share", share)
+        # What a training asks of an objective, it asks of that of one block.
+        self.paired = objective.paired
+        self.smoothed = objective.smoothed
+        self.least_rows = objective.least_rows
+        self.logarithmic = objective.logarithmic
+        self.cost_name = objective.cost_name
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``()`` for mixtures with batch shape ``(C,)``."""
+        self._require_blocks(p, q)
+        return self.objective.block_loss(p, q, self.share)
+
+    def bound(
+        self, p: GaussianMixture, q: GaussianMixture, generator: torch.Generator | None = None
+    ) -> Bound:
+        """Return the cost and its limit, each with shape ``()``."""
+        self._require_blocks(p, q)
+        return self.objective.block_bound(p, q, self.share, generator)
+
+    def _require_blocks(self, p: GaussianMixture, q: GaussianMixture) -> None:
+        wanted = tuple(self.share.shape)
+        if (tuple(p.batch_shape), tuple(q.batch_shape)) != (wanted, wanted):
+            raise InputError(
+                f"p and q must have batch shape {wanted}, a mixture for each block, got "
+                f"{tuple(p.batch_shape)} and {tuple(q.batch_shape)}"
+            )
+
+
+def refuse_blocks(objective: Objective) -> None:
+    """Raise an InputError for an objective whose costs of blocks do not add up."""
+    if isinstance(objective, ScalarCost) and objective.momentum is not None:
+        raise InputError(
+            "momentum is for a mixture without blocks, because its averages are those of one "
+            "mixture: leave it out"
+        )
+    if objective.block_power is None:
+        known = ", ".join(name for name in OBJECTIVES if OBJECTIVES[name].block_power is not None)
+        raise InputError(
+            f"{type(objective).__name__} has no meaning for blocks: without a kernel that is zero "
+            f"between two blocks, its cost is no sum over them; those with a meaning are {known}"
+        )
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective")
@@ -174,6 +283,8 @@ class ScalarCost(Objective):
 
     cost_name = "log normalised inner product"
     logarithmic = True
+    # Inner products of two densities: both shares come in.
+    block_power = 2.0
     log_cross: Tensor
     log_own: Tensor
 
@@ -217,6 +328,25 @@ class ScalarCost(Objective):
         del generator
         return marginal_bound(p, q)
 
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return minus the logarithm of the ratio of both sums over the blocks."""
+        bound = self.block_bound(p, q, share)
+        return -bound.log_value + (bound.log_limit if self.reference else 0)
+
+    def block_bound(
+        self,
+        p: GaussianMixture,
+        q: GaussianMixture,
+        share: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        r"""Return :math:`\langle p,q\rangle^2/\langle q,q\rangle` against the norm of p."""
+        del generator
+        cross, own, data = (
+            self._log_sum(precise_log_inner(*pair), share) for pair in ((p, q), (q, q), (p, p))
+        )
+        return Bound(2 * cross - own, data)
+
 
 @OBJECTIVES.register("vector", "scalar cost at the best weights of the centres, limit <p,p>")
 class VectorCost(Objective):
@@ -235,6 +365,7 @@ class VectorCost(Objective):
 
     cost_name = "log vector-matrix cost"
     logarithmic = True
+    block_power = 2.0
 
     def __init__(self, drop: float | None = None) -> None:
         super().__init__()
@@ -252,6 +383,10 @@ class VectorCost(Objective):
     def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the norm of p, in the precision of the cost."""
         return precise_log_inner(p, p)
+
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return minus the logarithm of the sum over the blocks."""
+        return -self._log_sum(self.log_cost(p, q), share)
 
 
 @OBJECTIVES.register("schur", "share of the data's components in the span of the centres, limit 1")
@@ -301,6 +436,7 @@ class DistanceNuclearNorm(Objective):
     """
 
     cost_name = "reciprocal of the nuclear norm of squared distances"
+    block_power = None
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``(*)``."""
@@ -346,6 +482,18 @@ class Likelihood(Objective):
             draws = p.sample((p.components,), generator=generator)
         return Bound(q.log_prob(draws).mean(0), p.log_prob(draws).mean(0))
 
+    def block_bound(
+        self,
+        p: GaussianMixture,
+        q: GaussianMixture,
+        share: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """Return the means over the blocks, because log-likelihoods add up themselves."""
+        bound = self.bound(p, q, generator)
+        value, limit = bound.log_value, bound.log_limit
+        return Bound((share.to(value) * value).sum(-1), (share.to(limit) * limit).sum(-1))
+
 
 # ------------------------------------------------------------------ costs of pairs
 
@@ -359,6 +507,11 @@ class ConditionalScalarCost(Objective):
     unbiased sample of :math:`E_y \langle p(\cdot|y), q(\cdot|y) \rangle`. Such a p does not show
     the limit, which is the norm of a density of many rows. See :attr:`Objective.tracked`.
 
+    Args:
+        diagonal: Whether the norm of q has the overlap of each centre with itself. Without it, a
+            perfect sampler reaches the limit for any number of centres, in expectation only. What
+            is tracked during training always has it, so that cost ≤ limit holds.
+
     >>> p = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
     >>> bool(torch.isclose(ConditionalScalarCost()(p, p), p.renyi_entropy()[0]))
     True
@@ -366,11 +519,16 @@ class ConditionalScalarCost(Objective):
 
     logarithmic = True
     tracked = True
+    block_power = None
     cost_name = "log conditional cost"
+
+    def __init__(self, *, diagonal: bool = True) -> None:
+        super().__init__()
+        self.diagonal = diagonal
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``()`` for mixtures with batch shape ``(B,)``."""
-        return -self.log_cost(p, q)
+        return -F.conditional_log_scalar_cost(p, q, diagonal=self.diagonal)
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the cost, with shape ``()``."""
@@ -415,6 +573,7 @@ class MeanSquaredError(Objective):
     """
 
     paired = True
+    block_power = None
     cost_name = "geometric mean of overlaps"
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
@@ -457,6 +616,7 @@ class Schatten(Objective):
         if not 0 < power <= 1:
             raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
         self.power = power
+        self.block_power = power
         check_drop(drop)
         self.drop = drop
 

@@ -751,3 +751,29 @@ def test_an_interruption_of_the_report_keeps_the_training(tmp_path, monkeypatch)
     monkeypatch.setattr("hilbound.evaluation.evaluate.evaluate", stop)
     words = f"the run is trained and saved: go on with 'hilbound report {path}'"
     refused("fit", points, *flags(), "-o", path, "-q", words=words, code=1)
+
+
+# --- the playground -----------------------------------------------------------------------------
+
+
+def test_the_playground_is_written_and_opened(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    page = tmp_path / "page.html"
+    result = ask("playground", "-o", page)
+    assert result.exit_code == 0
+    assert result.stdout == f"playground: {page}\n"
+    assert opened == [page.as_uri()]
+    assert ask("playground", "--no-browser", "-o", page).exit_code == 0
+    assert len(opened) == 1
+
+
+def test_the_playground_says_where_it_is_without_a_browser(tmp_path, monkeypatch):
+    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
+    result = ask("playground")
+    page = tmp_path / "hilbound" / "playground.html"
+    assert page.is_file()
+    assert str(page) in result.stdout
+    assert "open the file yourself" in result.stderr
+    refused("playground", "-o", tmp_path, words=r"output must be the name of an \.html file")

@@ -23,7 +23,7 @@ def with_run_options(command: Callable[..., None], *, listed: bool = False) -> C
     own = inspect.signature(command)
     parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     for name, field in RunConfig.model_fields.items():
-        if name == "data" or (listed and name == "seed"):
+        if name in own.parameters or (listed and name == "seed"):
             continue
         extra = field.json_schema_extra
         panel = str(extra["panel"]) if isinstance(extra, dict) else None
@@ -72,4 +72,6 @@ def _default(name: str, default: object) -> str | None:
 
 
 def _in_words(value: object) -> str:
+    if value is None:
+        return "chosen by the data"
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

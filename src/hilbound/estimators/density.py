@@ -15,17 +15,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from hilbound.bounds import Bound
-from hilbound.errors import InputError
-from hilbound.estimators.mixtures.components import (
+from hilbound.engine.expectation.components import (
     Components,
-    as_mixture,
     blur,
     draw,
     log_density,
     log_inner,
     log_norm,
 )
+from hilbound.errors import InputError
 from hilbound.estimators.mixtures.fitting import Fit, Task, fit
+from hilbound.estimators.mixtures.joined import as_mixture
 from hilbound.estimators.mixtures.kernels import kernel_components
 from hilbound.estimators.mixtures.polish import COSTS
 from hilbound.estimators.mixtures.scaling import standardisation

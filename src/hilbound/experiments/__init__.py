@@ -28,8 +28,13 @@ for name, description in {
     "class-conditional": "images by class: mixture decoder, autoencoder and VAE",
     "kernel-or-distance": "the Gaussian kernel against raw distances and other kernels",
     "generation": "samples of all objectives and the VAE, at equal steps and equal time",
+    "block-generation": "one network that is told nothing or the cluster, at equal time",
+    "latent-mixture": "samples and bounds of latent mixtures, beside models that train as long",
     "precision-recall": "the precision and recall that weight, power, variance and batch buy",
     "high-dimensional-bound": "exact tightness at 784 and 12,288 dimensions",
+    "known-density": "exact tightness of conditional models where p(x|y) is known",
+    "few-features": "a mixture decoder and an autoencoder with 1 to 16 features",
+    "peers": "the objectives against what people would train a generator with instead",
     "uci-regression": "conditional densities of four tables, beside what people use instead",
 }.items():
     EXPERIMENTS.register(name, description)(f"{__name__}.{name.replace('-', '_')}")

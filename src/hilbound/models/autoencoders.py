@@ -8,17 +8,18 @@ To make new data, new features are drawn from the density of the training rows' 
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from hilbound.bounds import Bound, conditional_bound
+from hilbound.bounds import Bound, conditional_bound, real_bound
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import Source, choose
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from hilbound.models.base import Comparison, DensityModel, MixtureNetwork
+from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, refuse_label
 
 # The most rows that are encoded at a time.
 _ENCODED_ROWS = 4096
@@ -76,6 +77,11 @@ class MixtureDecoder(MixtureNetwork):
             noise.expand(*batch, k, noise.shape[-1]).to(features),
         )
         return self.mixture(torch.cat(inputs, -1))
+
+    def told(self, labels: Tensor) -> AbstractContextManager[None]:
+        """Return a ``with`` block in which rows have these classes. Here they do not matter."""
+        del labels
+        return nullcontext()
 
     def noise(self, *shape: int, generator: Source = None) -> Tensor:
         """Draw standard normal noise with shape ``(*shape, noise_dim)``."""
@@ -184,13 +190,19 @@ class FeatureModel(DensityModel):
     def _pool(self, n: int) -> int:
         return n if self.decoder.weight_head is None else _POOL * n
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> GaussianMixture:
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> GaussianMixture:
         """Return a mixture of ``n`` components, each with features of its own.
 
         Features are drawn from :meth:`feature_density`. For each, a component of q(x|y) is drawn by
         its weight.
         """
-        features = self._draw_features(n, generator)
+        refuse_label(label)
+        return self._drawn_at(self._draw_features(n, generator), generator)
+
+    def _drawn_at(self, features: Tensor, generator: torch.Generator | None) -> GaussianMixture:
+        """Return a mixture of n components, one of q(x|y) at each of the features ``(n, F)``."""
         q = self.decode(features, self._pool(1), generator)
         chosen = choose(q.weights, torch.Size(), generator)
         v = q.component_variance
@@ -215,14 +227,17 @@ class FeatureModel(DensityModel):
         ).to(means)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> Tensor:
         """Draw ``n`` centres with shape ``(n, d)``. See :meth:`DensityModel.sample`."""
         with self.evaluating():
-            return self.draw(n, generator).means
+            return self.draw(n, generator, label).means
 
     @torch.no_grad()
-    def remember(self, x: Tensor) -> None:
+    def remember(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Keep the features of training rows with shape ``(n, d)``. Sampling draws from them."""
+        del labels
         self.training_features = self.features_of(x)
 
     def features_of(self, x: Tensor) -> Tensor:
@@ -321,7 +336,7 @@ class EncoderMixtureDecoder(FeatureModel):
     torch.Size([5, 2, 3])
     """
 
-    objectives = ("conditional", "likelihood")
+    objectives: tuple[str, ...] = ("conditional", "likelihood")
     variance_y: float
 
     def __init__(
@@ -344,9 +359,15 @@ class EncoderMixtureDecoder(FeatureModel):
         )
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: Source = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return one component around every row ``(B, d)``, and q(x|y) at its noisy features."""
+        del labels
         q = self.decode(self.features(x, generator), centers, generator)
         p = GaussianMixture(x.unsqueeze(-2).to(q.means), variance)
         return Comparison(p, q, q.means.new_zeros(()))
@@ -376,14 +397,7 @@ class EncoderMixtureDecoder(FeatureModel):
         Returns:
             The bound of :func:`hilbound.bounds.conditional_bound`.
         """
-        if points is not None and points < 1:
-            raise InputError(f"points must be at least 1, got {points}")
-        features = self.features_of(x)
-        some = features
-        if points is not None and points < len(x):
-            device = features.device
-            some = features[torch.randperm(len(x), generator=generator, device=device)[:points]]
-        feature_points = self.perturb(some, generator)
+        features, feature_points = self._points(x, generator, points)
         k = self.eval_centers if centers is None else centers
         noise = self.decoder.noise(k, generator=generator)
         with self.evaluating():
@@ -395,6 +409,59 @@ class EncoderMixtureDecoder(FeatureModel):
                 variance_p=variance,
                 variance_y=self.variance_y,
             )
+
+    @torch.no_grad()
+    def real_bound(
+        self,
+        x: Tensor,
+        rows: Tensor,
+        variance: float,
+        centers: int | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        points: int | None = None,
+    ) -> Bound:
+        """Return the bound that other real rows reach in the place of the decoder's centres.
+
+        With a generator in the same state as for :meth:`bound`, the feature points are the same,
+        and so is the limit.
+
+        Args:
+            x: Rows with shape ``(N, d)``, the whole data set.
+            rows: Other real rows with shape ``(L, d)``, many more than centres.
+            variance: Variance of a component.
+            centers: Number K of rows at each feature point, by default ``eval_centers``.
+            generator: Draws the noise of the features, and the rows.
+            points: See :meth:`bound`.
+
+        Returns:
+            The bound of :func:`hilbound.bounds.real_bound`.
+        """
+        features, feature_points = self._points(x, generator, points)
+        return real_bound(
+            x.to(features),
+            features,
+            feature_points,
+            rows.to(features),
+            self.features_of(rows),
+            centers=self.eval_centers if centers is None else centers,
+            variance_p=variance,
+            variance_y=self.variance_y,
+            generator=generator,
+        )
+
+    def _points(
+        self, x: Tensor, generator: torch.Generator | None, points: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features of rows, and the feature points: those of all or some with noise."""
+        if points is not None and points < 1:
+            raise InputError(f"points must be at least 1, got {points}")
+        features = self.features_of(x)
+        some = features
+        if points is not None and points < len(x):
+            device = features.device
+            some = features[torch.randperm(len(x), generator=generator, device=device)[:points]]
+        return features, self.perturb(some, generator)
 
 
 class Autoencoder(FeatureModel):
@@ -426,9 +493,15 @@ class Autoencoder(FeatureModel):
         super().__init__(encoder, decoder, variance_y=variance_y, rows=rows)
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: Source = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixtures of the B rows and of their B reconstructions, in the same order."""
+        del labels
         q = self.decode(self.features(x, generator), centers, generator)
         centers_of_rows = GaussianMixture(q.means.squeeze(-2), q.component_variance.squeeze(-2))
         p = GaussianMixture(x.to(q.means), variance)
@@ -480,9 +553,15 @@ class VAE(FeatureModel):
         return mean + (0.5 * log_variance).exp() * noise
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: Source = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return one component around every row, q(x|y), and the divergence of the features."""
+        del labels
         mean, log_variance = self.posterior(x)
         q = self.decode(self._drawn(mean, log_variance, generator), centers, generator)
         p = GaussianMixture(x.unsqueeze(-2).to(q.means), variance)
@@ -498,9 +577,9 @@ class VAE(FeatureModel):
             features = self.features(several, generator)
             return self.decode(features, 1, generator).means.squeeze(-2)
 
-    def remember(self, x: Tensor) -> None:
+    def remember(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Keep nothing, because features are drawn from the prior."""
-        del x
+        del x, labels
 
     def feature_density(self) -> GaussianMixture:
         """Return the prior N(0, I)."""

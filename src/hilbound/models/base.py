@@ -14,11 +14,12 @@ Weights and variances are fixed, or small heads compute them from the same input
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hilbound.arguments import require_whole
 from hilbound.engine.gather import team
 from hilbound.engine.seeding import Source, normal
 from hilbound.errors import InputError
@@ -163,9 +164,11 @@ class DensityModel(nn.Module):
 
     Attributes:
         objectives: Names of the objectives that can train it, the default first.
+        stages: How many stages the training has. With two, :meth:`conclude` takes its time.
     """
 
-    objectives: ClassVar[tuple[str, ...]]
+    objectives: tuple[str, ...]
+    stages: int = 1
 
     @property
     def head(self) -> MixtureNetwork:
@@ -173,7 +176,12 @@ class DensityModel(nn.Module):
         raise NotImplementedError
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: Source = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return the data's mixture and the model's, for the rows of a batch.
 
@@ -182,18 +190,34 @@ class DensityModel(nn.Module):
             variance: Variance of a component of the data's mixture.
             centers: Number of centres: for each row if every row has its own, otherwise in all.
             generator: Draws the noise.
+            labels: Classes of the rows with shape ``(B,)``, for a model that is told them. Others
+                do not use them.
         """
         raise NotImplementedError
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> GaussianMixture:
-        """Return the model's density as a mixture of ``n`` components, drawn at random."""
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> GaussianMixture:
+        """Return the model's density as a mixture of ``n`` components, drawn at random.
+
+        Args:
+            n: How many.
+            generator: Draws them.
+            label: The class or cluster to draw from, for a model that is told one. By default one
+                is drawn for each component, as often as in the training rows.
+
+        Raises:
+            InputError: If the model is told no class, or there is no such class or cluster.
+        """
         raise NotImplementedError
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> Tensor:
         """Draw ``n`` centres with shape ``(n, d)``, by their weights if those are learned.
 
         Centres are the outputs of the network. To add the noise of the components, draw from the
-        mixture: ``model.draw(k).sample((n,))``.
+        mixture: ``model.draw(k).sample((n,))``. The arguments are those of :meth:`draw`.
         """
         raise NotImplementedError
 
@@ -207,6 +231,60 @@ class DensityModel(nn.Module):
         finally:
             self.train(training)
 
-    def remember(self, x: Tensor) -> None:
-        """Keep what sampling needs from training rows ``(n, d)``. By default that is nothing."""
-        del x
+    def remember(self, x: Tensor, labels: Tensor | None = None) -> None:
+        """Keep what sampling needs from training rows ``(n, d)``. By default that is nothing.
+
+        Training calls this whenever it saves, so it must be quick.
+
+        Args:
+            x: The rows.
+            labels: Their classes with shape ``(n,)``, for a model that is told them.
+        """
+        del x, labels
+
+    def conclude(
+        self,
+        x: Tensor,
+        held_out: Tensor,
+        seed: int,
+        labels: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
+        """Do what is left once the weights are trained. By default that is nothing.
+
+        Args:
+            x: All training rows with shape ``(n, d)``.
+            held_out: Held-out rows with shape ``(m, d)``, for choices.
+            seed: Seed of everything random.
+            labels: The classes of both, for a model that is told them.
+        """
+        del x, held_out, seed, labels
+
+
+def require_label(label: int, blocks: int) -> int:
+    """Return the number of a class or cluster as an int.
+
+    Args:
+        label: A whole number, or a tensor that holds one.
+        blocks: How many there are.
+
+    Raises:
+        InputError: If it is no whole number, or there is no such class or cluster.
+
+    >>> require_label(10, 10)
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.InputError: label must lie between 0 and 9, got 10
+    """
+    number = require_whole("label", label)
+    if not 0 <= number < blocks:
+        raise InputError(f"label must lie between 0 and {blocks - 1}, got {number}")
+    return number
+
+
+def refuse_label(label: int | None) -> None:
+    """Raise an InputError for a label, given to a model that is told no class or cluster."""
+    if label is not None:
+        raise InputError(
+            f"label {label} is for a model with a condition, and this one has none: leave it out, "
+            "or train with condition 'classes' or 'clusters=32'"
+        )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hilbound.engine.seeding import Source
 from hilbound.mixture import GaussianMixture
-from hilbound.models.base import Comparison, DensityModel, MixtureNetwork
+from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, refuse_label
 
 
 class MixtureDensityNetwork(MixtureNetwork, DensityModel):
@@ -71,20 +71,32 @@ class MixtureDensityNetwork(MixtureNetwork, DensityModel):
         return self.normal(n, self.noise_dim, generator=generator)
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: Source = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixture of the batch ``(B, d)``, and one of ``centers`` fresh centres."""
+        del labels
         q: GaussianMixture = self(self.noise(centers, generator))
         return Comparison(GaussianMixture(x.to(q.means), variance), q, q.means.new_zeros(()))
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> GaussianMixture:
-        """Return the mixture of ``n`` fresh centres."""
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> GaussianMixture:
+        """Return the mixture of ``n`` fresh centres. See :meth:`DensityModel.draw`."""
+        refuse_label(label)
         q: GaussianMixture = self(self.noise(n, generator))
         return q
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> Tensor:
         """Draw ``n`` centres with shape ``(n, d)``. See :meth:`DensityModel.sample`."""
+        refuse_label(label)
         # Weighted centres are resampled from a larger pool, so that duplicates stay rare.
         noise = self.noise(n if self.weight_head is None else 8 * n, generator)
         weights = self.weights(noise)

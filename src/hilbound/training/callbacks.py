@@ -105,8 +105,17 @@ class BoundsRecord(L.Callback):
         before = float(self.rows[-1]["seconds"]) if self.rows else 0.0
         self._began = time.perf_counter() - before
 
-    def append(self, step: int, split: str, loss: Tensor, bound: Bound, variance: float) -> None:
-        """Add one row."""
+    def append(
+        self,
+        step: int,
+        split: str,
+        loss: Tensor,
+        bound: Bound,
+        variance: float,
+        *,
+        real: Bound | None = None,
+    ) -> None:
+        """Add one row. ``real`` is the bound of real rows in the place of the model's centres."""
         row = (
             step,
             split,
@@ -117,6 +126,7 @@ class BoundsRecord(L.Callback):
             float(bound.tightness),
             variance,
             time.perf_counter() - self._began,
+            None if real is None else float(real.tightness),
         )
         self.rows.append(dict(zip(BOUND_COLUMNS, row, strict=True)))
         if self.path is not None:
@@ -226,8 +236,12 @@ class SafetyNet(Interruption, Checkpoint):
             self._save(trainer, pl_module, "running")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the final state."""
-        self._save(trainer, pl_module, "finished")
+        """Save the final state. A model with a second stage is not finished yet."""
+        self._save(trainer, pl_module, "finished" if self._stages(pl_module) == 1 else "running")
+
+    @staticmethod
+    def _stages(module: Any) -> int:
+        return int(module.model.stages)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException

@@ -126,11 +126,9 @@ def resume(
         return _start_again(run, quiet=quiet)
     facts = run.read_json("run.json")
     checkpoint = read_checkpoint(run.checkpoint)
-    if checkpoint["global_step"] >= run.config.steps:
-        raise InputError(
-            f"run {str(run.path)!r} has done all its {checkpoint['global_step']} steps: give a "
-            "larger --steps"
-        )
+    done = checkpoint["global_step"] >= run.config.steps
+    if done and facts["status"] == "finished":
+        raise _all_done(run)
     run.find_data()
     prepared = plan_training(run.config, resumed=True)
     if fingerprint(prepared.dataset) != facts["data"]["fingerprint"]:
@@ -138,16 +136,29 @@ def resume(
             f"the data of run {str(run.path)!r} ({run.config.data}) have changed since it started: "
             "restore them, or fit anew"
         )
+    if done and prepared.model.stages == 1:
+        raise _all_done(run)
     loop = Loop(run, prepared, quiet=quiet)
     loop.check(checkpoint, run.checkpoint)
+    loop.take(checkpoint)
     with _alone(run.path):
         if not is_helper():
             run.write_text("config.yaml", run.config.to_yaml())
             _note_length(run, before, checkpoint["global_step"])
             run.forget_results()
-        loop.train(run.checkpoint, checkpoint["global_step"])
+        if done:  # the steps, but not the second stage of the model
+            loop.keep_best(run.best_checkpoint)
+            loop.conclude()
+        else:
+            loop.train(run.checkpoint, checkpoint["global_step"])
     run.keep(prepared.dataset)
     return run
+
+
+def _all_done(run: Run) -> InputError:
+    return InputError(
+        f"run {str(run.path)!r} has done all its {run.config.steps} steps: give a larger --steps"
+    )
 
 
 def _never_saved(run: Run) -> bool:
@@ -167,6 +178,7 @@ def _start_again(run: Run, *, quiet: bool) -> Run:
     with _alone(run.path):
         _begin(run, prepared, run.config.data, overwrite=True)
         loop.train()
+        loop.conclude()
     run.keep(prepared.dataset)
     return run
 

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
@@ -23,7 +23,8 @@ import torch
 from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
-from hilbound.training.batches import Batches, BatchStream
+from hilbound.models.blocks import BlockDensityNetwork
+from hilbound.training.batches import Batches, BatchStream, BlockStream, LabelledStream
 from hilbound.training.checkpoints import damaged_checkpoint, read_checkpoint
 from hilbound.training.plan import TrainingPlan
 from hilbound.training.quiet import quiet_lightning
@@ -41,6 +42,29 @@ _PATIENCE = timedelta(minutes=10)
 _LOST = ("gloo", "nccl", "connection", "timed out", "timeout")
 # So many workers may be tried on any machine.
 _FEW_WORKERS = 4
+
+
+def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) -> BatchStream:
+    """Return batches of the rows of a split as the model takes them.
+
+    Args:
+        plan: The training.
+        split: ``"train"`` or ``"validation"``.
+        steps: Number of batches.
+        **options: Further arguments of :class:`~hilbound.training.batches.BatchStream`.
+    """
+    config, model = plan.config, plan.model
+    rows, labels = plan.dataset.split(split)
+    size = config.batch_size if split == "train" else min(config.batch_size, len(rows))
+    options |= {"batch_size": size, "steps": steps}
+    options |= {"seed": config.seed}
+    if isinstance(model, BlockDensityNetwork):
+        options["batch_size"] = plan.rows_per_block
+        blocks = model.blocks_of(rows.to(model.share.device), labels).cpu()
+        return BlockStream(rows, blocks, **options)
+    if config.condition is not None and labels is not None:
+        return LabelledStream(rows, labels, **options)
+    return BatchStream(rows, **options)
 
 
 @dataclass(frozen=True)
@@ -85,7 +109,6 @@ def train(plan: TrainingPlan, *, diagnose: bool = False, quiet: bool = True) -> 
     with tempfile.TemporaryDirectory() as scratch:
         loop = Loop(None, plan, scratch=Path(scratch), diagnose=diagnose, quiet=quiet)
         loop.train()
-    loop.module.remember()
     return Trained(plan.model.cpu().eval(), plan, loop.bounds.rows)
 
 
@@ -116,6 +139,7 @@ class Loop:
         self.run = run
         self.plan = plan
         self.asked = threading.Event()
+        self._quiet = quiet
         self.bounds = BoundsRecord(
             None if run is None else run.path / "bounds.csv", tracked=plan.objective.tracked
         )
@@ -152,13 +176,19 @@ class Loop:
         return TensorBoardLogger(self.run.path, name="", version="tensorboard")
 
     def check(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Raise an InputError if a checkpoint belongs to another model."""
-        found, own = checkpoint["state_dict"], self.module.state_dict()
-        if _shapes(found) != _shapes(own):
-            raise damaged_checkpoint(path)
+        """Raise an InputError if a checkpoint belongs to another model. Its state is loaded."""
+        # A model may make room for what it finds, so only loading shows whether all fits.
+        try:
+            self.module.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError:
+            raise damaged_checkpoint(path) from None
         learned = {p.shape for p in self.module.parameters()} | {torch.Size()}
         if not _tensor_shapes(checkpoint["optimizer_states"]) <= learned:
             raise damaged_checkpoint(path)
+
+    def take(self, checkpoint: dict[str, Any]) -> None:
+        """Load the weights of a checkpoint, because its clusters decide which rows a batch has."""
+        self.module.load_state_dict(checkpoint["state_dict"])
 
     def train(self, checkpoint: Path | None = None, first: int = 0) -> None:
         """Run the loop, from step ``first`` of a checkpoint if it is given."""
@@ -181,10 +211,28 @@ class Loop:
                 raise KeyboardInterrupt from None
         if not self.trainer.is_global_zero:
             raise SystemExit(0)
-        if self.plan.config.patience is not None:
-            self._keep_best()
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        self.keep_best(Path(best) if best else None)
+        if self.run is None:
+            self.module.remember()
+        self.conclude()
         if self.asked.is_set():
             raise KeyboardInterrupt
+
+    def conclude(self) -> None:
+        """Do what is left once the weights are trained: the second stage of some models."""
+        if self.module.model.stages == 1:
+            return
+        try:
+            with nullcontext() if self._quiet else second_stage():
+                self.module.conclude()
+        except KeyboardInterrupt:
+            if self.run is not None:
+                self.run.update(status="interrupted")
+            raise
+        if self.run is not None:
+            self.run.save_model(self.module.model)
+            self.run.update(status="finished")
 
     def _explained(self, error: Exception, checkpoint: Path | None) -> Exception:
         """Return the error that says what happened, which may be the same one."""
@@ -202,31 +250,31 @@ class Loop:
 
     def _batches(self, first: int) -> BatchStream:
         config = self.plan.config
-        return BatchStream(
-            self.plan.dataset.train,
-            config.batch_size,
-            config.steps,
-            config.seed,
-            first,
+        return batches_of(
+            self.plan,
+            "train",
+            steps=config.steps,
+            first=first,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
 
     def _validation(self) -> Batches:
-        rows = self.plan.dataset.validation
-        size = min(self.plan.config.batch_size, len(rows))
+        plan = self.plan
+        rows = len(plan.dataset.validation)
+        size = min(plan.config.batch_size, rows)
         # The bias of the cost depends on the batch size, so the smaller last batch is left out.
         # Lightning would take a plain list for several loaders.
-        return Batches(rows[: len(rows) // size * size].split(size))
+        if plan.config.condition is None:
+            return Batches(plan.dataset.validation[: rows // size * size].split(size))
+        return Batches(list(batches_of(plan, "validation", steps=rows // size)))
 
-    def _keep_best(self) -> None:
-        """After early stopping, keep the weights of the best validation."""
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        if not best:
+    def keep_best(self, file: Path | None) -> None:
+        """After early stopping, keep the weights of the best validation, if there is one."""
+        if self.plan.config.patience is None or file is None or not file.is_file():
             return
-        checkpoint = read_checkpoint(Path(best))
-        self.check(checkpoint, Path(best))
-        self.module.load_state_dict(checkpoint["state_dict"])
+        checkpoint = read_checkpoint(file)
+        self.check(checkpoint, file)
         if self.run is not None:
             self.run.save_model(self.module.model)
             self.run.update(kept_step=int(checkpoint["global_step"]))
@@ -282,6 +330,11 @@ def _lightning_trainer(
     # What is missing for a device is a package, to Lightning.
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"{wish} cannot be used here: {error}") from None
+    if trainer.world_size > 1 and config.condition is not None:
+        raise InputError(
+            f"condition {config.condition!r} cannot be trained on {trainer.world_size} devices: "
+            "workers share the rows of a batch, not its classes or clusters; use devices '1'"
+        )
     if trainer.precision != config.precision:
         raise InputError(f"{wish} cannot be used here: on a CPU, use 'bf16-mixed' or '32-true'")
     return trainer
@@ -313,6 +366,20 @@ def _strategy(accelerator: str, devices: str, machines: int) -> "Strategy | str"
     name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     without: dict[str, Any] = {name: False}
     return DDPStrategy(timeout=_PATIENCE, **without)
+
+
+@contextmanager
+def second_stage() -> Iterator[None]:
+    """Say on stderr that the second stage of a model is at work, inside a ``with`` block."""
+    from rich.console import Console
+
+    console, what = Console(stderr=True), "fitting the density of the features"
+    if not console.is_terminal:
+        console.print(what, highlight=False, soft_wrap=True)
+        yield
+        return
+    with console.status(what):
+        yield
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from hilbound.bounds import Bound
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.autoencoders import FeatureModel
 from hilbound.models.base import Comparison
 from hilbound.models.build import REMEMBERED_ROWS
+from hilbound.models.classes import with_encoder
+from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
 from hilbound.training.together import compare_together
@@ -43,19 +44,23 @@ class DensityModule(L.LightningModule):
     def _variance(self) -> float:
         return self.plan.kernel_variance(self.global_step)
 
-    def _compare(self, batch: Tensor, purpose: str, index: int) -> Comparison:
+    def _compare(self, batch: Tensor | Batch, purpose: str, index: int) -> Comparison:
         """Return the data's mixture and the model's, for the noise of this step.
 
         In training, workers share a batch. For validation all compute the same.
         """
+        x, labels = batch if isinstance(batch, Batch) else (batch, None)
         workers = self._workers if self.training else Team()
-        rows = len(batch) if workers.alone else self.config.batch_size
         variance = self.plan.component_variance(self.global_step)
         generator = stream(self.config.seed, purpose, index, 0, device=self.device)
         try:
+            if workers.alone:
+                centers = self._centers(x.shape[-2])
+                return self.model.compare(x, variance, centers, generator, labels)
+            rows = self.config.batch_size
             return compare_together(
                 self.model,
-                batch,
+                x,
                 variance,
                 self._centers(rows),
                 generator,
@@ -70,15 +75,15 @@ class DensityModule(L.LightningModule):
         return Team(self.trainer.global_rank, self.trainer.world_size)
 
     def _centers(self, rows: int) -> int:
-        """Return the number of centres: for the whole batch, or for each row of it."""
+        """Return the number of centres: for the whole batch, a block or each row of it."""
         config = self.config
-        if not isinstance(self.model, FeatureModel):
-            if self.objective.paired:
-                return rows
-            training = config.centers or config.batch_size
-        else:
-            training = self.model.centers
-        return training if self.training else config.eval_centers or training
+        inner = with_encoder(self.model)
+        if inner is not None:
+            return inner.centers if self.training else config.eval_centers or inner.centers
+        if self.objective.paired:
+            return rows
+        training = config.centers or config.batch_size
+        return (training if self.training else config.eval_centers or training) // self.plan.blocks
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Move the model's variance along the schedule."""
@@ -88,7 +93,7 @@ class DensityModule(L.LightningModule):
         """Set the model's variance for validation, too, so that both sides are smoothed alike."""
         self.plan.smooth_model(self.global_step)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Tensor | Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch with shape ``(batch_size, d)``."""
         compared = self._compare(batch, "noise", self.global_step)
         with torch.autocast(self.device.type, enabled=False):
@@ -109,7 +114,7 @@ class DensityModule(L.LightningModule):
         bound = self.objective.bound(compared.p, compared.q, draws)
         return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+    def validation_step(self, batch: Tensor | Batch, batch_idx: int) -> None:
         """Measure the loss and the bound on held-out rows, with the same noise in every call."""
         compared = self._compare(batch, "validation", batch_idx)
         values = {}
@@ -124,18 +129,30 @@ class DensityModule(L.LightningModule):
                     )
         means = {f"validation_{name}": value for name, value in values.items()}
         # They must agree to the last bit on which validation was the best.
-        self.log_dict(means, batch_size=len(batch), sync_dist=True)
+        # All batches have the same number of rows.
+        self.log_dict(means, batch_size=1, sync_dist=True)
 
     def _draws(self, index: int = -1) -> torch.Generator:
         return stream(self.config.seed, "bound", self.global_step, index, device=self.device)
 
     def remember(self) -> None:
         """Let the model store the information about the training rows that sampling needs."""
-        rows = self.plan.dataset.train
+        rows, labels = self.plan.dataset.split("train")
         if len(rows) > REMEMBERED_ROWS:
             order = torch.randperm(len(rows), generator=stream(self.config.seed, "remembered"))
             rows = rows[order[:REMEMBERED_ROWS]]
-        self.model.remember(rows.to(self.device))
+            labels = None if labels is None else labels[order[:REMEMBERED_ROWS]]
+        self.model.remember(
+            rows.to(self.device), None if labels is None else labels.to(self.device)
+        )
+
+    def conclude(self) -> None:
+        """Let the model do what is left once its weights are trained."""
+        (rows, labels), (others, other_labels) = (
+            tuple(None if t is None else t.to(self.device) for t in self.plan.dataset.split(name))
+            for name in ("train", "validation")
+        )
+        self.model.conclude(rows, others, self.config.seed, (labels, other_labels))
 
     def _record(self, split: str, loss: Tensor, bound: Bound) -> None:
         self.log("tightness", bound.tightness, prog_bar=True)

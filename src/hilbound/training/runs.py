@@ -36,6 +36,7 @@ from hilbound.datasets import Dataset, Standardization
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.models.build import DataShape, build_model, model_shapes
+from hilbound.models.feature_mixture import with_components_of
 from hilbound.objectives import create_objective
 from hilbound.training.files import (
     PARTIAL,
@@ -62,6 +63,7 @@ BOUND_COLUMNS = (
     "tightness",
     "variance",
     "seconds",
+    "real_tightness",
 )
 _OWN = (
     "config.yaml",
@@ -176,6 +178,11 @@ class Run:
         """The checkpoint from which ``--resume`` continues."""
         return own_file(self.path, "checkpoints/last.ckpt")
 
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the best validation, if training may stop early."""
+        return self.path / "checkpoints" / "best.ckpt"
+
     def read_json(self, name: str) -> dict[str, Any]:
         """Read ``run.json`` or ``metrics.json``.
 
@@ -210,6 +217,7 @@ class Run:
                     "fingerprint": fingerprint(dataset),
                     "dim": dataset.dim,
                     "image_shape": dataset.image_shape,
+                    "classes": dataset.classes,
                     "columns": dataset.columns,
                     "train": len(dataset.train),
                     "validation": len(dataset.validation),
@@ -292,7 +300,8 @@ class Run:
         setting = self.config, _data_shape(facts["data"]), facts["variance"]["component_start"]
         file = own_file(self.path, "model.safetensors")
         try:
-            wanted, found = model_shapes(*setting), shapes_of(file)
+            found = shapes_of(file)
+            wanted = with_components_of(model_shapes(*setting), found)
             if wanted != found:
                 raise TypeError(_difference(wanted, found))
             state, _ = read_tensors(file)
@@ -365,11 +374,12 @@ def _precision(state: dict[str, torch.Tensor]) -> torch.dtype:
     Raises:
         TypeError: If there are none, or they are no floating-point numbers.
     """
-    first = next(iter(state.values()), None)
-    if first is None or not first.is_floating_point():
-        kind = "nothing" if first is None else first.dtype
-        raise TypeError(f"floating-point numbers are needed, got {kind}")
-    return first.dtype
+    # Numbers of rows are whole numbers.
+    kinds = {tensor.dtype for tensor in state.values()}
+    floating = {kind for kind in kinds if kind.is_floating_point}
+    if not floating:
+        raise TypeError(f"floating-point numbers are needed, got {kinds or 'nothing'}")
+    return max(floating, key=lambda kind: kind.itemsize)
 
 
 def _lacking(content: dict[str, Any]) -> str | None:
@@ -410,11 +420,14 @@ def _data_shape(data: dict[str, Any]) -> DataShape:
     """Return the shape of the data from their entry in ``run.json``."""
     shape = data["image_shape"]
     image_shape = None if shape is None else (shape[0], shape[1], shape[2])
-    return DataShape(data["dim"], image_shape, data["train"])
+    # Runs of older versions do not know their classes, and have no condition.
+    return DataShape(data["dim"], image_shape, data["train"], data.get("classes"))
 
 
 def read_bounds(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``bounds.csv``, numbers as floats. Without a file there are no rows.
+
+    The tightness of real rows is ``None`` where it was not measured.
 
     Raises:
         InputError: If the file is damaged.
@@ -426,7 +439,7 @@ def read_bounds(file: Path) -> list[dict[str, Any]]:
         # A process that is killed may leave half a line; the rest of it is lost.
         whole = text[: text.rfind("\n") + 1]
         return [
-            {k: row[k] if k == "split" else float(row[k]) for k in BOUND_COLUMNS}
+            {k: _read_cell(k, row) for k in BOUND_COLUMNS}
             for row in csv.DictReader(io.StringIO(whole, newline=""))
         ]
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
@@ -442,6 +455,15 @@ def format_bounds(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _read_cell(name: str, row: dict[str, str]) -> str | float | None:
+    if name == "split":
+        return row[name]
+    # Files of earlier versions do not have this column, and runs without an encoder leave it empty.
+    if name == "real_tightness" and not row.get(name):
+        return None
+    return float(row[name])
 
 
 def expand(path: Path | str) -> Path:

@@ -43,8 +43,6 @@ def compare_together(
         workers: The team.
         rows: How many rows the whole batch has.
     """
-    if workers.alone:
-        return model.compare(x, variance, centers, generator)
     of_rows = isinstance(model, FeatureModel)
     own_rows, own_centers = workers.share(rows), workers.share(centers)
     # A worker without rows, or without centres, computes one that does not count.

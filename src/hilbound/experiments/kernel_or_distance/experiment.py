@@ -237,6 +237,7 @@ def _low_rank(settings: KernelSettings, rows: Sequence[Row]) -> Claim:
         f"in the plane rank {min(ranks)} to {max(ranks)}, of {settings.toy_points} points against "
         f"{full}; the Gaussian Gram matrix of a ring has numerical rank {min(others)}",
         max(ranks) <= 4 < min(others),
+        theorem=True,
     )
 
 
