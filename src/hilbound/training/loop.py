@@ -60,6 +60,8 @@ def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) ->
     options |= {"seed": config.seed}
     if isinstance(model, BlockDensityNetwork):
         options["batch_size"] = plan.rows_per_block
+        # Workers share the blocks, not their rows.
+        options |= {"rank": 0, "world": 1}
         blocks = model.blocks_of(rows.to(model.share.device), labels).cpu()
         return BlockStream(rows, blocks, **options)
     if config.condition is not None and labels is not None:
@@ -330,11 +332,6 @@ def _lightning_trainer(
     # What is missing for a device is a package, to Lightning.
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"{wish} cannot be used here: {error}") from None
-    if trainer.world_size > 1 and config.condition is not None:
-        raise InputError(
-            f"condition {config.condition!r} cannot be trained on {trainer.world_size} devices: "
-            "workers share the rows of a batch, not its classes or clusters; use devices '1'"
-        )
     if trainer.precision != config.precision:
         raise InputError(f"{wish} cannot be used here: on a CPU, use 'bf16-mixed' or '32-true'")
     return trainer

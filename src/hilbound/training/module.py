@@ -18,7 +18,7 @@ from hilbound.models.classes import with_encoder
 from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
-from hilbound.training.together import compare_together
+from hilbound.training.together import OwnBlocks, compare_together, loss_together
 
 # Steps between two bounds of a training batch: often enough for a curve, rarely enough to be cheap.
 _BOUND_EVERY = 20
@@ -49,23 +49,20 @@ class DensityModule(L.LightningModule):
 
         In training, workers share a batch. For validation all compute the same.
         """
-        x, labels = batch if isinstance(batch, Batch) else (batch, None)
+        rows = batch if isinstance(batch, Batch) else Batch(batch)
         workers = self._workers if self.training else Team()
         variance = self.plan.component_variance(self.global_step)
         generator = stream(self.config.seed, purpose, index, 0, device=self.device)
         try:
-            if workers.alone:
-                centers = self._centers(x.shape[-2])
-                return self.model.compare(x, variance, centers, generator, labels)
-            rows = self.config.batch_size
+            count = rows.x.shape[-2] if workers.alone else self.plan.rows_per_block
             return compare_together(
                 self.model,
-                x,
+                rows,
                 variance,
-                self._centers(rows),
+                self._centers(count),
                 generator,
                 workers=workers,
-                rows=rows,
+                rows=count,
             )
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
@@ -106,11 +103,11 @@ class DensityModule(L.LightningModule):
         return loss * self._workers.world
 
     def _loss(self, compared: Comparison) -> Tensor:
-        """Return the loss. An objective with one value for each row is averaged over the rows."""
-        loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
-        return loss
+        return loss_together(self.objective, compared)
 
     def _bound(self, compared: Comparison, draws: torch.Generator) -> Bound:
+        if isinstance(compared, OwnBlocks):
+            compared = compared.whole()
         bound = self.objective.bound(compared.p, compared.q, draws)
         return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
 
