@@ -139,17 +139,17 @@ class DensityModule(L.LightningModule):
             order = torch.randperm(len(rows), generator=stream(self.config.seed, "remembered"))
             rows = rows[order[:REMEMBERED_ROWS]]
             labels = None if labels is None else labels[order[:REMEMBERED_ROWS]]
-        self.model.remember(
-            rows.to(self.device), None if labels is None else labels.to(self.device)
-        )
+        self.model.remember(rows.to(self.device), self._here(labels))
 
     def conclude(self) -> None:
         """Let the model do what is left once its weights are trained."""
-        (rows, labels), (others, other_labels) = (
-            tuple(None if t is None else t.to(self.device) for t in self.plan.dataset.split(name))
-            for name in ("train", "validation")
-        )
-        self.model.conclude(rows, others, self.config.seed, (labels, other_labels))
+        dataset, seed = self.plan.dataset, self.config.seed
+        (rows, labels), (others, other_labels) = dataset.split("train"), dataset.split("validation")
+        both = (self._here(labels), self._here(other_labels))
+        self.model.conclude(rows.to(self.device), others.to(self.device), seed, both)
+
+    def _here(self, labels: Tensor | None) -> Tensor | None:
+        return None if labels is None else labels.to(self.device)
 
     def _record(self, split: str, loss: Tensor, bound: Bound) -> None:
         self.log("tightness", bound.tightness, prog_bar=True)
