@@ -214,26 +214,33 @@ class Loop:
         if not self.trainer.is_global_zero:
             raise SystemExit(0)
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        self.keep_best(Path(best) if best else None)
         if self.run is None:
             self.module.remember()
-        self.conclude()
+        self.finish(Path(best) if best else None)
         if self.asked.is_set():
             raise KeyboardInterrupt
 
-    def conclude(self) -> None:
-        """Do what is left once the weights are trained: the second stage of some models."""
-        if self.module.model.stages == 1:
-            return
+    def finish(self, best: Path | None) -> None:
+        """Do what is left after the last step, and then say that the run is finished.
+
+        The best weights are kept, if there was patience, and some models have a second stage. A run
+        that is killed meanwhile does it when it is resumed.
+
+        Args:
+            best: The checkpoint of the best validation, if there is one.
+        """
+        self.keep_best(best)
         try:
-            with nullcontext() if self._quiet else second_stage():
-                self.module.conclude()
+            if self.module.model.stages > 1:
+                with nullcontext() if self._quiet else second_stage():
+                    self.module.conclude()
         except KeyboardInterrupt:
             if self.run is not None:
                 self.run.update(status="interrupted")
             raise
         if self.run is not None:
-            self.run.save_model(self.module.model)
+            if self.module.model.stages > 1:
+                self.run.save_model(self.module.model)
             self.run.update(status="finished")
 
     def _explained(self, error: Exception, checkpoint: Path | None) -> Exception:
