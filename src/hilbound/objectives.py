@@ -166,6 +166,22 @@ class BlockObjective(Objective):
         self._require_blocks(p, q)
         return self.objective.block_loss(p, q, self.share)
 
+    @property
+    def is_sum(self) -> bool:
+        """Whether the loss is a sum over blocks, each of which may be computed elsewhere."""
+        own = type(self.objective).block_loss is Objective.block_loss
+        return own and not getattr(self.objective, "calibrate", False)
+
+    def loss_of(self, p: GaussianMixture, q: GaussianMixture, blocks: range) -> Tensor:
+        """Return the terms of some blocks in the loss, if it is a sum over blocks.
+
+        Args:
+            p: Mixtures of the data with batch shape ``(b,)``.
+            q: Mixtures of the model with batch shape ``(b,)``.
+            blocks: Which of the C blocks they are.
+        """
+        return self.objective.block_loss(p, q, self.share[blocks.start : blocks.stop])
+
     def bound(
         self, p: GaussianMixture, q: GaussianMixture, generator: torch.Generator | None = None
     ) -> Bound:

@@ -60,6 +60,8 @@ def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) ->
     options |= {"seed": config.seed}
     if isinstance(model, BlockDensityNetwork):
         options["batch_size"] = plan.rows_per_block
+        # Workers share the blocks, not their rows.
+        options |= {"rank": 0, "world": 1}
         blocks = model.blocks_of(rows.to(model.share.device), labels).cpu()
         return BlockStream(rows, blocks, **options)
     if config.condition is not None and labels is not None:
@@ -214,26 +216,33 @@ class Loop:
         if not self.trainer.is_global_zero:
             raise SystemExit(0)
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        self.keep_best(Path(best) if best else None)
         if self.run is None:
             self.module.remember()
-        self.conclude()
+        self.finish(Path(best) if best else None)
         if self.asked.is_set():
             raise KeyboardInterrupt
 
-    def conclude(self) -> None:
-        """Do what is left once the weights are trained: the second stage of some models."""
-        if self.module.model.stages == 1:
-            return
+    def finish(self, best: Path | None) -> None:
+        """Do what is left after the last step, and then say that the run is finished.
+
+        The best weights are kept, if there was patience, and some models have a second stage. A run
+        that is killed meanwhile does it when it is resumed.
+
+        Args:
+            best: The checkpoint of the best validation, if there is one.
+        """
+        self.keep_best(best)
         try:
-            with nullcontext() if self._quiet else second_stage():
-                self.module.conclude()
+            if self.module.model.stages > 1:
+                with nullcontext() if self._quiet else second_stage():
+                    self.module.conclude()
         except KeyboardInterrupt:
             if self.run is not None:
                 self.run.update(status="interrupted")
             raise
         if self.run is not None:
-            self.run.save_model(self.module.model)
+            if self.module.model.stages > 1:
+                self.run.save_model(self.module.model)
             self.run.update(status="finished")
 
     def _explained(self, error: Exception, checkpoint: Path | None) -> Exception:
@@ -284,17 +293,11 @@ class Loop:
 
 def _refuse_what_cannot_be_shared(plan: TrainingPlan, workers: int) -> None:
     """Raise an InputError if several workers cannot share a batch of this training."""
-    config, objective = plan.config, plan.objective
-    if config.condition is not None:
-        what = f"condition {config.condition!r}"
-    elif objective.pairs:
-        what = f"objective {config.objective!r}"
-    else:
-        return
-    raise InputError(
-        f"{what} cannot be trained on {workers} devices yet: its batches are not shared row by "
-        "row; use devices '1'"
-    )
+    if plan.objective.pairs:
+        raise InputError(
+            f"objective {plan.config.objective!r} cannot be trained on {workers} devices yet: its "
+            "batches are not shared row by row; use devices '1'"
+        )
 
 
 def _tensor_shapes(tree: Any) -> set[torch.Size]:

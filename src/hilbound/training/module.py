@@ -19,7 +19,7 @@ from hilbound.models.classes import ClassConditional, with_encoder
 from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
-from hilbound.training.together import compare_together
+from hilbound.training.together import OwnBlocks, compare_together, loss_together
 
 # Steps between two bounds of a training batch: often enough for a curve, rarely enough to be cheap.
 _BOUND_EVERY = 20
@@ -52,27 +52,23 @@ class DensityModule(L.LightningModule):
 
         In training, workers share a batch. For validation all compute the same.
         """
-        x, labels = batch if isinstance(batch, Batch) else (batch, None)
+        rows = batch if isinstance(batch, Batch) else Batch(batch)
         workers = self._workers if self.training else Team()
         variance = self.plan.data_variance(self.global_step)
         generator = stream(self.config.seed, purpose, index, 0, device=self.device)
         try:
             if self.objective.pairs:
-                return self._compare_pairs(x, variance, generator, labels)
-            if workers.alone:
-                centers = self._centers(x.shape[-2])
-                compared = self.model.compare(x, variance, centers, generator, labels)
-            else:
-                rows = self.config.batch_size
-                compared = compare_together(
-                    self.model,
-                    x,
-                    variance,
-                    self._centers(rows),
-                    generator,
-                    workers=workers,
-                    rows=rows,
-                )
+                return self._compare_pairs(rows.x, variance, generator, rows.labels)
+            count = rows.x.shape[-2] if workers.alone else self.plan.rows_per_block
+            compared = compare_together(
+                self.model,
+                rows,
+                variance,
+                self._centers(count),
+                generator,
+                workers=workers,
+                rows=count,
+            )
             return marginal(compared) if self._is_marginal else compared
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
@@ -133,12 +129,16 @@ class DensityModule(L.LightningModule):
 
     def _loss(self, compared: Comparison | PairComparison) -> Tensor:
         """Return the loss. An objective with one value for each row is averaged over the rows."""
-        loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
-        if isinstance(compared, PairComparison) and compared.each is not None:
-            loss = loss + self.objective.encoder_loss(*compared.each)
-        return loss
+        if isinstance(compared, PairComparison):
+            loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
+            if compared.each is not None:
+                loss = loss + self.objective.encoder_loss(*compared.each)
+            return loss
+        return loss_together(self.objective, compared)
 
     def _bound(self, compared: Comparison | PairComparison, draws: torch.Generator) -> Bound:
+        if isinstance(compared, OwnBlocks):
+            compared = compared.whole()
         bound = self.objective.bound(compared.p, compared.q, draws)
         return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
 

@@ -550,8 +550,13 @@ def read_entries(folder: Path, name: str, wanted: Collection[str]) -> dict[str, 
 
 def clear(path: Path) -> None:
     """Remove what an earlier run left in its folder."""
+    remove_partials(path)
     for name in _OWN:
         remove(path / name)
+
+
+def remove_partials(path: Path) -> None:
+    """Remove files that are not whole, which a process has left that was killed."""
     for folder in (path, path / "checkpoints"):
         for left in folder.glob(f".*{PARTIAL}"):
             remove(left)
