@@ -160,7 +160,7 @@ def test_real_rows_are_those_of_the_other_split(tmp_path, monkeypatch):
 
 
 def test_a_training_without_the_diagonal_is_tracked_with_it(tmp_path):
-    """The cost that is trained may pass its limit on a batch; the one that is tracked never does."""
+    """The cost that is trained may pass its limit; the one that is tracked never does."""
     run = train(tmp_path / "run", objective_options={"diagonal": False}, **EMD)
     assert all(row["gap"] >= 0 for row in run.read_bounds())
     other = train(tmp_path / "other", **EMD)
