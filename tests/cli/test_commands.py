@@ -656,7 +656,7 @@ def test_a_worker_that_dies_ends_the_run_and_leaves_the_checkpoint(tmp_path):
     done = subprocess.run(  # noqa: S603 - our own interpreter
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--master-port", "0", program, *map(str, words)),
+            *("--standalone", program, *map(str, words)),
         ],
         check=False,
         capture_output=True,

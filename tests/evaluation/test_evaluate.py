@@ -212,6 +212,7 @@ def test_the_conditional_bound_is_that_of_held_out_rows(tmp_path, monkeypatch, o
         "tightness": pytest.approx(math.exp(-block["gap"])),
         "error": result.error,
         "real_tightness": pytest.approx(0.5, abs=0.5),
+        "point_tightness": block["point_tightness"],
     }
     assert block["gap"] > 0
 
@@ -264,8 +265,9 @@ def test_features_without_noise_have_no_real_counterpart(tmp_path, model):
     assert (values["pairwise_distance"]["model"] == 0) == (model == "autoencoder")
 
 
-def test_a_density_network_has_neither_block(trained):
+def test_a_density_network_has_the_bound_of_batches_alone(trained):
     assert set(evaluate(trained)) == {
+        "batch_bound",
         "split",
         "samples",
         "features",

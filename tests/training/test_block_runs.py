@@ -55,8 +55,10 @@ def groups(tmp_path):
     return write_groups(tmp_path / "groups.npz")
 
 
-@pytest.mark.parametrize("objective", BY_BLOCKS)
-@pytest.mark.parametrize("condition", ["classes", "clusters=3"])
+@pytest.mark.parametrize(
+    ("objective", "condition"),
+    [*((name, "clusters=3") for name in BY_BLOCKS), ("nuclear", "classes")],
+)
 def test_every_objective_learns_within_its_limit(tmp_path, groups, objective, condition):
     run = train(tmp_path / "run", data=groups, steps=24, objective=objective, condition=condition)
     rows = validation(run)
@@ -68,8 +70,7 @@ def test_every_objective_learns_within_its_limit(tmp_path, groups, objective, co
     assert draw(run, 5).isfinite().all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("step", [3, 5])
+@pytest.mark.parametrize(("kind", "step"), [*((kind, 5) for kind in KINDS), ("clusters", 3)])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, groups, monkeypatch, kind, step):
     whole = train(tmp_path / "whole", data=groups, **KINDS[kind])
     stop_at(monkeypatch, step, press_ctrl_c)
@@ -130,7 +131,7 @@ def test_lightning_does_the_loop_that_one_would_write(tmp_path, groups):
     made = plan_training(config)
     model, x = made.model, made.dataset.train
     objective = BlockObjective(create_objective("debiased"), model.share)
-    variance = made.component_variance(0)
+    variance = made.data_variance(0)
     adam = torch.optim.Adam(model.parameters(), config.learning_rate, (config.beta1, config.beta2))
     cosine = torch.optim.lr_scheduler.LambdaLR(
         adam, lambda step: 0.5 * (1 + math.cos(math.pi * step / config.steps))

@@ -16,6 +16,7 @@ from rich.table import Table
 import hilbound
 from hilbound.cli.base import TABLES, Moved, Quiet, RunPath, app, err, fail, notices, out
 from hilbound.cli.fitting import fit
+from hilbound.cli.stages import Stages
 from hilbound.cli.sweeping import sweep
 from hilbound.config import is_table_run
 from hilbound.errors import InputError
@@ -132,7 +133,7 @@ def evaluate(
             raise InputError(
                 "--samples is for runs that draw samples, and so is --data: leave them out here"
             )
-        with err.status("evaluating"):
+        with Stages("evaluating"):
             of_table = tables.evaluate(run, split or "test")
         tables.print_metrics(of_table, out)
         return
@@ -141,8 +142,8 @@ def evaluate(
     from hilbound.cli.printing import print_metrics
     from hilbound.evaluation.evaluate import evaluate as measure
 
-    with err.status("evaluating"):
-        measured = measure(hilbound.Run.open(run).with_data(data), samples)
+    with Stages("evaluating") as tell:
+        measured = measure(hilbound.Run.open(run).with_data(data), samples, tell=tell)
     print_metrics(measured, out, err)
 
 
@@ -163,11 +164,11 @@ def report(
     of_table = is_table_run(run)
     if of_table and (output is not None or data is not None):
         raise InputError("--output and --data are for runs that draw samples: leave them out")
-    with err.status("writing the report"):
+    with Stages("writing the report") as tell:
         if of_table:
             path = tables.report(run)
         else:
-            path = write_report(hilbound.Run.open(run).with_data(data), output)
+            path = write_report(hilbound.Run.open(run).with_data(data), output, tell=tell)
     out.print(f"report: {path}", soft_wrap=True)
 
 

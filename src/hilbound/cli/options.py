@@ -23,14 +23,15 @@ def with_run_options(command: Callable[..., None], *, listed: bool = False) -> C
     own = inspect.signature(command)
     parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     for name, field in RunConfig.model_fields.items():
-        if name == "data" or (listed and name == "seed"):
+        if name in own.parameters or (listed and name == "seed"):
             continue
         extra = field.json_schema_extra
         panel = str(extra["panel"]) if isinstance(extra, dict) else None
         flag = "--" + name.replace("_", "-")
         kind: Any = field.annotation
         # These are numbers or mappings in YAML, but text on a command line.
-        kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
+        kind = str if name.startswith("variance") and name != "variance_y" else kind
+        kind = list[str] if name == "objective_options" else kind
         if listed and name not in WHOLE and kind not in {bool, bool | None}:
             kind = str
         default = _default(name, field.default)

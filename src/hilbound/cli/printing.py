@@ -6,7 +6,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, MetricInfo, format_metric
+from hilbound.evaluation.floors import TOO_WIDE, floors_text, is_too_wide
+from hilbound.evaluation.quality import (
+    METRICS,
+    RECONSTRUCTION,
+    MetricInfo,
+    format_metric,
+    percent,
+)
 
 
 def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
@@ -21,20 +28,13 @@ def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
         _print_table(out, title, RECONSTRUCTION, block["metrics"])
     shares = measured.get("condition", {}).get("agreement")
     if shares is not None:
-        real = f" (held-out rows: {100 * shares['real']:.1f} %)" if "real" in shares else ""
+        real = f" (held-out rows: {percent(shares['real'])})" if "real" in shares else ""
         out.print(
             f"samples in the {measured['condition']['kind']} they were drawn for: "
-            f"{100 * shares['model']:.1f} %{real}",
+            f"{percent(shares['model'])}{real}",
             highlight=False,
         )
-    if "conditional_bound" in measured:
-        bound = measured["conditional_bound"]
-        out.print(
-            f"conditional bound on {bound['rows']:,} held-out rows: "
-            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats"
-            f"{_of_real_rows(bound)}",
-            highlight=False,
-        )
+    _print_bound(measured, out, err)
     if "latent" in measured:
         for line in latent_lines(measured["latent"]):
             out.print(line, highlight=False)
@@ -57,14 +57,21 @@ def latent_lines(block: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _of_real_rows(bound: dict[str, Any]) -> str:
-    # Runs that were measured by an earlier version do not have it.
-    real = bound.get("real_tightness")
-    if real is None:
-        return ""
-    k = bound["centers"]
-    rows = "1 real row" if k == 1 else f"{k} real rows"
-    return f"; {rows} in the place of the centres: {100 * real:.1f} %"
+def _print_bound(measured: dict[str, Any], out: Console, err: Console) -> None:
+    """Print what the bound reached, beside what real data and one point reach."""
+    bound = measured.get("conditional_bound") or measured.get("batch_bound")
+    if bound is None:
+        return
+    if "conditional_bound" in measured:
+        line = f"conditional bound on {bound['rows']:,} held-out rows"
+    else:
+        line = f"bound on held-out batches of {bound['rows']:,} rows"
+    line += f": {percent(bound['tightness'])} of its limit"
+    if "gap" in bound:
+        line += f", gap {bound['gap']:.4g} nats"
+    out.print(line + floors_text(bound), highlight=False, soft_wrap=True)
+    if is_too_wide(bound):
+        err.print(f"[bold yellow]warning:[/] {TOO_WIDE}", highlight=False)
 
 
 def _print_table(

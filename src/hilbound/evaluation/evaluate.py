@@ -10,7 +10,6 @@ import time
 from dataclasses import asdict
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from hilbound.datasets import Dataset
@@ -18,17 +17,15 @@ from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.evaluation import metrics
 from hilbound.evaluation.conditions import agreement, conditioned
+from hilbound.evaluation.floors import batch_bound, tracked_bound
 from hilbound.evaluation.latent import measure_latent
 from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, measure, reference_rows
-from hilbound.evaluation.reconstruction import (
-    choose_rows,
-    reconstruction_errors,
-    rows_with_features,
-)
+from hilbound.evaluation.reconstruction import reconstruction_errors, rows_with_features
 from hilbound.evaluation.spaces import MetricSpace, fit_space
+from hilbound.evaluation.telling import Tell, silent
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
-from hilbound.models.classes import bound_of, real_bound_of, telling, with_encoder
+from hilbound.models.classes import telling, with_encoder
 from hilbound.models.latent import LatentMixture
 from hilbound.training.failures import Finding, far_from_data
 from hilbound.training.runs import Run
@@ -38,8 +35,6 @@ log = logging.getLogger(__name__)
 # Inputs that are reconstructed, each so many times.
 _RECONSTRUCTED, _TIMES = 500, 10
 
-# The most real rows that are drawn from, in the place of centres.
-_REAL_ROWS = 10_000
 
 #: Neighbourhoods and covariances of fewer rows say nothing.
 FEWEST_ROWS = 10
@@ -51,43 +46,44 @@ def evaluate(
     run: Run,
     samples: int | None = None,
     split: HeldOut = "test",
+    *,
+    tell: Tell = silent,
 ) -> dict[str, Any]:
     """Measure a run, write its ``metrics.json`` and return the content.
 
-    For a model with an encoder, its reconstructions are measured, too. For an
-    :class:`~hilbound.models.EncoderMixtureDecoder`, so is its conditional bound; for a
-    :class:`~hilbound.models.LatentMixture`, the density of its features.
+    The bound is measured with what real data and a single point reach in the model's place. For a
+    model with an encoder, its reconstructions are measured, too, and the bound is the conditional
+    one, if the features have noise. For a :class:`~hilbound.models.LatentMixture`, so is the
+    density of its features.
 
     Args:
         run: The run.
         samples: How many samples and held-out rows to compare. By default all held-out rows are
             used, at most 10,000.
         split: The held-out rows: ``"validation"`` for choosing, ``"test"`` for final figures.
+        tell: Called with a few words before each part of the work.
 
     Raises:
         InputError: If there are too few rows, or the run is damaged.
     """
+    tell("reading the data")
     began = time.perf_counter()
     dataset, model = run.dataset, run.model
     held_out = getattr(dataset, split)
     n = _count(held_out, dataset, samples)
+    tell("fitting the space of the metrics")
     space = fit_space(dataset, seed=run.config.seed)
     fake = model.sample(n, stream(run.config.seed, "evaluation")).to(held_out)
     test, real = reference_rows(held_out, dataset.train, n, run.config.seed)
-    model_values = measure(test, fake, space, dataset.classes, run.config.seed)
-    real_values = measure(test, real, space, dataset.classes, run.config.seed)
     content: dict[str, Any] = {
         "split": split,
         "samples": n,
         "features": space.description,
         "classifier_accuracy": space.accuracy,
-        "seconds": time.perf_counter() - began,
-        "metrics": {
-            name: {"model": value, "real": real_values[name], "better": METRICS[name].better}
-            for name, value in model_values.items()
-        },
+        "seconds": 0.0,
+        "metrics": _metrics(run, test, {"model": fake, "real": real}, space, tell),
     }
-    content |= _of_the_model(run, split, space, test[:_RECONSTRUCTED], real)
+    content |= _of_the_model(run, split, space, (test[:_RECONSTRUCTED], real), tell)
     content["seconds"] = time.perf_counter() - began
     far = far_from_data(real, fake)
     if far is not None:
@@ -96,15 +92,38 @@ def evaluate(
     return content
 
 
+def _metrics(
+    run: Run, test: Tensor, sides: dict[str, Tensor], space: MetricSpace, tell: Tell
+) -> dict[str, dict[str, Any]]:
+    """Return every metric of the samples, and of real data in their place."""
+    measured = {}
+    for side, rows in sides.items():
+        tell(f"{'samples' if side == 'model' else 'real data'} against held-out rows")
+        measured[side] = measure(test, rows, space, run.dataset.classes, run.config.seed)
+    return {
+        name: {"model": value, "real": measured["real"][name], "better": METRICS[name].better}
+        for name, value in measured["model"].items()
+    }
+
+
 def _of_the_model(
-    run: Run, split: HeldOut, space: MetricSpace, test: Tensor, real: Tensor
+    run: Run,
+    split: HeldOut,
+    space: MetricSpace,
+    sides: tuple[Tensor, Tensor],
+    tell: Tell,
 ) -> dict[str, Any]:
-    """Return what only some models have: reconstructions, a conditional bound, a condition."""
+    """Return what depends on the model: its bound, reconstructions, features, a condition.
+
+    Reconstructions are of the first of the two sides, held-out rows; the second is training rows.
+    """
+    test, real = sides
     dataset, model, seed = run.dataset, run.model, run.config.seed
-    content: dict[str, Any] = {}
     held_out, labels = dataset.split(split)
     inner, told = with_encoder(model), conditioned(model)
+    content = _bounds(run, held_out, split, labels, tell)
     if inner is not None:
+        tell("reconstructions")
         pair = None
         if told is not None and labels is not None and dataset.train_labels is not None:
             chosen = reference_rows(labels, dataset.train_labels, len(real), seed)
@@ -112,13 +131,23 @@ def _of_the_model(
         content["reconstruction"] = measure_reconstructions(
             model, test, real, space, seed, labels=pair
         )
-    if isinstance(inner, EncoderMixtureDecoder):
-        content["conditional_bound"] = conditional_bound_of(run, model, held_out, split, labels)
     if isinstance(model, LatentMixture):
+        tell("the density of the features")
         content["latent"] = measure_latent(model, held_out, dataset.train, split, seed)
     if told is not None:
         content["condition"] = agreement(told, dataset, dataset.test_labels, space, seed)
     return content
+
+
+def _bounds(
+    run: Run, held_out: Tensor, split: HeldOut, labels: Tensor | None, tell: Tell
+) -> dict[str, Any]:
+    """Return the entry of the bound that fits the model, or nothing."""
+    tell("the bound")
+    if isinstance(with_encoder(run.model), EncoderMixtureDecoder):
+        return {"conditional_bound": tracked_bound(run, held_out, split, labels)}
+    bound = batch_bound(run, held_out)
+    return {} if bound is None else {"batch_bound": bound}
 
 
 def _keep(run: Run, content: dict[str, Any], far: Finding | None) -> None:
@@ -186,53 +215,6 @@ def measure_reconstructions(
 
 def _inside(support: Tensor, points: Tensor) -> float:
     return metrics.precision_recall_density_coverage(support, points).precision
-
-
-def conditional_bound_of(
-    run: Run,
-    model: DensityModel,
-    held_out: Tensor,
-    split: HeldOut,
-    labels: Tensor | None = None,
-) -> dict[str, Any]:
-    """Return the conditional bound of a run on rows of a split, drawn at random.
-
-    ``real_tightness`` is what as many real rows reach in the place of the decoder's centres. They
-    are drawn from the other rows of the split, together with validation rows for the test split,
-    and with training rows for the validation split. It is ``None`` if there are too few of them.
-
-    Args:
-        run: The run. The kernel variance at its end is used.
-        model: Its model.
-        held_out: Rows with shape ``(n, d)``, of which ``bound_rows`` are drawn at random.
-        split: The name of the split.
-        labels: Their classes, for a model that is told them.
-    """
-    config = run.config
-    dataset, n = run.dataset, min(config.bound_rows, len(held_out))
-    order = choose_rows(
-        torch.arange(len(held_out)).to(held_out.device), len(held_out), split, config.seed
-    )
-    rows, classes = held_out[order[:n]], None if labels is None else labels[order[:n]]
-    further, of_further = dataset.split("validation" if split == "test" else "train")
-    others = torch.cat([held_out[order[n:]], further])[:_REAL_ROWS]
-    of_others = None
-    if labels is not None and of_further is not None:
-        of_others = torch.cat([labels[order[n:]], of_further])[:_REAL_ROWS]
-    draws = [stream(config.seed, "evaluation-bound") for _ in range(2)]
-    variance = run.component_variance
-    bound = bound_of(model, rows, variance, draws[0], classes)
-    real = real_bound_of(model, rows, others, variance, draws[1], labels=(classes, of_others))
-    return {
-        "rows": len(rows),
-        "centers": inner.eval_centers if (inner := with_encoder(model)) is not None else 1,
-        "log_value": float(bound.log_value),
-        "log_limit": float(bound.log_limit),
-        "gap": float(bound.gap),
-        "tightness": float(bound.tightness),
-        "error": bound.error,
-        "real_tightness": None if real is None else float(real.tightness),
-    }
 
 
 def can_measure(dataset: Dataset) -> bool:

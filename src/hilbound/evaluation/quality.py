@@ -148,3 +148,12 @@ def format_metric(name: str, value: float | None) -> str:
     if name in {"frechet_distance", "vendi_score"}:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage that stays readable when it is tiny.
+
+    >>> percent(0.8712), percent(1e-9)
+    ('87.1 %', '< 0.01 %')
+    """
+    return f"{100 * share:.1f} %" if share >= 1e-4 else "< 0.01 %"

@@ -77,11 +77,13 @@ class Integrand:
         squares = (x - self.decode(z)).square().sum(-1, dtype=torch.float64)
         log_normal = -0.5 * (squares / self.variance + x.shape[-1] * self._log_unit)
         log_prior = log_density(self.prior, z.flatten(0, -2)).view(z.shape[:-1])
-        return log_normal + log_prior
+        total: Tensor = log_normal + log_prior
+        return total
 
     @cached_property
     def _precision(self) -> Tensor:
-        return torch.linalg.inv(self.prior.spread)
+        inverse: Tensor = torch.linalg.inv(self.prior.spread)
+        return inverse
 
     @property
     def _log_unit(self) -> float:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from hilbound.datasets import Dataset
 from hilbound.evaluation.conditions import Conditioned, samples_of_each
+from hilbound.evaluation.quality import percent
 from hilbound.reports import plots
 from hilbound.reports.drawing import canvas, look, tidy, to_numpy
-from hilbound.reports.feature_report import percent
 from hilbound.reports.page import Figure as Picture
 from hilbound.reports.page import Section, figure_uri
 from hilbound.training.runs import Run

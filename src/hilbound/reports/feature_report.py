@@ -18,7 +18,8 @@ from hilbound.bounds import log_component_norm
 from hilbound.config import RunConfig
 from hilbound.datasets import Dataset
 from hilbound.engine.seeding import stream
-from hilbound.evaluation.quality import format_metric
+from hilbound.evaluation.floors import floors_text, is_too_wide
+from hilbound.evaluation.quality import format_metric, percent
 from hilbound.evaluation.reconstruction import Reconstructions, reconstruct
 from hilbound.models.autoencoders import VAE, FeatureModel
 from hilbound.reports import feature_plots
@@ -140,34 +141,27 @@ def bound_fact(run: Run, held_out: Rows, measured: dict[str, Any]) -> Fact | Non
     """Return the final bound on held-out rows, or ``None`` if it was not measured.
 
     Args:
-        run: The run of a model with an encoder.
+        run: The run.
         held_out: Rows of ``bounds.csv``, in the order of the steps.
         measured: The content of ``metrics.json``.
     """
-    if run.config.objective == "likelihood":
+    if run.config.objective == "likelihood" and isinstance(run.model, FeatureModel):
         if not held_out:
             return None
         value = f"{-held_out[-1]['loss']:.4g}"
         return Fact(likelihood_name(run).capitalize(), value, "nats, a held-out row")
-    if "conditional_bound" in measured:
-        found = measured["conditional_bound"]
-    elif held_out:
-        found = held_out[-1]
-    else:
+    bound = measured.get("conditional_bound") or measured.get("batch_bound") or {}
+    if not bound and not held_out:
         return None
-    note, real = "of its limit, held-out rows", found.get("real_tightness")
-    if real is not None:
-        note += f"; real rows: {percent(real)}"
+    found = bound or held_out[-1]
+    note = "of its limit, held-out rows"
+    if bound:
+        note += floors_text(bound)
+    elif found.get("real_tightness") is not None:
+        note += f"; real rows: {percent(found['real_tightness'])}"
+    if is_too_wide(bound):
+        note += ". The kernel is so wide that this says nothing"
     return Fact("Bound reached", percent(found["tightness"]), note)
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage that stays readable when it is tiny.
-
-    >>> percent(0.8712), percent(1e-9)
-    ('87.1 %', '< 0.01 %')
-    """
-    return f"{100 * share:.1f} %" if share >= 1e-4 else "< 0.01 %"
 
 
 def error_fact(measured: dict[str, Any]) -> Fact:

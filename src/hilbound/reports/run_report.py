@@ -26,6 +26,7 @@ from hilbound.evaluation.quality import (
     reference_rows,
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
+from hilbound.evaluation.telling import Tell, silent
 from hilbound.mixture import GaussianMixture
 from hilbound.models.base import DensityModel
 from hilbound.models.classes import with_encoder
@@ -39,7 +40,6 @@ from hilbound.reports.feature_report import (
     error_fact,
     features_section,
     likelihood_section,
-    percent,
     reconstructions_section,
     tracked_section,
 )
@@ -54,7 +54,7 @@ _SHOWN_IMAGES = 64
 _SHOWN_POINTS = 1000
 
 
-def write_report(run: Run, output: Path | None = None) -> Path:
+def write_report(run: Run, output: Path | None = None, *, tell: Tell = silent) -> Path:
     """Write ``report.html`` into the run folder, or to ``output``, and return its path.
 
     If the run has not been evaluated yet, it is evaluated first.
@@ -62,9 +62,11 @@ def write_report(run: Run, output: Path | None = None) -> Path:
     Args:
         run: The run.
         output: Another place for the page, such as one that can be written to.
+        tell: Called with a few words before each part of the work.
     """
     dataset, model = run.dataset, run.model
-    measured = _measured(run, model)
+    measured = _measured(run, model, tell)
+    tell("drawing")
     generator = stream(run.config.seed, "report")
     fake = model.sample(_SHOWN_POINTS, generator).to(dataset.test)
     sections = [
@@ -96,7 +98,7 @@ def write_report(run: Run, output: Path | None = None) -> Path:
         ) from None
 
 
-def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
+def _measured(run: Run, model: DensityModel, tell: Tell) -> dict[str, Any]:
     """Return what was measured, nothing of too few rows.
 
     What an older version left out is measured now.
@@ -107,7 +109,7 @@ def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
         measured = run.read_json("metrics.json")
         if "reconstruction" in measured or with_encoder(model) is None:
             return measured
-    return evaluate(run)
+    return evaluate(run, tell=tell)
 
 
 def _feature_sections(
@@ -177,11 +179,9 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
     if far:
         facts.append(Fact("Samples", "far from all data", "the weights are of no use"))
     of_features = "reconstruction" in measured
+    facts.append(bound_fact(run, held_out, measured))
     if of_features:
-        facts += [bound_fact(run, held_out, measured), error_fact(measured)]
-    elif held_out:
-        reached = percent(held_out[-1]["tightness"])
-        facts.append(Fact("Bound reached", reached, "of its limit, held-out rows"))
+        facts.append(error_fact(measured))
     # Of models with an encoder, the recall of samples stands in the table alone.
     without_recall = of_features and "latent" not in measured
     facts += [

@@ -12,13 +12,14 @@ from hilbound.bounds import Bound
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.base import Comparison
+from hilbound.models.autoencoders import FeatureModel, marginal
+from hilbound.models.base import Comparison, PairComparison
 from hilbound.models.build import REMEMBERED_ROWS
-from hilbound.models.classes import with_encoder
+from hilbound.models.classes import ClassConditional, with_encoder
 from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
-from hilbound.training.together import compare_together
+from hilbound.training.together import OwnBlocks, compare_together, loss_together
 
 # Steps between two bounds of a training batch: often enough for a curve, rarely enough to be cheap.
 _BOUND_EVERY = 20
@@ -44,31 +45,52 @@ class DensityModule(L.LightningModule):
     def _variance(self) -> float:
         return self.plan.kernel_variance(self.global_step)
 
-    def _compare(self, batch: Tensor | Batch, purpose: str, index: int) -> Comparison:
+    def _compare(
+        self, batch: Tensor | Batch, purpose: str, index: int
+    ) -> Comparison | PairComparison:
         """Return the data's mixture and the model's, for the noise of this step.
 
         In training, workers share a batch. For validation all compute the same.
         """
-        x, labels = batch if isinstance(batch, Batch) else (batch, None)
+        rows = batch if isinstance(batch, Batch) else Batch(batch)
         workers = self._workers if self.training else Team()
-        variance = self.plan.component_variance(self.global_step)
+        variance = self.plan.data_variance(self.global_step)
         generator = stream(self.config.seed, purpose, index, 0, device=self.device)
         try:
-            if workers.alone:
-                centers = self._centers(x.shape[-2])
-                return self.model.compare(x, variance, centers, generator, labels)
-            rows = self.config.batch_size
-            return compare_together(
+            if self.objective.pairs:
+                return self._compare_pairs(rows.x, variance, generator, rows.labels)
+            count = rows.x.shape[-2] if workers.alone else self.plan.rows_per_block
+            compared = compare_together(
                 self.model,
-                x,
+                rows,
                 variance,
-                self._centers(rows),
+                self._centers(count),
                 generator,
                 workers=workers,
-                rows=rows,
+                rows=count,
             )
+            return marginal(compared) if self._is_marginal else compared
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
+
+    @property
+    def _is_marginal(self) -> bool:
+        """Whether all rows of a batch are compared with all centres, not each with its own."""
+        return self.objective.marginal and with_encoder(self.model) is not None
+
+    def _compare_pairs(
+        self, x: Tensor, variance: float, generator: torch.Generator, labels: Tensor | None
+    ) -> PairComparison:
+        if not isinstance(self.model, FeatureModel | ClassConditional):
+            raise TypeError(f"{type(self.model).__name__} has no features")  # the plan refuses it
+        return self.model.compare_pairs(
+            x,
+            variance,
+            self._centers(len(x)),
+            self.plan.feature_variance,
+            generator=generator,
+            labels=labels,
+        )
 
     @property
     def _workers(self) -> Team:
@@ -105,12 +127,18 @@ class DensityModule(L.LightningModule):
         # Its gradient is this worker's part, and Lightning takes the mean over workers.
         return loss * self._workers.world
 
-    def _loss(self, compared: Comparison) -> Tensor:
+    def _loss(self, compared: Comparison | PairComparison) -> Tensor:
         """Return the loss. An objective with one value for each row is averaged over the rows."""
-        loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
-        return loss
+        if isinstance(compared, PairComparison):
+            loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
+            if compared.each is not None:
+                loss = loss + self.objective.encoder_loss(*compared.each)
+            return loss
+        return loss_together(self.objective, compared)
 
-    def _bound(self, compared: Comparison, draws: torch.Generator) -> Bound:
+    def _bound(self, compared: Comparison | PairComparison, draws: torch.Generator) -> Bound:
+        if isinstance(compared, OwnBlocks):
+            compared = compared.whole()
         bound = self.objective.bound(compared.p, compared.q, draws)
         return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
 
@@ -142,17 +170,17 @@ class DensityModule(L.LightningModule):
             order = torch.randperm(len(rows), generator=stream(self.config.seed, "remembered"))
             rows = rows[order[:REMEMBERED_ROWS]]
             labels = None if labels is None else labels[order[:REMEMBERED_ROWS]]
-        self.model.remember(
-            rows.to(self.device), None if labels is None else labels.to(self.device)
-        )
+        self.model.remember(rows.to(self.device), self._here(labels))
 
     def conclude(self) -> None:
         """Let the model do what is left once its weights are trained."""
-        (rows, labels), (others, other_labels) = (
-            tuple(None if t is None else t.to(self.device) for t in self.plan.dataset.split(name))
-            for name in ("train", "validation")
-        )
-        self.model.conclude(rows, others, self.config.seed, (labels, other_labels))
+        dataset, seed = self.plan.dataset, self.config.seed
+        (rows, labels), (others, other_labels) = dataset.split("train"), dataset.split("validation")
+        both = (self._here(labels), self._here(other_labels))
+        self.model.conclude(rows.to(self.device), others.to(self.device), seed, both)
+
+    def _here(self, labels: Tensor | None) -> Tensor | None:
+        return None if labels is None else labels.to(self.device)
 
     def _record(self, split: str, loss: Tensor, bound: Bound) -> None:
         self.log("tightness", bound.tightness, prog_bar=True)
