@@ -12,8 +12,9 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "scripts"))
 
-import hilbound  # noqa: E402
 import reference_pages  # noqa: E402
+
+import hilbound  # noqa: E402
 from hilbound.reports.playground import write_playground  # noqa: E402
 
 project = "hilbound"
