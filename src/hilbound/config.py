@@ -81,6 +81,14 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 _FEATURES_ONLY = frozenset({"features", "variance_y", "encoder"})
 _DENSITY_ONLY = frozenset({"components"})
 _MIXTURE_ONLY = frozenset({"noise_dim", "centers", "eval_centers", "learn_weights"})
+#: Defaults of the objective of pairs (row, features), for any model with an encoder. The nuclear
+#: norm finds who shares a feature, so one centre for a row is enough.
+PAIR_DEFAULTS: dict[str, Any] = {
+    "variance": "median",
+    "batch_size": 512,
+    "centers": 1,
+    "learning_rate": 4e-3,
+}
 # Options without effect for a model. They are refused, because ignoring them would mislead.
 _WITHOUT_MEANING = {
     "mixture-density-network": _FEATURES_ONLY | _DENSITY_ONLY | {"bound_rows"},
@@ -88,8 +96,8 @@ _WITHOUT_MEANING = {
     "autoencoder": _MIXTURE_ONLY | _DENSITY_ONLY | {"bound_rows"},
     "vae": _MIXTURE_ONLY | _DENSITY_ONLY | {"variance_y", "bound_rows"},
 }
-# Objectives that compare every row with one centre: a latent mixture then has no decoder's noise.
-_ONE_CENTRE = ("trace", "mse")
+#: Objectives that compare every row with one centre: a latent mixture then has no decoder's noise.
+ONE_CENTRE = ("trace", "mse")
 
 
 class RunConfig(BaseModel):
@@ -206,6 +214,16 @@ class RunConfig(BaseModel):
         "median/dim, another rule (rank, silverman, half-rank), or START:END for a schedule.",
         _OBJECTIVE,
     )
+    variance_data: float | str | None = _option(
+        None,
+        "Variance of a component of the data, if not half of the kernel's: as --variance.",
+        _OBJECTIVE,
+    )
+    variance_model: float | str | None = _option(
+        None,
+        "Variance of a component of the model, if not half of the kernel's: as --variance.",
+        _OBJECTIVE,
+    )
     batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2, le=MOST_ROWS)
     centers: int | None = _option(
         None,
@@ -263,6 +281,9 @@ class RunConfig(BaseModel):
         if not isinstance(options, dict):
             return options
         own = MODEL_DEFAULTS.get(str(options.get("model")), {})
+        if options.get("objective") == "joint-nuclear":
+            foreign = _WITHOUT_MEANING.get(str(options.get("model")), frozenset())
+            own = own | {k: v for k, v in PAIR_DEFAULTS.items() if k not in foreign}
         return own | {k: v for k, v in options.items() if v is not None or k not in own}
 
     @model_validator(mode="after")
@@ -277,7 +298,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_what_has_no_meaning(self) -> Self:
-        if self.model == "latent-mixture" and self.objective in _ONE_CENTRE:
+        if self.model == "latent-mixture" and self.objective in ONE_CENTRE:
             self._refuse_beside_one_centre()
         for name in sorted(_WITHOUT_MEANING.get(self.model, frozenset())):
             if getattr(self, name) != type(self).model_fields[name].default:

@@ -247,6 +247,8 @@ def debiased_fidelity(
     q: GaussianMixture,
     q_copy: GaussianMixture,
     weight: float = 0.5,
+    *,
+    power: float = 1.0,
 ) -> Tensor:
     r"""Return a divergence that undoes the mini-batch's bias of the fidelity, to be minimised.
 
@@ -265,6 +267,8 @@ def debiased_fidelity(
         q: A batch of the model, with the same batch shape.
         q_copy: An independent batch of the model.
         weight: The weight :math:`\lambda` of the model's own term.
+        power: The power in (0, 1] of the singular values. Below 1, :func:`schatten_overlap` takes
+            the place of the fidelity in all terms.
 
     Returns:
         Values with shape ``(*)``. A single value can be negative.
@@ -275,8 +279,12 @@ def debiased_fidelity(
     tensor(0.)
     """
     _require_mixtures(p=p, q=q, q_copy=q_copy)
-    own = 0.0 if p_copy is None else 0.5 * fidelity(p, p_copy)
-    return own + weight * fidelity(q, q_copy) - 0.5 * (fidelity(p, q) + fidelity(p, q_copy))
+
+    def overlap(one: GaussianMixture, other: GaussianMixture) -> Tensor:
+        return fidelity(one, other) if power == 1 else schatten_overlap(one, other, power)
+
+    own = 0.0 if p_copy is None else 0.5 * overlap(p, p_copy)
+    return own + weight * overlap(q, q_copy) - 0.5 * (overlap(p, q) + overlap(p, q_copy))
 
 
 def distance_nuclear_norm(x: Tensor, y: Tensor) -> Tensor:

@@ -33,6 +33,10 @@ class Objective(nn.Module):
         tracked: Whether the limit is measured on a fixed set of rows during training
             (:class:`hilbound.training.tracking.ConditionalTracker`), because a single batch cannot
             show it.
+        marginal: Whether it compares the density of all centres of a batch with that of all rows,
+            also if the model has a mixture for each row.
+        pairs: Whether it compares pairs of a row and its features
+            (:meth:`hilbound.models.autoencoders.FeatureModel.compare_pairs`).
         block_power: The power of the shares in the sum over blocks (:class:`BlockObjective`), or
             ``None`` if the costs of blocks do not add up.
     """
@@ -43,6 +47,8 @@ class Objective(nn.Module):
     cost_name: str
     logarithmic: bool = False
     tracked: ClassVar[bool] = False
+    marginal: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
     block_power: float | None = 1.0
 
     @classmethod
@@ -66,6 +72,16 @@ class Objective(nn.Module):
         """Return the logarithm of the limit, with shape ``(*)``. By default the limit is 1."""
         del q
         return p.means.new_zeros(p.batch_shape)
+
+    def encoder_loss(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return a term of the loss with shape ``()`` that rewards good features.
+
+        Args:
+            p: The component around each row, with batch shape ``(B,)``.
+            q: The mixture that was made from the features of the row, with the same batch shape.
+        """
+        del q
+        return p.means.new_zeros(())
 
     def bound(
         self, p: GaussianMixture, q: GaussianMixture, generator: torch.Generator | None = None
@@ -243,6 +259,7 @@ class NuclearNorm(Objective):
     tensor(-1.)
     """
 
+    marginal = True
     cost_name = "fidelity"
 
     def __init__(self, drop: float | None = None) -> None:
@@ -297,6 +314,7 @@ class ScalarCost(Objective):
     tensor(-0.5000, dtype=torch.float64)
     """
 
+    marginal = True
     cost_name = "log normalised inner product"
     logarithmic = True
     # Inner products of two densities: both shares come in.
@@ -523,10 +541,18 @@ class ConditionalScalarCost(Objective):
     unbiased sample of :math:`E_y \langle p(\cdot|y), q(\cdot|y) \rangle`. Such a p does not show
     the limit, which is the norm of a density of many rows. See :attr:`Objective.tracked`.
 
+    A centre far from all rows has hardly any gradient, and little weight in the cost, so some
+    centres can be lost. With ``wide`` the loss is the mean of two: at the given variances, and at
+    ``wide`` times these, where the centre still has a gradient.
+
     Args:
         diagonal: Whether the norm of q has the overlap of each centre with itself. Without it, a
             perfect sampler reaches the limit for any number of centres, in expectation only. What
             is tracked during training always has it, so that cost ≤ limit holds.
+        wide: Factor of the variances in the second half of the loss. At 1 there is no such half.
+
+    Raises:
+        InputError: If ``wide`` is below 1.
 
     >>> p = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
     >>> bool(torch.isclose(ConditionalScalarCost()(p, p), p.renyi_entropy()[0]))
@@ -538,13 +564,21 @@ class ConditionalScalarCost(Objective):
     block_power = None
     cost_name = "log conditional cost"
 
-    def __init__(self, *, diagonal: bool = True) -> None:
+    def __init__(self, *, diagonal: bool = True, wide: float = 1.0) -> None:
         super().__init__()
+        if not 1 <= wide < math.inf:
+            raise InputError(f"wide must be 1 or more and finite, got {wide}: it widens the kernel")
+        self.diagonal = diagonal
+        self.wide = wide
         self.diagonal = diagonal
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``()`` for mixtures with batch shape ``(B,)``."""
-        return -F.conditional_log_scalar_cost(p, q, diagonal=self.diagonal)
+        loss = -F.conditional_log_scalar_cost(p, q, diagonal=self.diagonal)
+        if self.wide == 1:
+            return loss
+        wider = (_widened(mixture, self.wide) for mixture in (p, q))
+        return 0.5 * (loss - F.conditional_log_scalar_cost(*wider, diagonal=self.diagonal))
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the cost, with shape ``()``."""
@@ -554,6 +588,14 @@ class ConditionalScalarCost(Objective):
         """Return the logarithm of the mean norm of p, with shape ``()``."""
         del q
         return torch.logsumexp(p.log_norm(), 0) - math.log(p.batch_shape[0])
+
+
+def _widened(mixture: GaussianMixture, factor: float) -> GaussianMixture:
+    """Return the mixture with larger variances of its components."""
+    log_weights = None if mixture.equal_weights else mixture.log_weights
+    return GaussianMixture(
+        mixture.means, factor * mixture.component_variance, log_weights=log_weights
+    )
 
 
 @OBJECTIVES.register("trace", "overlap of every centre with its own data point, limit 1")
@@ -738,3 +780,88 @@ def _halves(mixture: GaussianMixture) -> tuple[GaussianMixture, GaussianMixture]
     if half == 0:
         raise InputError("a debiased batch is cut into halves and needs at least 2 components")
     return mixture.select(slice(0, half)), mixture.select(slice(half, 2 * half))
+
+
+# ------------------------------------------------------------------ fidelity given features
+
+
+@OBJECTIVES.register("joint-nuclear", "nuclear norm of pairs (row, features); no pairing, limit 1")
+class JointNuclearNorm(Objective):
+    r"""Minus the :func:`~hilbound.functional.joint_fidelity` of rows and centres with features.
+
+    Both mixtures are joint mixtures of points and features. So a centre can account for every row
+    with nearly the same features, and need not be near the one row that it was made from. With a
+    weight it is the :func:`~hilbound.functional.debiased_fidelity` of halves of the batch.
+
+    The fidelity does not say which features are good: it can be 1 for any. So if the encoder is
+    trained, the loss also has the term :math:`-\alpha \log (r_c / \|p_b\|^2)` with the
+    :func:`~hilbound.functional.conditional_log_scalar_cost` :math:`r_c` of the same centres. Its
+    unit, the norm of the component around a row, is a constant.
+
+    Args:
+        weight: Weight :math:`\lambda` of the model's own term. At 0 there is no such term and the
+            loss is minus the fidelity; at 0.5 the divergence is unbiased.
+        power: The power in (0, 1] of the singular values; 1 is the nuclear norm.
+        feature_variance: Variance of a component in the features, or ``None`` for the rule of
+            :func:`hilbound.variance.joint_feature_variance`.
+        encoder_weight: The weight :math:`\alpha`. A frozen encoder has no such term.
+
+    Raises:
+        InputError: If an option is out of range.
+
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5).join(torch.zeros(2, 1), 0.1)
+    >>> JointNuclearNorm()(p, p)
+    tensor(-1.)
+    """
+
+    pairs = True
+    block_power = None
+    cost_name = "joint fidelity"
+
+    def __init__(
+        self,
+        weight: float = 0.0,
+        power: float = 1.0,
+        feature_variance: float | None = None,
+        encoder_weight: float = 0.1,
+    ) -> None:
+        super().__init__()
+        for name, value in (("weight", weight), ("encoder_weight", encoder_weight)):
+            if not 0 <= value < math.inf:
+                raise InputError(f"{name} must be 0 or more and finite, got {value}")
+        if not 0 < power <= 1:
+            raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
+        if feature_variance is not None and not 0 < feature_variance < math.inf:
+            raise InputError(
+                f"feature_variance must be positive and finite, got {feature_variance}: it is a "
+                "variance in the features, which have variance 1"
+            )
+        self.weight = weight
+        self.power = power
+        self.feature_variance = feature_variance
+        self.encoder_weight = encoder_weight
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``(*)``, of joint mixtures."""
+        if self.weight == 0:
+            return -self.log_cost(p, q).exp()
+        first, second = _halves(q)
+        return F.debiased_fidelity(
+            _halves(p)[0], None, first, second, self.weight, power=self.power
+        )
+
+    def encoder_loss(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        r"""Return :math:`-\alpha \log (r_c / \|p_b\|^2)`."""
+        if self.encoder_weight == 0:
+            return p.means.new_zeros(())
+        unit = p.log_norm().detach().mean()
+        return self.encoder_weight * (unit - F.conditional_log_scalar_cost(p, q))
+
+    def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the fidelity, or of the sum of powers."""
+        return F.log_fidelity(p, q) if self.power == 1 else F.log_schatten_overlap(p, q, self.power)
+
+    def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the limit, 1 for the nuclear norm."""
+        rank = min(p.components, q.components)
+        return super().log_limit(p, q) + (1 - self.power) * math.log(rank)

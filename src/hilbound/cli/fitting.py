@@ -133,10 +133,28 @@ def fit(
                 )
     except KeyboardInterrupt:
         fail("interrupted", _what_is_left(path), 1)
+    _conclude(run, report=report, quiet=quiet)
+
+
+def _conclude(run: "hilbound.Run", *, report: bool, quiet: bool) -> None:
+    """Say what a training chose, and measure it or say where it is."""
+    if not quiet:
+        _say_feature_variance(run)
     if report:
         _finish(run, quiet=quiet)
     elif not quiet:
         out.print(f"run: {run.path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _say_feature_variance(run: "hilbound.Run") -> None:
+    """Print the variance in the features that a rule or the user gave to an objective of pairs."""
+    found = run.read_json("run.json").get("feature_variance")
+    if found is not None:
+        given = run.config.objective_options.get("feature_variance") is not None
+        err.print(
+            f"variance of a component in the features: {found:.3g}{'' if given else ', by rule'}",
+            highlight=False,
+        )
 
 
 def _what_is_left(path: Path) -> str:

@@ -30,7 +30,8 @@ def with_run_options(command: Callable[..., None], *, listed: bool = False) -> C
         flag = "--" + name.replace("_", "-")
         kind: Any = field.annotation
         # These are numbers or mappings in YAML, but text on a command line.
-        kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
+        kind = str if name.startswith("variance") and name != "variance_y" else kind
+        kind = list[str] if name == "objective_options" else kind
         if listed and name not in WHOLE and kind not in {bool, bool | None}:
             kind = str
         default = _default(name, field.default)

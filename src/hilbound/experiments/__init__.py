@@ -23,6 +23,7 @@ for name, description in {
     "variance-sweep": "the best variance of the kernel, and rules that choose it",
     "bound-tracking": "the conditional cost against its limit during training, for K centres",
     "reconstruction-diversity": "many reconstructions of one input: how different, how valid",
+    "conditional-fidelity": "reconstructions by the joint fidelity, beside real images",
     "mechanism-isolation": "what each cost does to samples of separated Gaussians",
     "bound-tightness": "the gap of the conditional bound against the quality of reconstructions",
     "class-conditional": "images by class: mixture decoder, autoencoder and VAE",

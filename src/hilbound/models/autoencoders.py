@@ -19,7 +19,13 @@ from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import Source, choose
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, refuse_label
+from hilbound.models.base import (
+    Comparison,
+    DensityModel,
+    MixtureNetwork,
+    PairComparison,
+    refuse_label,
+)
 
 # The most rows that are encoded at a time.
 _ENCODED_ROWS = 4096
@@ -263,6 +269,44 @@ class FeatureModel(DensityModel):
         distances = squared_distances(self.features_of(x), self.features_of(train))
         return (-distances / (2 * self.variance_y)).softmax(-1)
 
+    def compare_pairs(
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        feature_variance: float,
+        *,
+        generator: Source = None,
+        labels: Tensor | None = None,
+    ) -> PairComparison:
+        """Return mixtures over pairs of a row and its features, without a batch shape.
+
+        The data's mixture has a component for each row, at the row and its features. The model's
+        mixture has one for each centre, at the centre and the features that it was made from. Both
+        sides draw the noise on the features on their own. The pairs' features have no gradient:
+        an encoder that makes all features alike would look best.
+
+        Args:
+            x: Rows with shape ``(B, d)``.
+            variance: Variance of a component of the data's mixture.
+            centers: Number K of centres for every row. So the model has B K components.
+            feature_variance: Variance of a component, of both sides, in the features.
+            generator: Draws the noise.
+            labels: For models that are told classes.
+        """
+        del labels
+        features = self.encode(x)
+        own, made_from = (self.perturb(features, generator) for _ in range(2))
+        q = self.decode(made_from, centers, generator)
+        rows = x.to(q.means)
+        return PairComparison(
+            GaussianMixture(rows, variance).join(own.detach(), feature_variance),
+            all_components(q).join(
+                made_from.detach().repeat_interleave(centers, 0), feature_variance
+            ),
+            None if self._frozen else (GaussianMixture(rows.unsqueeze(-2), variance), q),
+        )
+
     def freeze_encoder(self) -> None:
         """Freeze the encoder: neither its weights nor its running averages change any more."""
         self.encoder.requires_grad_(requires_grad=False)
@@ -303,6 +347,33 @@ class FeatureModel(DensityModel):
         return GaussianMixture(y, scott * spread)
 
 
+def marginal(compared: Comparison) -> Comparison:
+    """Return one mixture of all rows and one of all their centres, without a batch shape.
+
+    They compare the density of all reconstructions with that of the data. No centre belongs to the
+    row that it was made from.
+
+    Args:
+        compared: Mixtures with batch shape ``(B,)``, one for each row, or mixtures without one,
+            which stay as they are.
+    """
+    if not compared.p.batch_shape:
+        return compared
+    p, q = (all_components(mixture) for mixture in compared[:2])
+    return Comparison(p, q, compared.penalty)
+
+
+def all_components(q: GaussianMixture) -> GaussianMixture:
+    """Return one mixture of all components of mixtures with batch shape ``(B,)``."""
+    v, shape = q.component_variance, q.means.shape
+    if v.shape[:-1].numel() > 1:
+        v = v.expand(*shape[:-1], -1).flatten(0, 1)
+    log_weights = None if q.equal_weights else q.log_weights.flatten()
+    return GaussianMixture(
+        q.means.flatten(0, 1), v.reshape(-1, v.shape[-1]), log_weights=log_weights
+    )
+
+
 def require_some(n: int) -> None:
     """Raise an InputError if no reconstruction is asked for."""
     if n < 1:
@@ -336,7 +407,13 @@ class EncoderMixtureDecoder(FeatureModel):
     torch.Size([5, 2, 3])
     """
 
-    objectives: tuple[str, ...] = ("conditional", "likelihood")
+    objectives: tuple[str, ...] = (
+        "conditional",
+        "likelihood",
+        "joint-nuclear",
+        "nuclear",
+        "scalar",
+    )
     variance_y: float
 
     def __init__(
@@ -480,7 +557,7 @@ class Autoencoder(FeatureModel):
     torch.Size([5, 1, 3])
     """
 
-    objectives = ("trace", "mse")
+    objectives = ("trace", "mse", "joint-nuclear", "nuclear", "scalar")
 
     def __init__(
         self,

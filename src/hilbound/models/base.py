@@ -159,6 +159,27 @@ class Comparison(NamedTuple):
     penalty: Tensor
 
 
+class PairComparison(NamedTuple):
+    """The two mixtures over pairs of a row and its features, for objectives that compare pairs.
+
+    Args:
+        p: The data's mixture, without a batch shape.
+        q: The model's mixture, without a batch shape.
+        each: The component around every row, and the mixture of the same centres that was made from
+            its features, both with batch shape ``(B,)``. A term of the loss can tell from them
+            which features are good. ``None`` if the encoder is frozen.
+    """
+
+    p: GaussianMixture
+    q: GaussianMixture
+    each: tuple[GaussianMixture, GaussianMixture] | None
+
+    @property
+    def penalty(self) -> Tensor:
+        """Zero, as there is none."""
+        return self.p.means.new_zeros(())
+
+
 class DensityModel(nn.Module):
     """The interface of a model for training, sampling and reports.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hilbound.config import ONE_CENTRE
 from hilbound.engine.memory import machine_memory
 from hilbound.engine.seeding import seeded_globally, stream
 from hilbound.errors import InputError
@@ -167,7 +168,8 @@ def _encoder_mixture_decoder(config: "RunConfig", data: DataShape, variance: flo
 
 @MODELS.register("autoencoder", "input -> features -> one centre: the trace of the Gaussian Gram")
 def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
-    noisy = config.variance_y is not None
+    # Pairs compare features, which therefore need a scale.
+    noisy = config.variance_y is not None or config.objective == "joint-nuclear"
     model = Autoencoder(
         _encoder(config, data, outputs=_features(config, data), standardized=noisy),
         _decoder(config, data, variance, noise_dim=0),
@@ -181,7 +183,7 @@ def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> Densi
     "latent-mixture", "autoencoder whose features have a Gaussian mixture as their density"
 )
 def _latent_mixture(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
-    paired = config.objective in Autoencoder.objectives
+    paired = config.objective in ONE_CENTRE
     if config.components is not None and config.components > data.rows > 0:
         raise InputError(
             f"components must be at most the {data.rows:,} training rows, got "

@@ -31,7 +31,13 @@ from hilbound.models.autoencoders import (
     MixtureDecoder,
     require_some,
 )
-from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, require_label
+from hilbound.models.base import (
+    Comparison,
+    DensityModel,
+    MixtureNetwork,
+    PairComparison,
+    require_label,
+)
 from hilbound.models.latent import LatentMixture
 
 # Codes of two classes are this far apart, as a squared distance over 2 v_y: exp(-800) is zero.
@@ -232,6 +238,47 @@ class ClassConditional(DensityModel):
             raise InputError("labels are missing: give the class of every row")
         with self.decoder.told(labels):
             return self.model.compare(x, variance, centers, generator)
+
+    def compare_pairs(
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        feature_variance: float,
+        *,
+        generator: Source = None,
+        labels: Tensor | None = None,
+    ) -> PairComparison:
+        """Return mixtures over a row, its features and the code of its class.
+
+        Rows and centres of different classes do not overlap. See
+        :meth:`FeatureModel.compare_pairs
+        <hilbound.models.autoencoders.FeatureModel.compare_pairs>`.
+
+        Args:
+            x: Rows with shape ``(B, d)``.
+            variance: Variance of a component of the data's mixture.
+            centers: Number of centres for every row.
+            feature_variance: Variance of a component, of both sides, in the features.
+            generator: Draws the noise.
+            labels: The classes of the rows with shape ``(B,)``.
+
+        Raises:
+            InputError: If labels are missing, there is no such class, or not one label for each
+                row.
+        """
+        if labels is None:
+            raise InputError("labels are missing: give the class of every row")
+        with self.decoder.told(labels):
+            compared = self.model.compare_pairs(
+                x, variance, centers, feature_variance, generator=generator
+            )
+        size = math.sqrt(2 * _APART * feature_variance)
+        code = size * nn.functional.one_hot(self.decoder.as_labels(labels), self.decoder.classes)
+        return compared._replace(
+            p=compared.p.join(code, feature_variance),
+            q=compared.q.join(code.repeat_interleave(centers, 0), feature_variance),
+        )
 
     @torch.no_grad()
     def bound(

@@ -60,7 +60,7 @@ class LatentMixture(EncoderMixtureDecoder):
     (torch.Size([5, 3]), 4)
     """
 
-    objectives = ("trace", "mse", "conditional")
+    objectives = ("trace", "mse", "conditional", "joint-nuclear")
     stages = 2
     output_variance: Tensor
 

@@ -189,8 +189,11 @@ def _begin(run: Run, prepared: TrainingPlan, name: str, *, overwrite: bool) -> N
         run.describe(
             replace(prepared.dataset, name=name),
             prepared.schedule,
-            prepared.component_variance(0),
+            prepared.model_variance(0),
+            prepared.data_variance(run.config.steps),
         )
+        if prepared.objective.pairs:
+            run.update(feature_variance=prepared.feature_variance)
 
 
 def _note_length(run: Run, before: int, done: int) -> None:

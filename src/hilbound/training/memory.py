@@ -10,7 +10,7 @@ from hilbound.engine.memory import machine_memory
 from hilbound.errors import InputError
 
 # Objectives that hold the whole Gram matrix of a batch, and once more for its gradient.
-_WHOLE = frozenset({"schatten", "debiased", "schur"})
+_WHOLE = frozenset({"schatten", "debiased", "schur", "joint-nuclear"})
 
 
 def least_memory(config: RunConfig, dim: int, blocks: int = 1) -> int:

@@ -12,13 +12,20 @@ from hilbound.bounds import Bound
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.base import Comparison
+from hilbound.models.autoencoders import marginal
+from hilbound.models.base import Comparison, PairComparison
 from hilbound.models.build import REMEMBERED_ROWS
 from hilbound.models.classes import with_encoder
 from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
-from hilbound.training.together import OwnBlocks, compare_together, loss_together
+from hilbound.training.together import (
+    OwnBlocks,
+    Shared,
+    compare_pairs_together,
+    compare_together,
+    loss_together,
+)
 
 # Steps between two bounds of a training batch: often enough for a curve, rarely enough to be cheap.
 _BOUND_EVERY = 20
@@ -44,28 +51,36 @@ class DensityModule(L.LightningModule):
     def _variance(self) -> float:
         return self.plan.kernel_variance(self.global_step)
 
-    def _compare(self, batch: Tensor | Batch, purpose: str, index: int) -> Comparison:
+    def _compare(
+        self, batch: Tensor | Batch, purpose: str, index: int
+    ) -> Comparison | PairComparison:
         """Return the data's mixture and the model's, for the noise of this step.
 
         In training, workers share a batch. For validation all compute the same.
         """
         rows = batch if isinstance(batch, Batch) else Batch(batch)
         workers = self._workers if self.training else Team()
-        variance = self.plan.component_variance(self.global_step)
-        generator = stream(self.config.seed, purpose, index, 0, device=self.device)
+        count = rows.x.shape[-2] if workers.alone else self.plan.rows_per_block
+        shared = Shared(
+            rows,
+            self.plan.data_variance(self.global_step),
+            self._centers(count),
+            stream(self.config.seed, purpose, index, 0, device=self.device),
+            workers,
+            count,
+        )
         try:
-            count = rows.x.shape[-2] if workers.alone else self.plan.rows_per_block
-            return compare_together(
-                self.model,
-                rows,
-                variance,
-                self._centers(count),
-                generator,
-                workers=workers,
-                rows=count,
-            )
+            if self.objective.pairs:
+                return compare_pairs_together(self.model, shared, self.plan.feature_variance)
+            compared = compare_together(self.model, shared)
+            return marginal(compared) if self._is_marginal else compared
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
+
+    @property
+    def _is_marginal(self) -> bool:
+        """Whether all rows of a batch are compared with all centres, not each with its own."""
+        return self.objective.marginal and with_encoder(self.model) is not None
 
     @property
     def _workers(self) -> Team:
@@ -102,10 +117,13 @@ class DensityModule(L.LightningModule):
         # Its gradient is this worker's part, and Lightning takes the mean over workers.
         return loss * self._workers.world
 
-    def _loss(self, compared: Comparison) -> Tensor:
-        return loss_together(self.objective, compared)
+    def _loss(self, compared: Comparison | PairComparison) -> Tensor:
+        loss = loss_together(self.objective, compared)
+        if isinstance(compared, PairComparison) and compared.each is not None:
+            loss = loss + self.objective.encoder_loss(*compared.each)
+        return loss
 
-    def _bound(self, compared: Comparison, draws: torch.Generator) -> Bound:
+    def _bound(self, compared: Comparison | PairComparison, draws: torch.Generator) -> Bound:
         if isinstance(compared, OwnBlocks):
             compared = compared.whole()
         bound = self.objective.bound(compared.p, compared.q, draws)

@@ -20,9 +20,17 @@ from hilbound.models.networks import NETWORKS
 from hilbound.objectives import BlockObjective, Objective, create_objective, refuse_blocks
 from hilbound.training.memory import refuse_too_large
 from hilbound.training.runs import Run, load_dataset
-from hilbound.variance import Specification, VarianceSchedule
+from hilbound.variance import (
+    Specification,
+    VarianceSchedule,
+    joint_feature_variance,
+    of_component,
+)
 
 log = logging.getLogger(__name__)
+
+# Objectives that do not depend on variances.
+_WITHOUT_VARIANCE = frozenset({"mse", "distance"})
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class TrainingPlan:
         objective: The objective.
         schedule: The variance of the kernel over the run.
         model: The model at its start.
+        apart: The variance of a component of the data and of the model, if they differ.
     """
 
     config: RunConfig
@@ -42,14 +51,38 @@ class TrainingPlan:
     objective: Objective
     schedule: VarianceSchedule
     model: DensityModel
+    apart: tuple[VarianceSchedule, VarianceSchedule] | None = None
 
     def kernel_variance(self, step: int) -> float:
         """Return the variance of the kernel between a point and a centre at a step."""
-        return self.schedule.at(step / max(1, self.config.steps - 1))
+        if self.apart is not None:
+            return self.data_variance(step) + self.model_variance(step)
+        return self.schedule.at(self._progress(step))
 
-    def component_variance(self, step: int) -> float:
-        """Return the variance of a component, on either side, at a step."""
+    def data_variance(self, step: int) -> float:
+        """Return the variance of a component of the data's mixture at a step."""
+        if self.apart is not None:
+            return self.apart[0].at(self._progress(step))
         return self.objective.component_variance(self.kernel_variance(step))
+
+    def model_variance(self, step: int) -> float:
+        """Return the variance of a component of the model's mixture at a step."""
+        if self.apart is not None:
+            return self.apart[1].at(self._progress(step))
+        return self.objective.component_variance(self.kernel_variance(step))
+
+    def _progress(self, step: int) -> float:
+        return step / max(1, self.config.steps - 1)
+
+    @property
+    def feature_variance(self) -> float:
+        """The variance of a component in the features, for objectives of pairs."""
+        own: float | None = getattr(self.objective, "feature_variance", None)
+        if own is not None:
+            return own
+        inner = with_encoder(self.model)
+        features = 1 if inner is None else inner.decoder.feature_dim
+        return joint_feature_variance(features, self.config.batch_size)
 
     @property
     def blocks(self) -> int:
@@ -63,8 +96,8 @@ class TrainingPlan:
 
     def smooth_model(self, step: int) -> None:
         """Give the model's components their variance at a step, where the schedule moves it."""
-        if not self.schedule.constant:
-            self.model.head.variance.fill_(self.component_variance(step))
+        if not (self.schedule if self.apart is None else self.apart[1]).constant:
+            self.model.head.variance.fill_(self.model_variance(step))
 
 
 def plan_training(
@@ -85,22 +118,22 @@ def plan_training(
     objective = create_objective(config.objective, **config.objective_options)
     if config.by_blocks:
         refuse_blocks(objective)
-    specification = Specification.parse(config.variance)
+    specifications = _specifications(config, objective)
     _check_names(config)
     if dataset is None and not resumed:
         _refuse_without_meaning(config)
     dataset = load_dataset(config, known=resumed) if dataset is None else dataset
-    schedule = specification.read(dataset.train, stream(config.seed, "median"))
-    if config.learn_variance and not schedule.constant:
-        raise InputError(
-            f"variance {config.variance!r} is a schedule, and learn_variance learns it: use one"
-        )
+    schedule, apart = _schedules(specifications, dataset, config.seed)
+    learned = schedule if apart is None else apart[1]
+    if config.learn_variance and not learned.constant:
+        text = config.variance if config.variance_model is None else config.variance_model
+        raise InputError(f"variance {text!r} is a schedule, and learn_variance learns it: use one")
     asked, config = config, _cut_batch(config, dataset)
     _check_range(config, schedule)
     data = DataShape(dataset.dim, dataset.image_shape, len(dataset.train), dataset.classes)
     blocks = (number_of_blocks(config, data) or 1) if config.by_blocks else 1
     refuse_too_large(config, dataset.dim, blocks)
-    component = objective.component_variance(schedule.start)
+    component = objective.component_variance(schedule.start) if apart is None else apart[1].start
     model = build_model(config, data, component)
     _check_objective(asked, objective, model)
     _check_rows(asked, objective, dataset, blocks)
@@ -110,7 +143,7 @@ def plan_training(
     _take_encoder_of(config, model, resumed=resumed)
     if config.condition is not None:
         objective = _conditioned(config, dataset, model, objective, resumed=resumed)
-    return TrainingPlan(config, dataset, objective, schedule, model)
+    return TrainingPlan(config, dataset, objective, schedule, model, apart)
 
 
 def _cut_batch(config: RunConfig, dataset: Dataset) -> RunConfig:
@@ -136,6 +169,44 @@ def _take_encoder_of(config: RunConfig, model: DensityModel, *, resumed: bool) -
         inner.freeze_encoder()
     elif config.encoder is not None:
         take_encoder(model, config.encoder)
+
+
+def _specifications(
+    config: RunConfig, objective: Objective
+) -> tuple[Specification, Specification | None, Specification | None]:
+    """Return the variance of the kernel, and of components of the data and of the model if given.
+
+    Raises:
+        InputError: If a text is no variance, or the objective does not smooth both mixtures.
+    """
+    texts = {name: getattr(config, name) for name in ("variance_data", "variance_model")}
+    given = [name for name, text in texts.items() if text is not None]
+    if given and (objective.smoothed < 2 or config.objective in _WITHOUT_VARIANCE):
+        raise InputError(
+            f"{' and '.join(given)} would have no effect: objective {config.objective!r} does not "
+            "smooth both the data and the model; use --variance, or an objective such as scalar"
+        )
+    data, model = (None if t is None else Specification.parse(t) for t in texts.values())
+    return Specification.parse(config.variance), data, model
+
+
+def _schedules(
+    specifications: tuple[Specification, Specification | None, Specification | None],
+    dataset: Dataset,
+    seed: int,
+) -> tuple[VarianceSchedule, tuple[VarianceSchedule, VarianceSchedule] | None]:
+    """Return the schedule of the kernel, and those of both components if one was given."""
+
+    def read(one: Specification) -> VarianceSchedule:
+        return one.read(dataset.train, stream(seed, "median"))
+
+    both, of_data, of_model = specifications
+    kernel = read(both)
+    if of_data is None and of_model is None:
+        return kernel, None
+    half = VarianceSchedule(of_component(kernel.start), of_component(kernel.end))
+    data, model = (half if one is None else read(one) for one in (of_data, of_model))
+    return VarianceSchedule(data.start + model.start, data.end + model.end), (data, model)
 
 
 def _conditioned(
@@ -243,6 +314,11 @@ def _check_objective(config: RunConfig, objective: Objective, model: DensityMode
         raise InputError(
             f"objective {config.objective!r} cannot train model {config.model!r}: it is trained by "
             + " or ".join(repr(name) for name in model.objectives)
+        )
+    if objective.pairs and config.learn_variance:
+        raise InputError(
+            f"objective {config.objective!r} needs one variance for all centres, or overlaps of "
+            "pairs would not fit into memory: leave out learn_variance"
         )
     if objective.paired and config.centers not in {None, config.batch_size}:
         raise InputError(

@@ -204,8 +204,10 @@ class Run:
         """Write a text file in one piece and return its path."""
         return write_whole(self.path / name, content)
 
-    def describe(self, dataset: Dataset, schedule: VarianceSchedule, component: float) -> None:
-        """Write ``run.json`` at the start: versions, data and the resolved variance."""
+    def describe(
+        self, dataset: Dataset, schedule: VarianceSchedule, model_start: float, data_end: float
+    ) -> None:
+        """Write ``run.json`` at the start: versions, data and the resolved variances."""
         scaling = dataset.standardization
         self.write_json(
             "run.json",
@@ -228,7 +230,8 @@ class Run:
                 "variance": {
                     "start": schedule.start,
                     "end": schedule.end,
-                    "component_start": component,
+                    "component_start": model_start,
+                    "data_end": data_end,
                 },
                 "versions": versions(),
             },
@@ -282,9 +285,12 @@ class Run:
 
     @property
     def component_variance(self) -> float:
-        """The variance of a component at the end of the training."""
+        """The variance of a component of the data at the end of the training."""
+        variance = self.read_json("run.json")["variance"]
         objective = create_objective(self.config.objective)
-        return objective.component_variance(self.read_json("run.json")["variance"]["end"])
+        # Older runs have the same for both sides.
+        own: float = variance.get("data_end", objective.component_variance(variance["end"]))
+        return own
 
     def keep(self, dataset: Dataset) -> None:
         """Use a data set that is already in memory as the data of this run."""

@@ -174,7 +174,7 @@ class ConditionalTracker(L.Callback):
             return {}
         model, config = module.model, self.plan.config
         kernel = self.plan.kernel_variance(trainer.global_step)
-        variance = self.plan.component_variance(trainer.global_step)
+        variance = self.plan.data_variance(trainer.global_step)
         # Lightning calls callbacks first: the module has not set the variance of this step yet.
         self.plan.smooth_model(trainer.global_step)
         shown = {}
