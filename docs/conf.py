@@ -1,7 +1,8 @@
 """The site: `make docs` builds it into docs/_build/html, without a network.
 
-MathJax comes from npm when the tools are installed and is copied into the site. Fonts are the theme's own and the system's.
-Reference pages are written here from the list of public modules below.
+MathJax comes from npm when the tools are installed and is copied into the site. Fonts are the
+theme's own and the system's. Reference pages are written here from the list of public modules
+below.
 """
 
 import os
@@ -12,8 +13,9 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "scripts"))
 
-import hilbound  # noqa: E402
 import reference_pages  # noqa: E402
+
+import hilbound  # noqa: E402
 from hilbound.reports.playground import write_playground  # noqa: E402
 
 project = "hilbound"
@@ -31,7 +33,14 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "_generated", "scripts", "gallery", "**/work*", "examples/*.[ipzmcj]*"]
+exclude_patterns = [
+    "_build",
+    "_generated",
+    "scripts",
+    "gallery",
+    "**/work*",
+    "examples/*.[ipzmcj]*",
+]
 nitpicky = True
 # Names of other packages have no pages here, and local type names are not objects.
 nitpick_ignore_regex = [("py:.*", r"(?!hilbound\.).*")]
@@ -86,7 +95,7 @@ mathjax_path = "mathjax/tex-svg-full.js"
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
 
 
-def _prepare(app: object) -> None:
+def _prepare() -> None:
     """Write what pages need and the repository does not keep."""
     static = DOCS / "_generated" / "static"
     write_playground(static / "playground.html")
@@ -101,4 +110,5 @@ def _prepare(app: object) -> None:
 
 def setup(app: object) -> None:
     """Connect the preparation; it has to come before Sphinx looks for pages."""
-    _prepare(app)
+    del app
+    _prepare()

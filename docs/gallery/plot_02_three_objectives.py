@@ -35,4 +35,6 @@ for ax, (name, kernel) in zip(axes, variances.items(), strict=True):
     ax.scatter(*centres.detach().T, s=22, color="#d4480b", edgecolor="white", linewidth=0.6)
     far = torch.cdist(groups, centres.detach()).amin(1) > 0.25
     ax.scatter(*groups[far].T, s=500, facecolor="none", edgecolor="0.4")
-    ax.set(title=f"{name}: {16 - int(far.sum())} of 16 groups", xticks=[], yticks=[], aspect="equal")
+    ax.set(
+        title=f"{name}: {16 - int(far.sum())} of 16 groups", xticks=[], yticks=[], aspect="equal"
+    )

@@ -3,8 +3,8 @@ What the variance does
 ======================
 
 The variance of the kernel is the only scale of an objective. If it is too small, points do not
-overlap and centres feel nothing. If it is too large, a blur is nearly perfect. The rule ``rank`` looks
-for a kernel that can tell about eight points of the data apart.
+overlap and centres feel nothing. If it is too large, a blur is nearly perfect. The rule ``rank``
+looks for a kernel that can tell about eight points of the data apart.
 """
 
 import matplotlib.pyplot as plt
@@ -31,8 +31,10 @@ for ax, factor in zip(axes, (0.003, 0.1, 1, 30), strict=True):
     ax.scatter(*x.T, s=5, color="0.75")
     ax.scatter(*centres.detach().T, s=14, color="#0b5f99")
     ax.set(xticks=[], yticks=[], aspect="equal", xlim=(-4.5, 4.5), ylim=(-4.5, 4.5))
-    ax.set_title(f"variance {factor * rule:.3g}\nfidelity {float(fidelity.detach()):.2f}", fontsize=10)
+    ax.set_title(
+        f"variance {factor * rule:.3g}\nfidelity {float(fidelity.detach()):.2f}", fontsize=10
+    )
 
 # %%
-# The highest fidelity is not the best picture. A fidelity is relative to its kernel: under the widest
-# one, centres in the middle of the data already look right.
+# The highest fidelity is not the best picture. A fidelity is relative to its kernel: under the
+# widest one, centres in the middle of the data already look right.

@@ -28,7 +28,8 @@ model.fit(X_train, y_train)
 
 order = np.argsort(X_test[:, 0])[::6]
 grid = np.linspace(-3, 3, 300)
-densities = np.stack([np.exp(model.score_samples(np.repeat(X_test[order], len(grid), 0),
-                                                 np.tile(grid, len(order))))])
+densities = np.stack(
+    [np.exp(model.score_samples(np.repeat(X_test[order], len(grid), 0), np.tile(grid, len(order))))]
+)
 figure, ax = plt.subplots(figsize=(6.5, 4.4), layout="constrained")
 plot_fan(ax, grid, densities.reshape(len(order), -1), y_test[order])

@@ -10,7 +10,6 @@ with the value.
 import time
 
 import matplotlib.pyplot as plt
-import torch
 
 from hilbound import GaussianMixture, datasets
 from hilbound import functional as F

@@ -3,8 +3,8 @@ Undo the bias
 =============
 
 On small batches the nuclear norm prefers centres between the points: one compromise overlaps with
-many. So the ring becomes too thin. The debiased norm subtracts what two batches of the model have in
-common, and the ring keeps its width. (Here it is even a little too wide.)
+many. So the ring becomes too thin. The debiased norm subtracts what two batches of the model have
+in common, and the ring keeps its width. (Here it is even a little too wide.)
 """
 
 import matplotlib.pyplot as plt
@@ -16,7 +16,6 @@ from hilbound.objectives import DebiasedNuclearNorm, NuclearNorm
 torch.manual_seed(0)
 angle = 2 * torch.pi * torch.rand(600)
 ring = torch.stack([angle.cos(), angle.sin()], 1) * (1 + 0.3 * torch.randn(600, 1))
-
 
 
 def width(points: torch.Tensor) -> float:

@@ -78,7 +78,7 @@ class MixtureNetwork(nn.Module):
         """Return the mixture of K components for inputs with shape ``(*batch, K, inputs)``."""
         # Under mixed precision outputs are half floats, which are too coarse for inner products.
         centers = self.centers(inputs).to(self.variance.dtype)
-        return GaussianMixture(centers, self._component_variance(inputs), self.weights(inputs))
+        return GaussianMixture(centers, self.variances(inputs), self.weights(inputs))
 
     def centers(self, inputs: Tensor) -> Tensor:
         """Return centres with shape ``(*, d)`` for inputs with shape ``(*, inputs)``."""
@@ -92,7 +92,8 @@ class MixtureNetwork(nn.Module):
         weights: Tensor = self.weight_head(inputs).squeeze(-1).softmax(-1)
         return weights
 
-    def _component_variance(self, inputs: Tensor) -> Tensor:
+    def variances(self, inputs: Tensor) -> Tensor:
+        """Return the variance of a component, or one for each if they are learned."""
         if self.variance_head is None:
             return self.variance
         # The head starts at zero. There the factor is 1, so training starts from `variance`. With a
