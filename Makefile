@@ -9,6 +9,7 @@ RUN := $(BIN)/python -m
 STAMP := $(VENV)/.installed
 SKPRO := .venv-skpro
 AXE := $(VENV)/browser
+RAY := .venv-ray
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -69,6 +70,25 @@ $(SKPRO)/.installed: pyproject.toml constraints.txt
 		-c $(SKPRO)/constraints.txt -e ".[skpro]" hypothesis pytest
 	@touch $@
 
+.PHONY: test-ray
+test-ray: $(RAY)/.installed ## test sweeps over a local Ray cluster, in an environment of its own
+	@OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest tests/experiments/test_sweep.py -k ray
+
+$(RAY)/.installed: pyproject.toml constraints.txt
+	@echo "installing into $(RAY) (some minutes)"
+	@$(PYTHON) -m venv --clear $(RAY)
+	@$(RAY)/bin/python -m pip install --quiet --quiet --disable-pip-version-check \
+		-c constraints.txt -e ".[ray]" hypothesis pytest
+	@touch $@
+
+.PHONY: test-hostile
+test-hostile: $(STAMP) ## mutate valid files 100,000 times, and look for foreign errors (an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py --cases 100000
+
+.PHONY: test-killed
+test-killed: $(STAMP) ## kill a training at 50 random moments, and compare how it ends
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/support/killed.py $$(mktemp -d) --kills 50
+
 .PHONY: lint
 lint: $(STAMP) ## check style, types and the direction of imports
 	@echo "== style"
@@ -86,5 +106,5 @@ format: $(STAMP) ## mend the style, where a tool can
 
 .PHONY: clean
 clean: ## delete .venv, caches and build outputs
-	rm -rf $(VENV) $(SKPRO) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(SKPRO) $(RAY) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,6 +16,7 @@ from hilbound.objectives import (
     ConditionalScalarCost,
     DebiasedNuclearNorm,
     DistanceNuclearNorm,
+    JointNuclearNorm,
     Likelihood,
     MeanSquaredError,
     NuclearNorm,
@@ -55,6 +56,7 @@ def test_names_of_the_table():
         "likelihood": Likelihood,
         "conditional": ConditionalScalarCost,
         "mse": MeanSquaredError,
+        "joint-nuclear": JointNuclearNorm,
     }
     assert all(OBJECTIVES.describe(name) for name in NAMES)
 

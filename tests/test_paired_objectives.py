@@ -195,3 +195,21 @@ def test_two_components_in_closed_form():
         q = GaussianMixture(torch.tensor([[0.0], [apart]]).double(), 0.5)
         expected = 2 / (1 + math.exp(-(apart**2) / 2))
         assert float(F.effective_components(q)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_wide_half_of_the_conditional_loss_is_the_cost_at_wider_components():
+    p = GaussianMixture(torch.randn(4, 1, 2, generator=torch.Generator().manual_seed(0)), 0.3)
+    means = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(1))
+    q = GaussianMixture(
+        means, 0.2, 0.1 + torch.rand(4, 3, generator=torch.Generator().manual_seed(2))
+    )
+    wide_p, wide_q = (
+        GaussianMixture(p.means, 4 * 0.3),
+        GaussianMixture(means, 4 * 0.2, q.weights),
+    )
+    expected = -0.5 * (
+        F.conditional_log_scalar_cost(p, q) + F.conditional_log_scalar_cost(wide_p, wide_q)
+    )
+    assert float(ConditionalScalarCost(wide=4.0)(p, q)) == pytest.approx(float(expected), rel=1e-6)
+    with pytest.raises(InputError, match="wide must be 1 or more"):
+        ConditionalScalarCost(wide=0.5)

@@ -19,7 +19,8 @@ TEXT = """# Experiments
 
 The paper's experiments and those of its open questions, each rerun by one command. A page says what
 was claimed, what came out and whether it holds; a claim that fails stands there as failed, with the
-reason that was tested. `result.json` beside it has every number with its seed, the settings, the
+reason that was tested. What is proved (that no cost passes its limit) is no finding: it is listed
+apart and not counted. `result.json` beside it has every number with its seed, the settings, the
 machine and the versions.
 
 ```
@@ -29,6 +30,7 @@ HILBOUND_DATA=path/to/data hilbound experiment generation -o docs/experiments/ge
 ```
 
 A full run takes minutes and goes on where it was stopped; its cells run side by side (`--workers`).
+`--reuse` keeps the rows of a `result.json`, measures what is missing and writes the page anew.
 Each cell has one thread, so that figures do not depend on how many run at once. Three seeds are
 small evidence: a difference within its deviation is none.
 
@@ -43,11 +45,15 @@ def line(name: str) -> tuple[str, str, str, str]:
     if not path.exists():
         return name, EXPERIMENTS.describe(name), "not run", ""
     result = json.loads(path.read_text(encoding="utf-8"))
+    # What is proved is checked, and no finding.
+    findings = [claim for claim in result["claims"] if not claim.get("theorem")]
     counts = {
-        word: sum(claim["holds"] is holds for claim in result["claims"])
-        for holds, word in VERDICTS.items()
+        word: sum(claim["holds"] is holds for claim in findings) for holds, word in VERDICTS.items()
     }
     verdicts = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    theorems = len(result["claims"]) - len(findings)
+    if theorems:
+        verdicts += f"; {theorems} proved and checked"
     title = get_experiment(name).title
     minutes = f"{result['seconds'] / 60:.0f}"
     return f"[{title}]({name}/README.md)", EXPERIMENTS.describe(name), verdicts, minutes

@@ -10,10 +10,13 @@ from .mixture import FullGaussianMixture as FullGaussianMixture
 from .mixture import GaussianMixture as GaussianMixture
 from .models import VAE as VAE
 from .models import Autoencoder as Autoencoder
+from .models import BlockDensityNetwork as BlockDensityNetwork
+from .models import ClassConditional as ClassConditional
 from .models import Encoder as Encoder
 from .models import EncoderMixtureDecoder as EncoderMixtureDecoder
 from .models import MixtureDecoder as MixtureDecoder
 from .models import MixtureDensityNetwork as MixtureDensityNetwork
+from .objectives import BlockObjective as BlockObjective
 from .objectives import ConditionalScalarCost as ConditionalScalarCost
 from .objectives import DebiasedNuclearNorm as DebiasedNuclearNorm
 from .objectives import DistanceNuclearNorm as DistanceNuclearNorm

@@ -192,6 +192,21 @@ def require_tensor(name: str, x: object) -> None:
         )
 
 
+def require_whole(name: str, value: object) -> int:
+    """Return a whole number, or a tensor that holds one, as an int.
+
+    Raises:
+        InputError: If it is something else.
+
+    >>> require_whole("classes", torch.tensor(3))
+    3
+    """
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # what else it is, is refused
+    except TypeError:
+        raise InputError(f"{name} must be a whole number, got {value!r}") from None
+
+
 def require_one_space(p: int, q: int) -> None:
     """Raise an InputError if two mixtures have different numbers of coordinates."""
     # A single coordinate would broadcast against many, and give a wrong number without an error.

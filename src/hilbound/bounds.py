@@ -25,6 +25,26 @@ _BLOCK_WORK = 2**25
 # skipped.
 _GRAM_ROWS = 1024
 
+
+@dataclass(frozen=True)
+class _DrawnRows:
+    """Rows in the place of centres: K of them at every feature point.
+
+    Args:
+        rows: Rows with shape ``(L, d)``.
+        chosen: Which of them, with shape ``(M, K)``.
+        variance: Variance of a component.
+    """
+
+    rows: Tensor
+    chosen: Tensor
+    variance: float
+
+    def at(self, points: Tensor) -> GaussianMixture:
+        """Return the mixtures at some of the points, with batch shape ``(c,)``."""
+        return GaussianMixture(self.rows[self.chosen[points]], self.variance, validate_args=False)
+
+
 #: A function that maps feature points with shape ``(b, F)`` to the model at these points.
 Decoder = Callable[[Tensor], GaussianMixture]
 
@@ -120,10 +140,17 @@ def _own(x: Tensor, active: Tensor, weights: Tensor, variance: float) -> Tensor:
 
 
 def _decoded(
-    q: GaussianMixture | Decoder, points: Tensor, chosen: Tensor, dim: int, dtype: torch.dtype
+    q: "GaussianMixture | Decoder | _DrawnRows",
+    points: Tensor,
+    chosen: Tensor,
+    dim: int,
+    dtype: torch.dtype,
 ) -> GaussianMixture:
     """Return the model at some of the points, with batch shape ``(c,)``, in a dtype."""
-    if isinstance(q, GaussianMixture):
+    if isinstance(q, _DrawnRows):
+        given = q.at(chosen)
+        means, v, log_weights = given.means, given.component_variance, given.log_weights
+    elif isinstance(q, GaussianMixture):
         v = q.component_variance
         log_weights = q.log_weights[chosen]
         means, v = q.means[chosen], v[chosen] if v.ndim == 3 and len(v) == len(q.means) else v
@@ -158,7 +185,7 @@ def inner_products(
     x: Tensor,
     features: Tensor,
     feature_points: Tensor,
-    q: GaussianMixture | Decoder,
+    q: "GaussianMixture | Decoder | _DrawnRows",
     *,
     variance_p: float,
     variance_y: float,
@@ -193,10 +220,14 @@ def inner_products(
 
 
 @torch.no_grad()
-def _first(q: GaussianMixture | Decoder, points: Tensor, dim: int) -> GaussianMixture:
+def _first(
+    q: "GaussianMixture | Decoder | _DrawnRows", points: Tensor, dim: int
+) -> GaussianMixture:
     """Return the model at the first point, for its size. A given mixture is returned as it is."""
     if isinstance(q, GaussianMixture):
         return q
+    if isinstance(q, _DrawnRows):
+        return q.at(torch.zeros(1, dtype=torch.int64, device=q.chosen.device))
     first = q(points[:1])
     check_decoded(first, 1, points.shape[-1], dim)
     return first
@@ -337,18 +368,7 @@ def conditional_bound(
     >>> print(conditional_bound(x, y, y, q, variance_p=0.5, variance_y=0.01))
     64.5 % of the limit, gap 0.4381
     """
-    for name, rows in (("x", x), ("features", features), ("feature_points", feature_points)):
-        require_rows(name, rows)
-    if len(x) != len(features):
-        raise InputError(
-            f"x and features must have the same number of rows, one feature for each datum, "
-            f"got {len(x)} and {len(features)}"
-        )
-    if features.shape[-1] != feature_points.shape[-1]:
-        raise InputError(
-            f"feature_points must have {features.shape[-1]} columns as features have, "
-            f"got {feature_points.shape[-1]}"
-        )
+    _check_rows(x, features, feature_points)
     _check_numbers(variance_p, variance_y, tail)
     _check_model(q_at_points, len(feature_points), x.shape[-1])
     products = inner_products(
@@ -361,6 +381,125 @@ def conditional_bound(
         tail=tail,
     )
     return Bound(2 * products.log_pq - products.log_qq, products.log_pp, products.error)
+
+
+def real_bound(
+    x: Tensor,
+    features: Tensor,
+    feature_points: Tensor,
+    rows: Tensor,
+    row_features: Tensor,
+    *,
+    centers: int,
+    variance_p: float,
+    variance_y: float,
+    tail: float = 1e-12,
+    generator: torch.Generator | None = None,
+) -> Bound:
+    r"""Return the conditional bound that K real rows reach in the place of a model's centres.
+
+    A tightness alone says little, because even a perfect sampler stays below 1 with K centres. If n
+    rows of the data share a feature and do not overlap, K draws from the density itself reach about
+    :math:`K / (n + K - 1)`, while a blur of all of them may reach more. So this is the figure to
+    hold a model's tightness against: at every feature point y, K other rows stand for the centres,
+    drawn with the weights
+
+    .. math:: w_l(y) \propto N(y - y_l; v_y)
+
+    that they have in :math:`p(x|y)`. They are drawn without replacement, since draws of a density
+    never repeat. So there should be many more rows with a feature than K: where there are not, rows
+    with other features fill up the K, and the figure is too low. (The K nearest rows would always
+    have the feature, but they would be drawn from a narrower density than p.)
+
+    Both sides are those of :func:`conditional_bound`, so cost ≤ limit holds for the numbers.
+
+    Args:
+        x: Data with shape ``(N, d)``.
+        features: Their features without noise, with shape ``(N, F)``.
+        feature_points: Points drawn from p(y), with shape ``(M, F)``.
+        rows: Other real rows, none of them in ``x``, with shape ``(L, d)``.
+        row_features: Their features without noise, with shape ``(L, F)``.
+        centers: Number K of rows at every feature point, at most L.
+        variance_p: Variance of a component, of the data and around the K rows.
+        variance_y: Variance of the noise of the features.
+        tail: See :func:`conditional_bound`.
+        generator: Draws the rows.
+
+    Raises:
+        InputError: If shapes do not fit, a value is not finite, a variance is not positive, or
+            there are fewer than K rows.
+
+    >>> import torch
+    >>> x, y = torch.tensor([[0.0], [9.0]]), torch.zeros(2, 1)
+    >>> rows, same = x.repeat(500, 1), torch.zeros(1000, 1)
+    >>> points, options = y.repeat(500, 1), {"variance_p": 0.1, "variance_y": 1.0}
+    >>> bound = real_bound(x, y, points, rows, same, centers=3, **options)
+    >>> abs(float(bound.tightness) - 3 / (2 + 3 - 1)) < 0.02
+    True
+    """
+    _check_rows(x, features, feature_points)
+    _check_numbers(variance_p, variance_y, tail)
+    for name, own in (("rows", rows), ("row_features", row_features)):
+        require_rows(name, own)
+    shape, allowed = (*rows.shape, *row_features.shape), (x.shape[-1], features.shape[-1])
+    if len(rows) != len(row_features) or (shape[1], shape[3]) != allowed:
+        raise InputError(
+            f"rows and row_features must have shapes (L, {allowed[0]}) and (L, {allowed[1]}), as x "
+            f"and features have, got {tuple(rows.shape)} and {tuple(row_features.shape)}"
+        )
+    if not 1 <= centers <= len(rows):
+        raise InputError(
+            f"centers must lie between 1 and the {len(rows)} rows to draw from, got {centers}"
+        )
+    chosen = _draw_rows(row_features, feature_points, centers, variance_y, generator)
+    products = inner_products(
+        x,
+        features,
+        feature_points,
+        _DrawnRows(rows, chosen, variance_p),
+        variance_p=variance_p,
+        variance_y=variance_y,
+        tail=tail,
+    )
+    return Bound(2 * products.log_pq - products.log_qq, products.log_pp, products.error)
+
+
+@torch.no_grad()
+def _draw_rows(
+    row_features: Tensor,
+    points: Tensor,
+    k: int,
+    variance_y: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Draw k different rows for each point by their weights, as indices with shape ``(M, k)``.
+
+    The k largest of log weights plus Gumbel noise are such a draw (Gumbel-max trick), and the
+    logarithms cannot underflow as weights do.
+    """
+    y = row_features.double()
+    parts = []
+    for some in points.double().split(rows_of_a_tile(len(y))):
+        log_w = -gram.squared_distances(some, y) / (2 * variance_y)
+        uniform = torch.rand(log_w.shape, generator=generator, dtype=y.dtype, device=y.device)
+        # A uniform number may be 0, and its Gumbel number is then minus infinity: drawn last.
+        parts.append((log_w - (-uniform.log()).log()).topk(k, -1).indices)
+    return torch.cat(parts)
+
+
+def _check_rows(x: Tensor, features: Tensor, feature_points: Tensor) -> None:
+    for name, rows in (("x", x), ("features", features), ("feature_points", feature_points)):
+        require_rows(name, rows)
+    if len(x) != len(features):
+        raise InputError(
+            f"x and features must have the same number of rows, one feature for each datum, "
+            f"got {len(x)} and {len(features)}"
+        )
+    if features.shape[-1] != feature_points.shape[-1]:
+        raise InputError(
+            f"feature_points must have {features.shape[-1]} columns as features have, "
+            f"got {feature_points.shape[-1]}"
+        )
 
 
 def _check_numbers(variance_p: float, variance_y: float, tail: float) -> None:

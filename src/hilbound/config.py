@@ -5,6 +5,7 @@ The fields of :class:`RunConfig` are the options of ``hilbound fit`` (``batch_si
 module imports neither torch nor Lightning, so ``hilbound --help`` is quick.
 """
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,6 +25,12 @@ def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:
 #: Share of the rows of a file or folder that is held out for validation. The same share is held out
 #: for testing.
 HELD_OUT = 0.1
+
+#: One cluster is no condition.
+FEWEST_CLUSTERS = 2
+#: What a configuration may ask for: it may come from a stranger, and a size is a claim.
+MOST_UNITS, MOST_LAYERS, MOST_PIXELS = 1 << 16, 256, 1 << 14
+MOST_ROWS, MOST_STEPS = 10**9, 10**12
 
 _DATA, _IMAGES, _MODEL = "Data", "Images", "Model"
 _OBJECTIVE, _TRAINING = "Objective", "Training"
@@ -49,6 +56,18 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "beta1": 0.9,
         "beta2": 0.999,
     },
+    "latent-mixture": {
+        "objective": "trace",
+        "features": None,
+        "variance_y": 0.02,
+        "width": 768,
+        "batch_size": 256,
+        "steps": 6000,
+        "validate_every": 500,
+        "learning_rate": 2e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+    },
     "vae": {
         "objective": "likelihood",
         "variance": "median/dim",
@@ -60,13 +79,25 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 _FEATURES_ONLY = frozenset({"features", "variance_y", "encoder"})
+_DENSITY_ONLY = frozenset({"components"})
 _MIXTURE_ONLY = frozenset({"noise_dim", "centers", "eval_centers", "learn_weights"})
+#: Defaults of the objective of pairs (row, features), for any model with an encoder. The nuclear
+#: norm finds who shares a feature, so one centre for a row is enough.
+PAIR_DEFAULTS: dict[str, Any] = {
+    "variance": "median",
+    "batch_size": 512,
+    "centers": 1,
+    "learning_rate": 4e-3,
+}
 # Options without effect for a model. They are refused, because ignoring them would mislead.
 _WITHOUT_MEANING = {
-    "mixture-density-network": _FEATURES_ONLY | {"bound_rows"},
-    "autoencoder": _MIXTURE_ONLY | {"bound_rows"},
-    "vae": _MIXTURE_ONLY | {"variance_y", "bound_rows"},
+    "mixture-density-network": _FEATURES_ONLY | _DENSITY_ONLY | {"bound_rows"},
+    "encoder-mixture-decoder": _DENSITY_ONLY,
+    "autoencoder": _MIXTURE_ONLY | _DENSITY_ONLY | {"bound_rows"},
+    "vae": _MIXTURE_ONLY | _DENSITY_ONLY | {"variance_y", "bound_rows"},
 }
+#: Objectives that compare every row with one centre: a latent mixture then has no decoder's noise.
+ONE_CENTRE = ("trace", "mse")
 
 
 class RunConfig(BaseModel):
@@ -86,7 +117,9 @@ class RunConfig(BaseModel):
         "Name of a data set, or path to a .npy, .npz or .csv file or a folder of images.",
         _DATA,
     )
-    samples: int | None = _option(None, "Use at most this many training rows.", _DATA, ge=2)
+    samples: int | None = _option(
+        None, "Use at most this many training rows.", _DATA, ge=2, le=MOST_ROWS
+    )
     validation_fraction: float = _option(
         HELD_OUT, "Share of a table's or folder's rows kept for validation.", _DATA, gt=0, lt=1
     )
@@ -112,6 +145,7 @@ class RunConfig(BaseModel):
         "64 for celeba)",
         _IMAGES,
         ge=1,
+        le=MOST_PIXELS,
     )
     crop: int | None = _option(
         None,
@@ -119,6 +153,7 @@ class RunConfig(BaseModel):
         "largest if image-size is given; 148 for celeba)",
         _IMAGES,
         ge=1,
+        le=MOST_PIXELS,
     )
     grayscale: bool = _option(False, "Make images grey.", _IMAGES)
     classes: str | None = _option(
@@ -127,7 +162,22 @@ class RunConfig(BaseModel):
 
     model: str = _option("mixture-density-network", "Name of the model.", _MODEL)
     network: str = _option("mlp", "Kind of all networks of the model: mlp or conv.", _MODEL)
-    features: int = _option(2, "Number of features that an encoder makes.", _MODEL, ge=1)
+    condition: str | None = _option(
+        None,
+        "What the model is told beside its noise or features: classes (the labels of the data), or "
+        "clusters=32 (k-means clusters of the training rows, for mixture-density-network).",
+        _MODEL,
+    )
+    features: int | None = _option(
+        2, "Number of features that an encoder makes.", _MODEL, ge=1, le=MOST_UNITS
+    )
+    components: int | None = _option(
+        None,
+        "Components of the density of features. (default: chosen on held-out rows)",
+        _MODEL,
+        ge=1,
+        le=MOST_UNITS,
+    )
     variance_y: float | None = _option(
         None,
         "Variance of the noise on features, relative to their own variance. (default: 0.01; no "
@@ -136,11 +186,13 @@ class RunConfig(BaseModel):
         gt=0,
     )
     encoder: str | None = _option(None, "Run folder whose encoder is used and frozen.", _MODEL)
-    noise_dim: int = _option(16, "Number of noise coordinates.", _MODEL, ge=1)
+    noise_dim: int = _option(16, "Number of noise coordinates.", _MODEL, ge=1, le=MOST_UNITS)
     width: int = _option(
-        512, "Units of a hidden layer, or channels of the coarse grid.", _MODEL, ge=1
+        512, "Units of a hidden layer, or channels of the coarse grid.", _MODEL, ge=1, le=MOST_UNITS
     )
-    depth: int = _option(2, "Number of hidden layers, or of upsamplings.", _MODEL, ge=0)
+    depth: int = _option(
+        2, "Number of hidden layers, or of upsamplings.", _MODEL, ge=0, le=MOST_LAYERS
+    )
     learn_weights: bool = _option(False, "Learn a weight for every centre.", _MODEL)
     learn_variance: bool = _option(False, "Learn a variance for every centre.", _MODEL)
     min_variance: float | None = _option(
@@ -162,16 +214,31 @@ class RunConfig(BaseModel):
         "median/dim, another rule (rank, silverman, half-rank), or START:END for a schedule.",
         _OBJECTIVE,
     )
-    batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2)
+    variance_data: float | str | None = _option(
+        None,
+        "Variance of a component of the data, if not half of the kernel's: as --variance.",
+        _OBJECTIVE,
+    )
+    variance_model: float | str | None = _option(
+        None,
+        "Variance of a component of the model, if not half of the kernel's: as --variance.",
+        _OBJECTIVE,
+    )
+    batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2, le=MOST_ROWS)
     centers: int | None = _option(
         None,
         "Centres of the model in a step. (default: as many as data points; with an encoder, 10 "
         "for every input)",
         _OBJECTIVE,
         ge=1,
+        le=MOST_ROWS,
     )
     eval_centers: int | None = _option(
-        None, "Centres when the model is measured. (default: as in training)", _OBJECTIVE, ge=1
+        None,
+        "Centres when the model is measured. (default: as in training)",
+        _OBJECTIVE,
+        ge=1,
+        le=MOST_ROWS,
     )
     bound_every: int | None = _option(
         None,
@@ -181,10 +248,14 @@ class RunConfig(BaseModel):
         ge=1,
     )
     bound_rows: int = _option(
-        800, "Number of fixed rows on which a conditional bound is measured.", _OBJECTIVE, ge=2
+        800,
+        "Number of fixed rows on which a conditional bound is measured.",
+        _OBJECTIVE,
+        ge=2,
+        le=MOST_ROWS,
     )
 
-    steps: int = _option(2000, "Number of training steps.", _TRAINING, ge=1)
+    steps: int = _option(2000, "Number of training steps.", _TRAINING, ge=1, le=MOST_STEPS)
     learning_rate: float = _option(5e-3, "Learning rate of Adam at the start.", _TRAINING, gt=0)
     decay: bool = _option(True, "Let the learning rate fall to zero along a cosine.", _TRAINING)
     beta1: float = _option(0.5, "Adam's first momentum.", _TRAINING, ge=0, lt=1)
@@ -210,10 +281,25 @@ class RunConfig(BaseModel):
         if not isinstance(options, dict):
             return options
         own = MODEL_DEFAULTS.get(str(options.get("model")), {})
+        if options.get("objective") == "joint-nuclear":
+            foreign = _WITHOUT_MEANING.get(str(options.get("model")), frozenset())
+            own = own | {k: v for k, v in PAIR_DEFAULTS.items() if k not in foreign}
         return own | {k: v for k, v in options.items() if v is not None or k not in own}
 
     @model_validator(mode="after")
+    def _refuse_clusters_of_features(self) -> Self:
+        if self.clusters is not None and self.model in MODEL_DEFAULTS:
+            raise ValueError(
+                f"condition {self.condition!r} is for model 'mixture-density-network', and the "
+                f"features of {self.model!r} tell groups of rows apart by themselves: use "
+                "condition 'classes', or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _refuse_what_has_no_meaning(self) -> Self:
+        if self.model == "latent-mixture" and self.objective in ONE_CENTRE:
+            self._refuse_beside_one_centre()
         for name in sorted(_WITHOUT_MEANING.get(self.model, frozenset())):
             if getattr(self, name) != type(self).model_fields[name].default:
                 models = [
@@ -225,17 +311,36 @@ class RunConfig(BaseModel):
                     f"{name} has no effect for model {self.model!r}: leave it out, or use "
                     f"{' or '.join(dict.fromkeys(models))}"
                 )
-        if (self.model, self.objective, self.learn_variance) == ("autoencoder", "mse", True):
+        if (self.objective, self.learn_variance) == ("mse", True):
             raise ValueError(
                 "learn_variance has no effect for objective 'mse', which does not use a variance: "
                 "leave it out, or use objective 'trace'"
             )
         return self
 
+    def _refuse_beside_one_centre(self) -> None:
+        for name in sorted(_MIXTURE_ONLY):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} has no effect for objective {self.objective!r}, which compares every "
+                    "row with one centre: leave it out, or use objective 'conditional'"
+                )
+
     @field_validator("data", "encoder", mode="before")
     @classmethod
     def _path_as_text(cls, path: object) -> object:
         return str(path) if isinstance(path, Path) else path
+
+    @field_validator("condition")
+    @classmethod
+    def _classes_or_clusters(cls, value: str | None) -> str | None:
+        kind, _, number = (value or "classes").partition("=")
+        whole = number.isascii() and number.isdecimal()
+        if (kind, number) != ("classes", "") and not (kind == "clusters" and whole):
+            raise ValueError("must be classes, or clusters=32 with any number of clusters")
+        if kind == "clusters" and int(number) < FEWEST_CLUSTERS:
+            raise ValueError(f"must have at least {FEWEST_CLUSTERS} clusters")
+        return value
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -270,6 +375,21 @@ class RunConfig(BaseModel):
         except ValidationError as error:
             raise InputError(_sentences(error)) from None
 
+    @property
+    def clusters(self) -> int | None:
+        """The number of clusters that the model is conditioned on, or ``None``.
+
+        >>> RunConfig(data="moons", condition="clusters=8").clusters
+        8
+        """
+        kind, _, number = (self.condition or "").partition("=")
+        return int(number) if kind == "clusters" else None
+
+    @property
+    def by_blocks(self) -> bool:
+        """Whether every step compares one mixture for each class or cluster."""
+        return self.condition is not None and self.model not in MODEL_DEFAULTS
+
     def to_yaml(self) -> str:
         """Return the configuration as YAML, with all options."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -287,15 +407,23 @@ class TableConfig(BaseModel):
     kind: Literal["table"] = "table"
     data: str
     target: list[str] = Field(min_length=1)
+    columns: list[str] | None = Field(None, min_length=1)
+    drop: list[str] = []
     effort: Literal["default", "high"] = "default"
     seed: int = Field(0, ge=0, lt=2**32)
     test_fraction: float = Field(0.2, gt=0, lt=1)
-    max_epochs: int | None = Field(None, ge=1)
+    max_epochs: int | None = Field(None, ge=1, le=MOST_STEPS)
 
     @field_validator("target", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("columns", "drop", mode="before")
+    @classmethod
+    def _parted(cls, value: Any) -> Any:
+        """Part ``"a,b"``, the form on the command line."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @field_validator("target")
     @classmethod
@@ -303,6 +431,13 @@ class TableConfig(BaseModel):
         if len(set(value)) < len(value):
             raise ValueError("each column can be a target only once")
         return value
+
+    @model_validator(mode="after")
+    def _keep_targets(self) -> Self:
+        dropped = [name for name in self.target if name in self.drop]
+        if dropped:
+            raise ValueError(f"drop names {dropped[0]!r}, which is a target: leave it out of drop")
+        return self
 
     @classmethod
     def create(cls, **options: Any) -> Self:
@@ -314,8 +449,8 @@ class TableConfig(BaseModel):
         >>> TableConfig.create(data="houses.csv", target="price", steps=3)
         Traceback (most recent call last):
             ...
-        hilbound.errors.InputError: --steps does not go with --target: a table takes --effort, \
---seed, --test-fraction, --max-epochs
+        hilbound.errors.InputError: --steps does not go with --target: a table takes --columns, \
+--drop, --effort, --seed, --test-fraction, --max-epochs
         """
         foreign = [n for n in options if n in RunConfig.model_fields and n not in cls.model_fields]
         if foreign:
@@ -395,6 +530,10 @@ def _sentence(name: str, error: Any, known: Sequence[str]) -> str:
     return f"{name}: {message}, got {error['input']!r}"
 
 
+# Options are a page of text.
+_MOST_YAML = 1 << 18
+
+
 class _Plain(yaml.SafeLoader):
     """A safe loader without aliases: a few lines of them can ask for gigabytes."""
 
@@ -411,6 +550,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: If the file is missing, is not YAML, or is not a mapping of options.
     """
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"config {str(path)!r} cannot be read: it is no regular file")
+        if found.st_size > _MOST_YAML:
+            raise InputError(
+                f"config {str(path)!r} has {found.st_size:,} bytes, and options take no more than "
+                f"{_MOST_YAML:,}: give a file of options"
+            )
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {str(path)!r} cannot be read: {error}") from None
@@ -418,7 +565,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"config {str(path)!r} is nested too deeply: options are 'name: value', a line each"
         ) from None
-    except yaml.YAMLError as error:
+    # Scalars that look like dates or numbers and are none raise a ValueError.
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"config {str(path)!r} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise InputError(

@@ -247,6 +247,8 @@ def debiased_fidelity(
     q: GaussianMixture,
     q_copy: GaussianMixture,
     weight: float = 0.5,
+    *,
+    power: float = 1.0,
 ) -> Tensor:
     r"""Return a divergence that undoes the mini-batch's bias of the fidelity, to be minimised.
 
@@ -265,6 +267,8 @@ def debiased_fidelity(
         q: A batch of the model, with the same batch shape.
         q_copy: An independent batch of the model.
         weight: The weight :math:`\lambda` of the model's own term.
+        power: The power in (0, 1] of the singular values. Below 1, :func:`schatten_overlap` takes
+            the place of the fidelity in all terms.
 
     Returns:
         Values with shape ``(*)``. A single value can be negative.
@@ -275,8 +279,12 @@ def debiased_fidelity(
     tensor(0.)
     """
     _require_mixtures(p=p, q=q, q_copy=q_copy)
-    own = 0.0 if p_copy is None else 0.5 * fidelity(p, p_copy)
-    return own + weight * fidelity(q, q_copy) - 0.5 * (fidelity(p, q) + fidelity(p, q_copy))
+
+    def overlap(one: GaussianMixture, other: GaussianMixture) -> Tensor:
+        return fidelity(one, other) if power == 1 else schatten_overlap(one, other, power)
+
+    own = 0.0 if p_copy is None else 0.5 * overlap(p, p_copy)
+    return own + weight * overlap(q, q_copy) - 0.5 * (overlap(p, q) + overlap(p, q_copy))
 
 
 def distance_nuclear_norm(x: Tensor, y: Tensor) -> Tensor:
@@ -305,7 +313,9 @@ def distance_nuclear_norm(x: Tensor, y: Tensor) -> Tensor:
     return nuclear_norm(gram.squared_distances(x, y) / scale)
 
 
-def conditional_log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tensor:
+def conditional_log_scalar_cost(
+    p: GaussianMixture, q: GaussianMixture, *, diagonal: bool = True
+) -> Tensor:
     r"""Return the logarithm of the conditional scalar cost, one number, to be maximised.
 
     .. math:: \log \frac{\big(\tfrac1B \sum_b \langle p_b, q_b \rangle\big)^2}
@@ -315,12 +325,24 @@ def conditional_log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tenso
     by Cauchy-Schwarz for the B conditions together. Both means are inside the logarithm, so the
     cost needs a batch of conditions.
 
+    K centres that are drawn from a density overlap with themselves, and the density does not. So
+    :math:`\langle q_b, q_b \rangle` of K draws is larger than the squared norm of the density, and
+    a perfect sampler stays below the limit. Without the diagonal it is the unbiased
+
+    .. math:: \frac{1}{K(K - 1)} \sum_{k \ne l} \langle q_{bk}, q_{bl} \rangle
+
+    (with weights, divided by :math:`1 - \sum_k b_k^2`). A perfect sampler then reaches the limit
+    for any K, **in expectation only**: a single value may pass it. So this form is for training.
+
     Args:
         p: Mixtures of the data with batch shape ``(B,)``, one for each condition.
         q: Mixtures of the model with the same batch shape.
+        diagonal: Whether :math:`\langle q_b, q_b \rangle` has the overlap of each component with
+            itself.
 
     Raises:
-        InputError: If the batch shape of a mixture is not ``(B,)``.
+        InputError: If the batch shape of a mixture is not ``(B,)``, or the diagonal is left out of
+            mixtures of one component.
 
     >>> import torch
     >>> p = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
@@ -333,8 +355,46 @@ def conditional_log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tenso
             "p and q must both have batch shape (B,), one mixture for each condition, got "
             f"{tuple(p.batch_shape)} and {tuple(q.batch_shape)}"
         )
-    cross, own = p.log_inner(q), q.log_norm()
+    cross = p.log_inner(q)
+    own = q.log_norm() if diagonal else log_norm_between(q)
     return 2 * torch.logsumexp(cross, 0) - torch.logsumexp(own, 0) - math.log(len(own))
+
+
+def log_norm_between(q: GaussianMixture) -> Tensor:
+    r"""Return the logarithm of the mean inner product of two different components, shape ``(*)``.
+
+    .. math:: \log \frac{\sum_{k \ne l} b_k b_l \langle q_k, q_l \rangle}{1 - \sum_k b_k^2}
+
+    If the components lie around independent draws of a density, it is an unbiased estimate of that
+    density's squared norm, smoothed by the components. :meth:`GaussianMixture.log_norm` has the
+    diagonal, too, and is larger.
+
+    Args:
+        q: A mixture with batch shape ``(*)`` and at least two components.
+
+    Raises:
+        InputError: If there is one component only.
+
+    >>> import torch
+    >>> q = GaussianMixture(torch.tensor([[0.0], [0.0], [99.0]]), 0.5)
+    >>> inner = GaussianMixture(torch.tensor([[0.0]]), 0.5).log_norm()
+    >>> bool(torch.isclose(log_norm_between(q), inner - math.log(3)))
+    True
+    """
+    _require_mixtures(q=q)
+    if q.components < 2:
+        raise InputError(
+            "without its diagonal the norm needs at least 2 components, got 1: take more centres, "
+            "or keep the diagonal"
+        )
+    v, d = q.component_variance, q.dim
+    # The logarithm of the norm of each component, in the units of which overlaps have none.
+    log_norms = -0.25 * (4 * math.pi * v).log().expand(*v.shape[:-1], d).sum(-1)
+    own = 0.5 * q.log_weights + log_norms
+    logs = q.log_overlaps(q) + own.unsqueeze(-1) + own.unsqueeze(-2)
+    diagonal = torch.eye(q.components, dtype=torch.bool, device=logs.device)
+    total = torch.logsumexp(logs.masked_fill(diagonal, -math.inf), (-2, -1))
+    return total - torch.log1p(-q.weights.square().sum(-1))
 
 
 def effective_components(q: GaussianMixture) -> Tensor:
@@ -464,6 +524,205 @@ def mean_squared_error(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     require_one_space(p.dim, q.dim)
     _require_pairs(p, q)
     return (p.weights.unsqueeze(-1) * (p.means - q.means).square()).sum((-2, -1)) / p.dim
+
+
+# ------------------------------------------------------------------ fidelities given something
+
+
+def joint_fidelity(
+    p: GaussianMixture,
+    y: Tensor,
+    q: GaussianMixture,
+    z: Tensor,
+    variance_y: float | Tensor,
+    *,
+    drop: float | None = None,
+    power: float = 1.0,
+) -> Tensor:
+    r"""Return the fidelity of pairs (x, y) of the data and of the model, to be maximised.
+
+    .. math:: F = \big\| \operatorname{diag}(\sqrt a)\, (k_x \circ k_y)
+        \operatorname{diag}(\sqrt b) \big\|_* \le 1
+
+    It is :func:`fidelity` of the mixtures that :meth:`GaussianMixture.join
+    <hilbound.mixture.GaussianMixture.join>` makes. The overlap of two pairs is the product of the
+    overlaps of their parts, so only centres near the feature of a row can account for the row. No
+    centre is paired with a row. As :math:`v_y \to 0`, with the same features on both sides, it
+    becomes the mean fidelity of the conditional densities. As :math:`v_y \to \infty` it becomes the
+    fidelity of the marginals.
+
+    :func:`debiased_fidelity` and all other costs take joint mixtures, too. Each batch of the model
+    is joined with its own features.
+
+    Args:
+        p: The data's mixture with batch shape ``(*)`` and N components.
+        y: Features of the data's components, with shape ``(*, N, F)``.
+        q: The model's mixture with the same batch shape and M components.
+        z: The features that the model's components were made from, with shape ``(*, M, F)``.
+        variance_y: The variance of a component in the features: a number, or a tensor of shape
+            ``(F,)``. Between two components it counts twice.
+        drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
+        power: The power in (0, 1] of the singular values, as in :func:`schatten_overlap`.
+
+    Returns:
+        Fidelities with shape ``(*)``. With a power below 1 the limit is that of
+        :func:`schatten_overlap`.
+
+    Raises:
+        InputError: If there is not one feature point for each component, or numbers of coordinates
+            differ.
+
+    >>> import torch
+    >>> x, y = torch.tensor([[0.0], [3.0], [6.0]]), torch.tensor([[0.0], [1.0], [1.0]])
+    >>> p, order = GaussianMixture(x, 0.5), [2, 0, 1]
+    >>> q = p.select(torch.tensor(order))
+    >>> joint_fidelity(p, y, q, y[order], 0.01).round(decimals=4)
+    tensor(1.)
+    """
+    _require_mixtures(p=p, q=q)
+    require_one_space(p.dim, q.dim)
+    data, model = p.join(y, variance_y), q.join(z, variance_y)
+    return fidelity(data, model, drop) if power == 1 else schatten_overlap(data, model, power, drop)
+
+
+def block_fidelity(
+    p: GaussianMixture,
+    q: GaussianMixture,
+    shares: Tensor | None = None,
+    model_shares: Tensor | None = None,
+    drop: float | None = None,
+    *,
+    power: float = 1.0,
+) -> Tensor:
+    r"""Return the fidelity of two densities that are cut into the same blocks, to be maximised.
+
+    .. math:: F = \sum_c \sqrt{\pi_c \rho_c}\, F_c \le 1
+
+    for blocks c, such as classes or clusters, with shares :math:`\pi` in the data and :math:`\rho`
+    in the model. It is :func:`joint_fidelity` with the block as the feature, as :math:`v_y \to 0`:
+    the joint Gram matrix is block diagonal, and the blocks are decomposed one by one. Blocks of
+    different sizes are padded with components of weight zero.
+
+    Args:
+        p: The data's blocks, with batch shape ``(*, C)``.
+        q: The model's blocks, with the same batch shape.
+        shares: The shares :math:`\pi`, with shape ``(*, C)``, not negative. They are divided by
+            their sum. By default all are equal.
+        model_shares: The shares :math:`\rho`, by default those of the data.
+        drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
+        power: The power s in (0, 1] of the singular values. The sum is then
+            :math:`\sum_c (\pi_c \rho_c)^{s/2} S_s` with :func:`schatten_overlap` of each block.
+
+    Returns:
+        Fidelities with shape ``(*)``.
+
+    Raises:
+        InputError: If the mixtures have no blocks or different numbers of them, or shares are
+            negative, all zero, or not one for each block.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[[0.0], [9.0]], [[4.0], [4.0]]]), 0.5)
+    >>> block_fidelity(p, p, torch.tensor([0.75, 0.25])).round(decimals=4)
+    tensor(1.)
+    """
+    pi, rho = _shares(p, q, shares, model_shares)
+    each = fidelity(p, q, drop) if power == 1 else schatten_overlap(p, q, power, drop)
+    return ((pi * rho).pow(0.5 * power) * each).sum(-1)
+
+
+def certified_block_fidelity(
+    p: GaussianMixture,
+    q: GaussianMixture,
+    shares: Tensor | None = None,
+    model_shares: Tensor | None = None,
+    drop: float | None = None,
+) -> Certified:
+    """Return :func:`block_fidelity` with a bound of the error of its decompositions.
+
+    For joint mixtures, :func:`certified_fidelity` does the same.
+
+    Args:
+        p: The data's blocks, with batch shape ``(*, C)``.
+        q: The model's blocks, with the same batch shape.
+        shares: See :func:`block_fidelity`.
+        model_shares: See :func:`block_fidelity`.
+        drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
+
+    Returns:
+        Fidelities and bounds, each with shape ``(*)``.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[[0.0], [9.0]], [[4.0], [4.0]]]).double(), 0.5)
+    >>> bool(certified_block_fidelity(p, p).error < 1e-13)
+    True
+    """
+    pi, rho = _shares(p, q, shares, model_shares)
+    each, factor = certified_fidelity(p, q, drop), (pi * rho).sqrt()
+    error = (factor.double() * each.error).sum(-1)
+    value = (factor * each.value).sum(-1)
+    rounding = 4 * pi.shape[-1] * torch.finfo(value.dtype).eps * value.detach().double()
+    return Certified(value, error + rounding)
+
+
+def debiased_block_fidelity(
+    p: GaussianMixture,
+    p_copy: GaussianMixture | None,
+    q: GaussianMixture,
+    q_copy: GaussianMixture,
+    weight: float = 0.5,
+    *,
+    shares: Tensor | None = None,
+    model_shares: Tensor | None = None,
+) -> Tensor:
+    r"""Return :func:`debiased_fidelity` with :func:`block_fidelity` in place of the fidelity.
+
+    The mini-batch of a block comes from a much narrower density than all data, so its bias is
+    smaller.
+
+    Args:
+        p: A batch of the data's blocks, with batch shape ``(*, C)``.
+        p_copy: An independent batch of the data, or ``None`` to leave out the data's own term.
+        q: A batch of the model's blocks, with the same batch shape.
+        q_copy: An independent batch of the model.
+        weight: The weight of the model's own term.
+        shares: See :func:`block_fidelity`.
+        model_shares: See :func:`block_fidelity`.
+
+    Returns:
+        Values with shape ``(*)``. A single value can be negative.
+
+    >>> import torch
+    >>> p = GaussianMixture(torch.tensor([[[0.0], [9.0]], [[4.0], [5.0]]]), 0.5)
+    >>> debiased_block_fidelity(p, p, p, p).abs().round(decimals=4)
+    tensor(0.)
+    """
+    pi, rho = _shares(p, q, shares, model_shares)
+    own = 0.0 if p_copy is None else 0.5 * block_fidelity(p, p_copy, pi)
+    cross = block_fidelity(p, q, pi, rho) + block_fidelity(p, q_copy, pi, rho)
+    return own + weight * block_fidelity(q, q_copy, rho) - 0.5 * cross
+
+
+def _shares(
+    p: GaussianMixture, q: GaussianMixture, shares: Tensor | None, model_shares: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return both shares, which sum to 1, or raise an InputError."""
+    _require_mixtures(p=p, q=q)
+    if not p.batch_shape or p.batch_shape != q.batch_shape:
+        raise InputError(
+            "p and q must both have batch shape (*, C), one mixture for each block, got "
+            f"{tuple(p.batch_shape)} and {tuple(q.batch_shape)}"
+        )
+    pi = p.means.new_ones(p.batch_shape[-1]) if shares is None else shares
+    rho = pi if model_shares is None else model_shares
+    for name, given in (("shares", pi), ("model_shares", rho)):
+        if given.shape[-1:] != p.batch_shape[-1:]:
+            raise InputError(
+                f"{name} must hold one number for each of the {p.batch_shape[-1]} blocks, got "
+                f"shape {tuple(given.shape)}"
+            )
+        if not bool((given >= 0).all() & (given.sum(-1) > 0).all() & given.isfinite().all()):
+            raise InputError(f"{name} must be finite, not negative, and not all zero")
+    return pi / pi.sum(-1, keepdim=True), rho / rho.sum(-1, keepdim=True)
 
 
 # ------------------------------------------------------------------ costs of a span

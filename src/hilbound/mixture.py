@@ -454,6 +454,44 @@ class GaussianMixture(Mixture):
             self.log_weights,
         )
 
+    def join(self, points: Tensor, variance: float | Tensor) -> "GaussianMixture":
+        r"""Return the mixture over pairs (x, y), with a point y beside the mean of each component.
+
+        .. math:: q(x, y) = \sum_k b_k N(x - m_k; v_k)\, N(y - y_k; v_y)
+
+        The inner product of two such components is that of x times that of y. So costs of joint
+        mixtures compare what belongs to the same y.
+
+        Args:
+            points: The points :math:`y_k`, with shape ``(*batch, K, F)``.
+            variance: Their variance :math:`v_y`: a number, or a tensor that broadcasts to
+                ``(*batch, K, F)``.
+
+        Returns:
+            A mixture with d + F coordinates, of which the first d are those of this mixture.
+
+        Raises:
+            InputError: If there is not one point for each component, or a variance is not positive.
+
+        >>> q = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5)
+        >>> q.join(torch.tensor([[1.0], [2.0]]), 0.1).means
+        tensor([[0., 1.],
+                [9., 2.]])
+        """
+        require_tensor("points", points)
+        if points.shape[:-1] != self.means.shape[:-1]:
+            raise InputError(
+                f"points must have shape {(*self.means.shape[:-1], 'F')}, one point for each "
+                f"component, got {tuple(points.shape)}"
+            )
+        other = GaussianMixture(points.to(self.means), variance)
+        v, w = self.component_variance, other.component_variance
+        lead = torch.broadcast_shapes(v.shape[:-1], w.shape[:-1])
+        v, w = v.expand(*lead, self.dim), w.expand(*lead, other.dim)
+        return self._with(
+            torch.cat([self.means, other.means], -1), torch.cat([v, w], -1), self.log_weights
+        )
+
     def condition(self, dims: Sequence[int], values: Tensor) -> "GaussianMixture":
         r"""Return the distribution of the other coordinates, given those in ``dims``.
 

@@ -33,14 +33,23 @@ class Objective(nn.Module):
         tracked: Whether the limit is measured on a fixed set of rows during training
             (:class:`hilbound.training.tracking.ConditionalTracker`), because a single batch cannot
             show it.
+        marginal: Whether it compares the density of all centres of a batch with that of all rows,
+            also if the model has a mixture for each row.
+        pairs: Whether it compares pairs of a row and its features
+            (:meth:`hilbound.models.autoencoders.FeatureModel.compare_pairs`).
+        block_power: The power of the shares in the sum over blocks (:class:`BlockObjective`), or
+            ``None`` if the costs of blocks do not add up.
     """
 
-    smoothed: ClassVar[int] = 2
-    paired: ClassVar[bool] = False
-    least_rows: ClassVar[int] = 1
-    cost_name: ClassVar[str]
-    logarithmic: ClassVar[bool] = False
+    smoothed: int = 2
+    paired: bool = False
+    least_rows: int = 1
+    cost_name: str
+    logarithmic: bool = False
     tracked: ClassVar[bool] = False
+    marginal: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
+    block_power: float | None = 1.0
 
     @classmethod
     def readable(cls, log_cost: float) -> float:
@@ -64,12 +73,144 @@ class Objective(nn.Module):
         del q
         return p.means.new_zeros(p.batch_shape)
 
+    def encoder_loss(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return a term of the loss with shape ``()`` that rewards good features.
+
+        Args:
+            p: The component around each row, with batch shape ``(B,)``.
+            q: The mixture that was made from the features of the row, with the same batch shape.
+        """
+        del q
+        return p.means.new_zeros(())
+
     def bound(
         self, p: GaussianMixture, q: GaussianMixture, generator: torch.Generator | None = None
     ) -> Bound:
         """Return the cost and its limit. ``generator`` draws points if an integral needs them."""
         del generator
         return Bound(self.log_cost(p, q), self.log_limit(p, q))
+
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return the loss ``()`` of all blocks together. See :class:`BlockObjective`."""
+        loss: Tensor = self(p, q)
+        return (share.to(loss) ** (self.block_power or 0) * loss).sum(-1)
+
+    def block_bound(
+        self,
+        p: GaussianMixture,
+        q: GaussianMixture,
+        share: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """Return the cost and the limit ``()`` of all blocks together."""
+        bound = self.bound(p, q, generator)
+        return Bound(self._log_sum(bound.log_value, share), self._log_sum(bound.log_limit, share))
+
+    def _log_sum(self, logs: Tensor, share: Tensor) -> Tensor:
+        """Return the logarithm of the sum over blocks, of logarithms with shape ``(C,)``."""
+        return torch.logsumexp((self.block_power or 0) * share.to(logs).log() + logs, -1)
+
+
+class BlockObjective(Objective):
+    r"""An objective of the density of a point and the block that it belongs to.
+
+    A block holds the rows of one class or of one cluster. Let both densities draw block c with
+    probability :math:`\pi_c`, and then a point from :math:`p_c` or :math:`q_c`. Components of
+    different blocks do not overlap, so the joint Gram matrix is block diagonal. Its nuclear norm is
+    a sum over the blocks, and so are the other costs that overlaps make,
+
+    .. math:: F = \sum_c \pi_c F(p_c, q_c) \le 1, \qquad
+        S_p = \sum_c \pi_c^p S_p(p_c, q_c), \qquad
+        \operatorname{cost} = \sum_c \pi_c^e \operatorname{cost}_c \le
+        \sum_c \pi_c^e \operatorname{limit}_c .
+
+    The power e is 1 for ``nuclear``, ``debiased``, ``trace`` and ``schur``, it is p for
+    ``schatten`` and 2 for ``vector``. The scalar cost is the ratio of such sums, and the likelihood
+    is the mean :math:`\sum_c \pi_c E_{p_c} \log q_c` of the blocks.
+
+    Args:
+        objective: The objective of one block.
+        share: The probabilities :math:`\pi_c` of the blocks, with shape ``(C,)`` and sum 1. Every
+            one is positive.
+
+    Raises:
+        InputError: If the costs of blocks do not add up, or the shares are no probabilities.
+
+    >>> points = torch.tensor([[[0.0], [9.0]], [[1.0], [5.0]]])
+    >>> p = GaussianMixture(points, 0.5)  # two blocks of two points
+    >>> BlockObjective(NuclearNorm(), torch.tensor([0.25, 0.75]))(p, p)
+    tensor(-1.)
+    """
+
+    share: Tensor
+
+    def __init__(self, objective: Objective, share: Tensor) -> None:
+        super().__init__()
+        refuse_blocks(objective)
+        if share.ndim != 1 or bool((share <= 0).any()) or abs(float(share.sum()) - 1) > 1e-4:
+            raise InputError(
+                f"share must hold a positive probability for each block, with sum 1, got shape "
+                f"{tuple(share.shape)} and sum {float(share.sum()):g}"
+            )
+        self.objective = objective
+        self.register_buffer("share", share)
+        # What a training asks of an objective, it asks of that of one block.
+        self.paired = objective.paired
+        self.smoothed = objective.smoothed
+        self.least_rows = objective.least_rows
+        self.logarithmic = objective.logarithmic
+        self.cost_name = objective.cost_name
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``()`` for mixtures with batch shape ``(C,)``."""
+        self._require_blocks(p, q)
+        return self.objective.block_loss(p, q, self.share)
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether the loss is a sum over blocks, each of which may be computed elsewhere."""
+        own = type(self.objective).block_loss is Objective.block_loss
+        return own and not getattr(self.objective, "calibrate", False)
+
+    def loss_of(self, p: GaussianMixture, q: GaussianMixture, blocks: range) -> Tensor:
+        """Return the terms of some blocks in the loss, if it is a sum over blocks.
+
+        Args:
+            p: Mixtures of the data with batch shape ``(b,)``.
+            q: Mixtures of the model with batch shape ``(b,)``.
+            blocks: Which of the C blocks they are.
+        """
+        return self.objective.block_loss(p, q, self.share[blocks.start : blocks.stop])
+
+    def bound(
+        self, p: GaussianMixture, q: GaussianMixture, generator: torch.Generator | None = None
+    ) -> Bound:
+        """Return the cost and its limit, each with shape ``()``."""
+        self._require_blocks(p, q)
+        return self.objective.block_bound(p, q, self.share, generator)
+
+    def _require_blocks(self, p: GaussianMixture, q: GaussianMixture) -> None:
+        wanted = tuple(self.share.shape)
+        if (tuple(p.batch_shape), tuple(q.batch_shape)) != (wanted, wanted):
+            raise InputError(
+                f"p and q must have batch shape {wanted}, a mixture for each block, got "
+                f"{tuple(p.batch_shape)} and {tuple(q.batch_shape)}"
+            )
+
+
+def refuse_blocks(objective: Objective) -> None:
+    """Raise an InputError for an objective whose costs of blocks do not add up."""
+    if isinstance(objective, ScalarCost) and objective.momentum is not None:
+        raise InputError(
+            "momentum is for a mixture without blocks, because its averages are those of one "
+            "mixture: leave it out"
+        )
+    if objective.block_power is None:
+        known = ", ".join(name for name in OBJECTIVES if OBJECTIVES[name].block_power is not None)
+        raise InputError(
+            f"{type(objective).__name__} has no meaning for blocks: without a kernel that is zero "
+            f"between two blocks, its cost is no sum over them; those with a meaning are {known}"
+        )
 
 
 OBJECTIVES: Registry[type[Objective]] = Registry("objective")
@@ -118,6 +259,7 @@ class NuclearNorm(Objective):
     tensor(-1.)
     """
 
+    marginal = True
     cost_name = "fidelity"
 
     def __init__(self, drop: float | None = None) -> None:
@@ -132,6 +274,10 @@ class NuclearNorm(Objective):
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the fidelity, against 1."""
         return F.log_fidelity(p, q, self.drop)
+
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return minus the :func:`~hilbound.functional.block_fidelity`."""
+        return -F.block_fidelity(p, q, share.to(q.means), drop=self.drop)
 
 
 @OBJECTIVES.register("scalar", "normalised inner product <p,q>^2/<q,q>, limit <p,p>")
@@ -172,8 +318,11 @@ class ScalarCost(Objective):
     tensor(-0.5000, dtype=torch.float64)
     """
 
+    marginal = True
     cost_name = "log normalised inner product"
     logarithmic = True
+    # Inner products of two densities: both shares come in.
+    block_power = 2.0
     log_cross: Tensor
     log_own: Tensor
 
@@ -217,6 +366,25 @@ class ScalarCost(Objective):
         del generator
         return marginal_bound(p, q)
 
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return minus the logarithm of the ratio of both sums over the blocks."""
+        bound = self.block_bound(p, q, share)
+        return -bound.log_value + (bound.log_limit if self.reference else 0)
+
+    def block_bound(
+        self,
+        p: GaussianMixture,
+        q: GaussianMixture,
+        share: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        r"""Return :math:`\langle p,q\rangle^2/\langle q,q\rangle` against the norm of p."""
+        del generator
+        cross, own, data = (
+            self._log_sum(precise_log_inner(*pair), share) for pair in ((p, q), (q, q), (p, p))
+        )
+        return Bound(2 * cross - own, data)
+
 
 @OBJECTIVES.register("vector", "scalar cost at the best weights of the centres, limit <p,p>")
 class VectorCost(Objective):
@@ -235,6 +403,7 @@ class VectorCost(Objective):
 
     cost_name = "log vector-matrix cost"
     logarithmic = True
+    block_power = 2.0
 
     def __init__(self, drop: float | None = None) -> None:
         super().__init__()
@@ -252,6 +421,10 @@ class VectorCost(Objective):
     def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the norm of p, in the precision of the cost."""
         return precise_log_inner(p, p)
+
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return minus the logarithm of the sum over the blocks."""
+        return -self._log_sum(self.log_cost(p, q), share)
 
 
 @OBJECTIVES.register("schur", "share of the data's components in the span of the centres, limit 1")
@@ -301,6 +474,7 @@ class DistanceNuclearNorm(Objective):
     """
 
     cost_name = "reciprocal of the nuclear norm of squared distances"
+    block_power = None
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``(*)``."""
@@ -346,6 +520,18 @@ class Likelihood(Objective):
             draws = p.sample((p.components,), generator=generator)
         return Bound(q.log_prob(draws).mean(0), p.log_prob(draws).mean(0))
 
+    def block_bound(
+        self,
+        p: GaussianMixture,
+        q: GaussianMixture,
+        share: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> Bound:
+        """Return the means over the blocks, because log-likelihoods add up themselves."""
+        bound = self.bound(p, q, generator)
+        value, limit = bound.log_value, bound.log_limit
+        return Bound((share.to(value) * value).sum(-1), (share.to(limit) * limit).sum(-1))
+
 
 # ------------------------------------------------------------------ costs of pairs
 
@@ -359,6 +545,19 @@ class ConditionalScalarCost(Objective):
     unbiased sample of :math:`E_y \langle p(\cdot|y), q(\cdot|y) \rangle`. Such a p does not show
     the limit, which is the norm of a density of many rows. See :attr:`Objective.tracked`.
 
+    A centre far from all rows has hardly any gradient, and little weight in the cost, so some
+    centres can be lost. With ``wide`` the loss is the mean of two: at the given variances, and at
+    ``wide`` times these, where the centre still has a gradient.
+
+    Args:
+        diagonal: Whether the norm of q has the overlap of each centre with itself. Without it, a
+            perfect sampler reaches the limit for any number of centres, in expectation only. What
+            is tracked during training always has it, so that cost ≤ limit holds.
+        wide: Factor of the variances in the second half of the loss. At 1 there is no such half.
+
+    Raises:
+        InputError: If ``wide`` is below 1.
+
     >>> p = GaussianMixture(torch.zeros(3, 1, 2), 0.5)
     >>> bool(torch.isclose(ConditionalScalarCost()(p, p), p.renyi_entropy()[0]))
     True
@@ -366,11 +565,23 @@ class ConditionalScalarCost(Objective):
 
     logarithmic = True
     tracked = True
+    block_power = None
     cost_name = "log conditional cost"
+
+    def __init__(self, *, diagonal: bool = True, wide: float = 1.0) -> None:
+        super().__init__()
+        if not 1 <= wide < math.inf:
+            raise InputError(f"wide must be 1 or more and finite, got {wide}: it widens the kernel")
+        self.diagonal = diagonal
+        self.wide = wide
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``()`` for mixtures with batch shape ``(B,)``."""
-        return -self.log_cost(p, q)
+        loss = -F.conditional_log_scalar_cost(p, q, diagonal=self.diagonal)
+        if self.wide == 1:
+            return loss
+        wider = (_widened(mixture, self.wide) for mixture in (p, q))
+        return 0.5 * (loss - F.conditional_log_scalar_cost(*wider, diagonal=self.diagonal))
 
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the cost, with shape ``()``."""
@@ -380,6 +591,14 @@ class ConditionalScalarCost(Objective):
         """Return the logarithm of the mean norm of p, with shape ``()``."""
         del q
         return torch.logsumexp(p.log_norm(), 0) - math.log(p.batch_shape[0])
+
+
+def _widened(mixture: GaussianMixture, factor: float) -> GaussianMixture:
+    """Return the mixture with larger variances of its components."""
+    log_weights = None if mixture.equal_weights else mixture.log_weights
+    return GaussianMixture(
+        mixture.means, factor * mixture.component_variance, log_weights=log_weights
+    )
 
 
 @OBJECTIVES.register("trace", "overlap of every centre with its own data point, limit 1")
@@ -415,6 +634,7 @@ class MeanSquaredError(Objective):
     """
 
     paired = True
+    block_power = None
     cost_name = "geometric mean of overlaps"
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
@@ -457,6 +677,7 @@ class Schatten(Objective):
         if not 0 < power <= 1:
             raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
         self.power = power
+        self.block_power = power
         check_drop(drop)
         self.drop = drop
 
@@ -467,6 +688,10 @@ class Schatten(Objective):
     def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the sum."""
         return F.log_schatten_overlap(p, q, self.power, self.drop)
+
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return minus the :func:`~hilbound.functional.block_fidelity` with the power."""
+        return -F.block_fidelity(p, q, share.to(q.means), drop=self.drop, power=self.power)
 
     def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the limit, which a flat spectrum reaches."""
@@ -528,15 +753,25 @@ class DebiasedNuclearNorm(Objective):
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``(*)``."""
+        return F.debiased_fidelity(*self._batches(p, q), float(self.weight))
+
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return the :func:`~hilbound.functional.debiased_block_fidelity`."""
+        return F.debiased_block_fidelity(
+            *self._batches(p, q), float(self.weight), shares=share.to(q.means)
+        )
+
+    def _batches(
+        self, p: GaussianMixture, q: GaussianMixture
+    ) -> tuple[GaussianMixture, GaussianMixture | None, GaussianMixture, GaussianMixture]:
+        """Return two batches of the data and two of the model, and move the weight if it is due."""
         first, second = _halves(q)
         data, copy = _halves(p)
         if self.calibrate and self.training:
             if int(self.calls) % _CALIBRATE_EVERY == 0:
                 self._move(data, copy, first, second)
             self.calls += 1
-        return F.debiased_fidelity(
-            data, copy if self.reference else None, first, second, float(self.weight)
-        )
+        return data, copy if self.reference else None, first, second
 
     @torch.no_grad()
     def _move(
@@ -562,3 +797,88 @@ def _halves(mixture: GaussianMixture) -> tuple[GaussianMixture, GaussianMixture]
     if half == 0:
         raise InputError("a debiased batch is cut into halves and needs at least 2 components")
     return mixture.select(slice(0, half)), mixture.select(slice(half, 2 * half))
+
+
+# ------------------------------------------------------------------ fidelity given features
+
+
+@OBJECTIVES.register("joint-nuclear", "nuclear norm of pairs (row, features); no pairing, limit 1")
+class JointNuclearNorm(Objective):
+    r"""Minus the :func:`~hilbound.functional.joint_fidelity` of rows and centres with features.
+
+    Both mixtures are joint mixtures of points and features. So a centre can account for every row
+    with nearly the same features, and need not be near the one row that it was made from. With a
+    weight it is the :func:`~hilbound.functional.debiased_fidelity` of halves of the batch.
+
+    The fidelity does not say which features are good: it can be 1 for any. So if the encoder is
+    trained, the loss also has the term :math:`-\alpha \log (r_c / \|p_b\|^2)` with the
+    :func:`~hilbound.functional.conditional_log_scalar_cost` :math:`r_c` of the same centres. Its
+    unit, the norm of the component around a row, is a constant.
+
+    Args:
+        weight: Weight :math:`\lambda` of the model's own term. At 0 there is no such term and the
+            loss is minus the fidelity; at 0.5 the divergence is unbiased.
+        power: The power in (0, 1] of the singular values; 1 is the nuclear norm.
+        feature_variance: Variance of a component in the features, or ``None`` for the rule of
+            :func:`hilbound.variance.joint_feature_variance`.
+        encoder_weight: The weight :math:`\alpha`. A frozen encoder has no such term.
+
+    Raises:
+        InputError: If an option is out of range.
+
+    >>> p = GaussianMixture(torch.tensor([[0.0], [9.0]]), 0.5).join(torch.zeros(2, 1), 0.1)
+    >>> JointNuclearNorm()(p, p)
+    tensor(-1.)
+    """
+
+    pairs = True
+    block_power = None
+    cost_name = "joint fidelity"
+
+    def __init__(
+        self,
+        weight: float = 0.0,
+        power: float = 1.0,
+        feature_variance: float | None = None,
+        encoder_weight: float = 0.1,
+    ) -> None:
+        super().__init__()
+        for name, value in (("weight", weight), ("encoder_weight", encoder_weight)):
+            if not 0 <= value < math.inf:
+                raise InputError(f"{name} must be 0 or more and finite, got {value}")
+        if not 0 < power <= 1:
+            raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
+        if feature_variance is not None and not 0 < feature_variance < math.inf:
+            raise InputError(
+                f"feature_variance must be positive and finite, got {feature_variance}: it is a "
+                "variance in the features, which have variance 1"
+            )
+        self.weight = weight
+        self.power = power
+        self.feature_variance = feature_variance
+        self.encoder_weight = encoder_weight
+
+    def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the loss with shape ``(*)``, of joint mixtures."""
+        if self.weight == 0:
+            return -self.log_cost(p, q).exp()
+        first, second = _halves(q)
+        return F.debiased_fidelity(
+            _halves(p)[0], None, first, second, self.weight, power=self.power
+        )
+
+    def encoder_loss(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        r"""Return :math:`-\alpha \log (r_c / \|p_b\|^2)`."""
+        if self.encoder_weight == 0:
+            return p.means.new_zeros(())
+        unit = p.log_norm().detach().mean()
+        return self.encoder_weight * (unit - F.conditional_log_scalar_cost(p, q))
+
+    def log_cost(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the fidelity, or of the sum of powers."""
+        return F.log_fidelity(p, q) if self.power == 1 else F.log_schatten_overlap(p, q, self.power)
+
+    def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
+        """Return the logarithm of the limit, 1 for the nuclear norm."""
+        rank = min(p.components, q.components)
+        return super().log_limit(p, q) + (1 - self.power) * math.log(rank)

@@ -378,6 +378,33 @@ def parse_variance(
     return Specification.parse(specification).read(x, generator)
 
 
+# The number of rows of a batch that a row should share its features with.
+_SHARING = 36
+
+
+def joint_feature_variance(features: int, rows: int) -> float:
+    r"""Return the variance of a component in the features, for costs of pairs of row and features.
+
+    A row is compared with the centres whose features lie near its own. With too narrow a kernel
+    there are none, and with too wide a kernel the features do not matter. For features with
+    variance 1 and a normal distribution, the kernel of variance 2v between two of them has the mean
+
+    .. math:: E\, e^{-|y - y'|^2 / (4v)} = \Big(\frac{v}{v + 1}\Big)^{F/2}.
+
+    v is such that the rows of a batch sum to 36. If there are not twice as many rows, they sum to
+    half of them.
+
+    Args:
+        features: Number F of features.
+        rows: Rows of a batch.
+
+    >>> round(joint_feature_variance(1, 512), 4), round(joint_feature_variance(16, 512), 1)
+    (0.005, 2.5)
+    """
+    share: float = min(_SHARING / rows, 0.5) ** (2 / features)
+    return share / (1 - share)
+
+
 def of_component(kernel: float, mixtures: int = 2) -> float:
     """Return the variance of a component for a given variance of the kernel.
 

@@ -580,7 +580,8 @@ def test_from_end_to_end_in_a_process_of_its_own(tmp_path):
     assert err.startswith("error: run 'nowhere' does not exist")
 
 
-def test_ctrl_c_in_the_middle_of_a_training(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_the_middle_of_a_training(tmp_path, number):
     points = write_points(tmp_path / "points.npy")
     options = {"steps": 200_000, "validate_every": 100_000, "decay": False}
     path = tmp_path / "run"
@@ -590,7 +591,7 @@ def test_ctrl_c_in_the_middle_of_a_training(tmp_path):
         assert time.monotonic() < deadline
         assert done.poll() is None, done.communicate()
         time.sleep(0.02)
-    done.send_signal(signal.SIGINT)
+    done.send_signal(number)
     out, err = done.communicate(timeout=60)
     assert (done.returncode, out) == (1, "")
     assert f"interrupted: what was reached is saved in {path}: go on with" in err
@@ -607,7 +608,7 @@ def test_ctrl_c_in_the_middle_of_a_training(tmp_path):
 
 
 def test_two_devices_train_one_run(tmp_path):
-    """Every device takes its own batch and noise; the step follows the mean of their gradients."""
+    """Devices share every batch, so that the run is the one that a single device would do."""
     from support.trainings import by_hand
 
     points = write_points(tmp_path / "points.npy")
@@ -623,9 +624,54 @@ def test_two_devices_train_one_run(tmp_path):
         (4, "validation"),
     ]
     assert (path / "report.html").exists()
-    expected = by_hand(run.config, steps=run.read_json("run.json")["kept_step"], world=2)
+    expected = by_hand(run.config, steps=run.read_json("run.json")["kept_step"])
     for name, tensor in weights(run).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
+
+
+#: The program that torchrun starts: in the last but one step the second worker dies.
+DYING = """
+import os, signal
+from hilbound.cli import main
+from hilbound.training.module import DensityModule
+
+original = DensityModule.training_step
+
+def step(self, *arguments):
+    if self.global_step == 6 and self.global_rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *arguments)
+
+DensityModule.training_step = step
+main()
+"""
+
+
+def test_a_worker_that_dies_ends_the_run_and_leaves_the_checkpoint(tmp_path):
+    points, path = write_points(tmp_path / "points.npy"), tmp_path / "run"
+    program = tmp_path / "dying.py"
+    program.write_text(DYING)
+    options = flags(accelerator="cpu")
+    words = ["fit", points, *options, "-o", path, "-q", "--no-report"]
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--standalone", program, *map(str, words)),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    run = Run.open(path)
+    assert run.read_json("run.json")["step"] == 4
+    resumed = ask("fit", "--resume", path, "-q", "--no-report")
+    assert resumed.exit_code == 0, resumed.stderr
+    expected = weights(train(tmp_path / "whole", data=points))
+    for name, tensor in weights(run).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
 
 
 def test_an_interruption_says_what_is_there(tmp_path, monkeypatch):
@@ -640,7 +686,7 @@ def test_an_interruption_says_what_is_there(tmp_path, monkeypatch):
     assert f"run: {path}" in plain
     monkeypatch.undo()
     monkeypatch.setattr("hilbound.training.loop.Loop.train", stop)
-    words = "no step was done, and nothing is saved in .*--overwrite"
+    words = "no step was saved yet in .*--resume"
     refused("fit", points, *flags(), "-o", path, words=words, code=1)
     monkeypatch.undo()
     done = ask("fit", points, *flags(), "-o", path, "--overwrite", "--no-report")

@@ -205,13 +205,42 @@ def test_the_conditional_bound_is_that_of_held_out_rows(tmp_path, monkeypatch, o
     assert len({tuple(row) for row in rows.tolist()} & test) == 30
     assert block == {
         "rows": 30,
+        "centers": 3,
         "log_value": float(result.log_value),
         "log_limit": float(result.log_limit),
         "gap": pytest.approx(block["log_limit"] - block["log_value"]),
         "tightness": pytest.approx(math.exp(-block["gap"])),
         "error": result.error,
+        "real_tightness": pytest.approx(0.5, abs=0.5),
+        "point_tightness": block["point_tightness"],
     }
     assert block["gap"] > 0
+
+
+def test_real_rows_in_the_place_of_centres_are_none_of_the_bounds_own(tmp_path, monkeypatch):
+    run = train(tmp_path / "run", bound_rows=30, **EMD)
+    seen = {}
+    original = EncoderMixtureDecoder.real_bound
+
+    def real_bound(self, x, rows, *arguments, **options):
+        seen.update(x=x, rows=rows, bound=original(self, x, rows, *arguments, **options))
+        return seen["bound"]
+
+    monkeypatch.setattr(EncoderMixtureDecoder, "real_bound", real_bound)
+    for split, further in (("test", "validation"), ("validation", "train")):
+        block = evaluate(run, split=split)["conditional_bound"]
+        assert block["real_tightness"] == float(seen["bound"].tightness)
+        assert block["log_limit"] == float(seen["bound"].log_limit)
+        data = load(run.config.data)
+        bound_rows, others = ({tuple(row) for row in seen[n].tolist()} for n in ("x", "rows"))
+        assert not bound_rows & others
+        held_out, more = ({tuple(r) for r in getattr(data, n).tolist()} for n in (split, further))
+        assert bound_rows | others == held_out | more
+
+
+def test_fewer_other_rows_than_centres_are_no_yardstick(tmp_path):
+    run = train(tmp_path / "run", bound_rows=500, **EMD | {"eval_centers": 300})
+    assert evaluate(run)["conditional_bound"]["real_tightness"] is None
 
 
 @pytest.mark.parametrize("model", ["autoencoder", "vae"])
@@ -236,8 +265,9 @@ def test_features_without_noise_have_no_real_counterpart(tmp_path, model):
     assert (values["pairwise_distance"]["model"] == 0) == (model == "autoencoder")
 
 
-def test_a_density_network_has_neither_block(trained):
+def test_a_density_network_has_the_bound_of_batches_alone(trained):
     assert set(evaluate(trained)) == {
+        "batch_bound",
         "split",
         "samples",
         "features",

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import wasserstein_distance
 
 from hilbound import datasets
 from hilbound.datasets.toys import TOYS
+from hilbound.engine.seeding import stream
 from hilbound.experiments.mechanism_isolation import (
     DATA,
     EXPERIMENT,
@@ -14,12 +16,14 @@ from hilbound.experiments.mechanism_isolation import (
     SPREAD,
     IsolationSettings,
     all_found,
+    pair_distances,
     smoothed_data,
     where_samples_went,
     window,
 )
 
 CENTERS = torch.tensor(TOYS[DATA].centres)
+TRUE_DISTANCES = pair_distances(TOYS[DATA].sample(1000, stream(0, "pairs"))[0])
 
 
 def test_data_find_all_modes_and_collapsed_samples_none():
@@ -27,7 +31,22 @@ def test_data_find_all_modes_and_collapsed_samples_none():
     assert data["modes"] == 8
     assert data["purity"] > 0.99
     assert data["distance"] == pytest.approx(SPREAD, rel=0.03)
-    assert where_samples_went(torch.zeros(100, 2)) == {"modes": 0, "purity": 0.0, "distance": 0.0}
+    assert data["distance_error"] < 0.02
+    collapsed = where_samples_went(torch.zeros(100, 2))
+    assert (collapsed["modes"], collapsed["purity"], collapsed["distance"]) == (0, 0.0, 0.0)
+    # The whole mean is missing.
+    assert collapsed["distance_error"] == pytest.approx(1, abs=1e-3)
+    assert collapsed["quantiles"] == [0.0] * 5
+
+
+def test_a_right_mean_of_wrong_distances_is_told():
+    """One Gaussian as wide as the ring has the mean squared distance of the data, and no gaps."""
+    wide = (SPREAD / 4) ** 0.5 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    found = where_samples_went(wide)
+    assert found["distance"] == pytest.approx(SPREAD, rel=0.05)
+    assert found["distance_error"] > 0.1
+    exact = wasserstein_distance(pair_distances(wide).numpy(), TRUE_DISTANCES.numpy())
+    assert found["distance_error"] == pytest.approx(exact / float(TRUE_DISTANCES.mean()), rel=0.01)
 
 
 def test_a_mode_is_found_by_a_fifth_of_its_share():
@@ -108,6 +127,7 @@ def claims_of(changes, seeds=2):
                     "modes": modes,
                     "distance": distance,
                     "purity": 0.5,
+                    "distance_error": abs(distance / SPREAD - 1),
                 }
             )
         rows.append(
@@ -133,7 +153,7 @@ def claims_of(changes, seeds=2):
             }
         )
     claims = EXPERIMENT.claims(SETTINGS, rows)
-    names = ("all modes", "small", "large", "trace", "norm")
+    names = ("all modes", "small", "large", "agree", "trace", "norm")
     return dict(zip(names, claims, strict=True))
 
 
@@ -148,7 +168,8 @@ def test_claims_that_hold_give_no_reasons():
     [
         ("all modes", {("nuclear", 1.0): (7, 18.0)}),
         ("small", {("nuclear", 0.01): (0, 0.1)}),
-        ("large", {("nuclear", 10.0): (8, 18.0)}),
+        ("large", {("nuclear", 10.0): (6, 18.0)}),
+        ("agree", {("nuclear", 1.0): (8, 17.0)}),
         ("trace", {("trace", 1.0): (5, 9.0)}),
         ("trace", {("trace", 10.0): (0, 9.2)}),
         ("norm", {("likelihood", 10.0): (0, 1.9)}),
@@ -162,7 +183,7 @@ def test_claims_that_hold_give_no_reasons():
 def test_one_seed_is_enough_to_fail_a_claim_and_no_other(name, changes):
     # Where means decide, the one seed has to outweigh the other.
     claims = claims_of(changes)
-    assert {n for n, claim in claims.items() if not claim.holds} == {name}
+    assert {n for n, claim in claims.items() if claim.holds is False} == {name}
 
 
 def test_failures_name_what_was_tested():

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from hilbound import cli
 from hilbound.errors import InputError
-from hilbound.experiments import EXPERIMENTS, get_experiment, runner
-from hilbound.experiments.base import Cell, spread, values_of
+from hilbound.experiments import EXPERIMENTS, get_experiment, pages, runner
+from hilbound.experiments.base import Cell, Claim, spread, values_of
 from hilbound.experiments.pages import markdown_table
 from hilbound.experiments.runner import RESULT, run_experiment
 from hilbound.reports.page import Table
@@ -100,6 +100,73 @@ def test_a_damaged_cell_is_measured_anew(finished):
     path.write_text("{", encoding="utf-8")
     run_experiment(NAME, finished, quick=True, quiet=True)
     assert json.loads(path.read_text(encoding="utf-8"))["row"]
+
+
+def test_a_result_is_added_to(finished, tmp_path, monkeypatch):
+    """Rows are taken over where their settings are the same; what is missing is measured."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    for file in finished.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder)
+    before = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    gone = before["rows"].pop(3)
+    before["machine"] = "a slide rule"
+    (folder / RESULT).write_text(json.dumps(before), encoding="utf-8")
+    seen = []
+    kind, original = type(get_experiment(NAME)), type(get_experiment(NAME)).measure
+    monkeypatch.setattr(kind, "measure", lambda *a: seen.append(a[2]) or original(*a), raising=True)
+    picture = (folder / "samples.png").read_bytes()
+    result = run_experiment(NAME, folder, quick=True, quiet=True, reuse=True)
+    assert [dict(options) for options in seen] == [
+        {name: gone[name] for name in ("objective", "training", "variance", "seed")}
+    ]
+    assert [row["cell"] for row in result.rows] == [row["cell"] for row in rows_of(finished)]
+    # Where rows are from is said, and a picture that needs the folders of all is kept.
+    assert result.machine.startswith("a slide rule; ")
+    assert (folder / "samples.png").read_bytes() == picture
+    again = run_experiment(NAME, folder, quick=True, quiet=True, reuse=True)
+    assert (len(seen), again.machine) == (1, result.machine)
+
+
+def test_rows_of_other_settings_are_not_taken_over(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    content = json.loads((finished / RESULT).read_text(encoding="utf-8"))
+    content["settings"]["steps"] += 1
+    for row in content["rows"]:
+        row["modes"] = 99
+    (folder / RESULT).write_text(json.dumps(content), encoding="utf-8")
+    # Measured before, to save the time of measuring again.
+    known = {row["cell"]: row for row in rows_of(finished)}
+
+    def measure(self, settings, options, folder):
+        del self, settings, options
+        return known[folder.name]
+
+    monkeypatch.setattr(type(get_experiment(NAME)), "measure", measure)
+    result = run_experiment(NAME, folder, quick=True, quiet=True, reuse=True)
+    assert {row["modes"] for row in result.rows} == {row["modes"] for row in known.values()}
+
+
+def test_a_result_that_is_damaged_cannot_be_added_to(finished, tmp_path):
+    content = json.loads((finished / RESULT).read_text(encoding="utf-8"))
+    del content["rows"]
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    (folder / RESULT).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=r"cannot be added to.*--reuse"):
+        run_experiment(NAME, folder, quick=True, quiet=True, reuse=True)
+
+
+def test_what_is_proved_is_listed_apart():
+    finding = Claim("It is good", "very", holds=True)
+    theorem = Claim("It is below its limit", "always", holds=True, theorem=True)
+    text = pages._claims([theorem, finding])
+    first, second = text.split("## What is proved")
+    assert "| It is good | very | holds |" in first
+    assert "| It is below its limit | always | as proved |" in second
+    assert "proved" not in pages._claims([finding])
 
 
 def test_processes_measure_the_same_as_one(finished, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hilbound import datasets
-from hilbound.experiments.variance_sweep import rules
+from hilbound.experiments.variance_sweep import fresh, rules
 from hilbound.experiments.variance_sweep.experiment import (
     EXPERIMENT,
     SweepSettings,
@@ -51,6 +51,11 @@ def chosen(data="moons", **variances):
             f"{method}_rank": 7.0,
         }
     return row
+
+
+def renamed(rows, data):
+    """The same rows of other data."""
+    return [row | {"data": data} for row in rows]
 
 
 @pytest.fixture
@@ -125,10 +130,13 @@ def verdicts(rows):
     return {claim.claim: claim for claim in rules.claims((100.0,), rows)}
 
 
-def test_claims_of_rules_hold_within_ten_percent_and_fail_beyond(swept):
+def test_claims_of_rules_are_of_data_that_had_no_part_in_them(swept):
+    """They hold within ten percent, fail beyond it, and say nothing of the data of the choice."""
+    assert not [text for text in verdicts(swept) if text.startswith("The rule")]
+    both = [*swept, *renamed(swept, "spirals")]
     claims = {
         method: next(
-            c for text, c in verdicts(swept).items() if text.startswith(f"The rule '{method}'")
+            c for text, c in verdicts(both).items() if text.startswith(f"The rule '{method}'")
         )
         for method in METHODS
     }
@@ -138,23 +146,81 @@ def test_claims_of_rules_hold_within_ten_percent_and_fail_beyond(swept):
         "silverman": False,
         "half-rank": False,
     }
-    assert "worst on moons, with 2.00 times" in claims["median"].outcome
+    assert "on 1 of 1 (spirals)" in claims["rank"].outcome
+    assert "worst on spirals, with 2.00 times" in claims["median"].outcome
     assert "at least 8.00 times" in claims["half-rank"].outcome
     assert claims["rank"].reason == ""
     assert "tells 7.0 of 256 rows apart" in claims["silverman"].reason
     assert "below the best (1)" in claims["silverman"].reason
 
 
+def test_the_own_training_of_a_rule_is_no_point_of_a_fresh_sweep(swept):
+    """A rule that is better than the whole sweep has a ratio below one, and moves no best."""
+    better = [
+        row | {"sliced_wasserstein": 0.05} if row["rule"] == "rank" else row
+        for row in renamed(swept, "spirals")
+    ]
+    assert rules.best_of(rules.curve_of(better, "spirals")).loss == pytest.approx(0.1)
+    assert rules.judge(better, "spirals", "rank").ratio == pytest.approx(0.5)
+    assert rules.judge(renamed(better, "moons"), "moons", "rank").ratio == pytest.approx(1.0)
+
+
 def test_one_bad_data_set_is_enough_to_fail(swept):
     more = [
+        *renamed(swept, "spirals"),
         *swept,
-        chosen("circles"),
-        toy_row(1.0, 0.1, data="circles"),
-        toy_row(2.0, 0.12, "rank", 1.0, data="circles"),
+        chosen("funnel"),
+        toy_row(1.0, 0.1, data="funnel"),
+        toy_row(2.0, 0.12, "rank", 1.0, data="funnel"),
     ]
     claim = next(c for text, c in verdicts(more).items() if text.startswith("The rule 'rank'"))
     assert claim.holds is False
-    assert "on 1 of 2; worst on circles, with 1.20 times" in claim.outcome
+    assert "on 1 of 2 (spirals, funnel); worst on funnel, with 1.20 times" in claim.outcome
+
+
+def test_the_most_tolerant_cost_is_good_over_the_most_decades():
+    """The nuclear norm is within twice the best over two decades, the others over one."""
+    losses = {"nuclear": (1, 1, 1, 9), "scalar": (9, 1, 1, 9), "likelihood": (1, 1, 9, 9)}
+    rows = [chosen()] + [
+        toy_row(10.0**i, loss, objective=o)
+        for o, several in losses.items()
+        for i, loss in enumerate(several)
+    ]
+    widths = {o: rules.decades_within(rules.curve_of(rows, "moons", o), 2.0) for o in losses}
+    # Between 1 and 9 the curve passes 2 after log 2 / log 9 of a decade.
+    part = 0.3155
+    assert widths["nuclear"] == pytest.approx(2 + part, abs=0.03)
+    assert widths["scalar"] == pytest.approx(1 + 2 * part, abs=0.03)
+    assert widths["likelihood"] == pytest.approx(1 + part, abs=0.03)
+    assert rules._most_tolerant(rows, "moons").holds is True
+    turned = [
+        row
+        | {
+            "objective": {"nuclear": "scalar", "scalar": "nuclear"}.get(
+                row["objective"], row["objective"]
+            )
+        }
+        for row in rows
+    ]
+    assert rules._most_tolerant(turned, "moons").holds is False
+
+
+@pytest.mark.parametrize("name", fresh.TOYS)
+def test_new_toys_come_from_their_seed(name, tmp_path):
+    one, again, other = (
+        fresh.load(fresh.options_of(name, tmp_path, seed), 0).train for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert one.shape[1] == 2
+
+
+def test_data_that_are_not_at_hand_are_left_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("HILBOUND_DATA", str(tmp_path))
+    assert [data for data in SweepSettings().fresh_data if fresh.is_there(data)] == [
+        "spirals",
+        "funnel",
+    ]
 
 
 def test_where_the_best_is_beside_the_rules(swept):
@@ -207,20 +273,23 @@ def test_notes_say_what_the_frechet_distance_would_have_chosen():
 
 def test_tables_have_a_row_for_every_data_set_and_variance(swept):
     ratios, choices, images, *sweeps = rules.tables(("nuclear", "scalar", "likelihood"), swept)
-    assert ratios.rows[0][4:] == ("1.05", "2.00", "(5.66)", "(≥ 8.00)")
+    assert ratios.rows[0][5:] == ("1.05", "2.00", "(5.66)", "(≥ 8.00)")
     assert choices.rows[0][1:] == ("1 (7.0)", "3 (7.0)", "0.0316 (7.0)", "0.001 (7.0)")
     assert images.rows == ()
     assert [row[0] for row in sweeps[0].rows] == ["0.01", "0.1", "1", "10", "100"]
     assert sweeps[0].rows[-1][2] == "–", "only the nuclear norm is swept beyond"
 
 
-def test_the_cells_are_all_different_and_within_the_budget():
+def test_the_cells_are_all_different_and_within_the_budget(monkeypatch):
+    monkeypatch.delenv("HILBOUND_DATA", raising=False)
     cells = list(EXPERIMENT.cells(SweepSettings(), (0, 1, 2), []))
     assert len({cell.name for cell in cells}) == len(cells)
     trained = [cell.options for cell in cells if cell.options["objective"] != "real"]
     moons = [options for options in trained if options["data"] == "moons"]
+    new = [options for options in trained if fresh.is_fresh(options["data"])]
     assert len(moons) == 3 * (3 * 9 + 2 + 2)
-    assert len(trained) == len(moons) + 3 * 7 * (4 + 1) + 2 * (4 + 1)
+    assert len(new) == 3 * 2 * (3 * 7 + 1)
+    assert len(trained) == len(moons) + len(new) + 3 * 7 * (4 + 1) + 2 * (4 + 1)
 
 
 @pytest.mark.parametrize("n", [2, 30])

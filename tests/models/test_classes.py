@@ -66,7 +66,7 @@ def test_another_class_shifts_centres_by_its_column_alone(kind):
     x = torch.randn(5, DIM, generator=generator())
     columns = model.decoder.network.weight[:, FEATURES : FEATURES + CLASSES]
     zero, two = (
-        model.compare(x, torch.full((5,), c), 0.5, 6, generator(3)).q.means for c in (0, 2)
+        model.compare(x, 0.5, 6, generator(3), torch.full((5,), c)).q.means for c in (0, 2)
     )
     assert torch.allclose(two - zero, (columns[:, 2] - columns[:, 0]).expand_as(zero), atol=1e-5)
 
@@ -74,7 +74,7 @@ def test_another_class_shifts_centres_by_its_column_alone(kind):
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_rows_of_a_comparison_stay_what_they_were(kind):
     x = torch.randn(5, DIM, generator=generator())
-    p = build(kind).compare(x, torch.zeros(5, dtype=torch.int64), 0.7, 6).p
+    p = build(kind).compare(x, 0.7, 6, labels=torch.zeros(5, dtype=torch.int64)).p
     assert torch.equal(p.means.squeeze(-2), x)
     assert float(p.component_variance.unique()) == pytest.approx(0.7)
 
@@ -106,7 +106,7 @@ def test_samples_come_from_the_features_of_their_class():
     x = 100.0 * labels[:, None] + torch.randn(150, DIM, generator=generator())
     model.remember(x, labels)
     for label in (2, 0, 1):
-        drawn = model.sample(400, label, generator(label))[:, :FEATURES]
+        drawn = model.sample(400, generator(label), label)[:, :FEATURES]
         rows = x[labels == label, :FEATURES]
         assert (drawn - 100 * label).abs().max() < 10
         # Features get noise of variance 0.1; its own deviation over 400 draws is 0.007.
@@ -120,7 +120,7 @@ def test_the_vae_draws_features_from_its_prior():
         show.weight[:FEATURES, :FEATURES] = torch.eye(FEATURES)
     model = build("vae", network=show)
     model.remember(50 + torch.randn(30, DIM), torch.zeros(30, dtype=torch.int64))
-    drawn = model.sample(4000, 0, generator())[:, :FEATURES]
+    drawn = model.sample(4000, generator(), 0)[:, :FEATURES]
     assert drawn.mean(0).abs().max() < 0.08
     assert (drawn.var(0) - 1).abs().max() < 0.12
 
@@ -133,7 +133,7 @@ def test_one_function_trains_it_in_a_loop_of_ones_own():
     cost, adam = ConditionalScalarCost(), torch.optim.Adam(model.parameters(), 0.02)
     losses = []
     for step in range(60):
-        p, q, _ = model.compare(x, labels, 0.5, 6, generator(step))
+        p, q, _ = model.compare(x, 0.5, 6, generator(step), labels)
         loss = cost(p, q)
         adam.zero_grad()
         loss.backward()
@@ -147,7 +147,7 @@ def test_one_function_trains_it_in_a_loop_of_ones_own():
 @pytest.mark.parametrize("labels", [torch.tensor([0, 3]), torch.tensor([-1, 0]), torch.tensor(7)])
 def test_there_is_no_such_class(labels):
     with pytest.raises(InputError, match="labels must lie between 0 and 2"):
-        build("mixture").compare(torch.zeros(2, DIM), labels, 0.5, 3)
+        build("mixture").compare(torch.zeros(2, DIM), 0.5, 3, labels=labels)
 
 
 def test_a_class_that_was_told_is_forgotten():
@@ -169,16 +169,16 @@ def test_other_decoders_and_unknown_classes_are_refused():
         ClassConditional(Autoencoder(nn.Linear(DIM, FEATURES), plain))
     model = build("autoencoder")
     with pytest.raises(InputError, match="no rows of class 1 were remembered"):
-        model.sample(3, 1)
+        model.sample(3, label=1)
     model.remember(torch.zeros(4, DIM), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(InputError, match="no rows of class 1 were remembered"):
-        model.sample(3, 1)
-    with pytest.raises(InputError, match="labels must lie between 0 and 2, got 3 to 3"):
-        model.sample(3, 3)
+        model.sample(3, label=1)
+    with pytest.raises(InputError, match="label must lie between 0 and 2, got 3"):
+        model.sample(3, label=3)
     with pytest.raises(InputError, match="label must be a whole number, got 'cat'"):
-        model.sample(3, "cat")
+        model.sample(3, label="cat")
     with pytest.raises(InputError, match="n must be at least 1, got 0"):
-        model.sample(0, 0)
+        model.sample(0, label=0)
     with pytest.raises(InputError, match="model must have an encoder and a decoder, got a Linear"):
         ClassConditional(nn.Linear(1, 1))
 
@@ -207,7 +207,7 @@ WRONG_NUMBER = [torch.zeros(n, dtype=torch.int64) for n in (1, 3, 6)]
 def test_labels_that_are_none_are_refused(kind, use):
     model, x = build(kind), torch.zeros(5, DIM)
     call = {
-        "compare": lambda labels: model.compare(x, labels, 0.5, 3),
+        "compare": lambda labels: model.compare(x, 0.5, 3, labels=labels),
         "reconstruct": lambda labels: model.reconstruct(x, labels, 2),
         "remember": lambda labels: model.remember(x, labels),
     }[use]
@@ -232,13 +232,13 @@ def test_labels_are_of_any_integer_dtype(dtype):
     model, x = build("mixture"), torch.randn(5, DIM, generator=generator())
     labels = torch.tensor([2, 0, 1, 1, 0])
     expected, found = (
-        model.compare(x, given, 0.5, 3, generator(1)).q.means
+        model.compare(x, 0.5, 3, generator(1), given).q.means
         for given in (labels, labels.to(dtype))
     )
     assert torch.equal(expected, found)
     model.remember(x, labels.to(dtype))
     assert torch.equal(
-        model.sample(3, torch.tensor(2, dtype=dtype), generator()), model.sample(3, 2, generator())
+        model.sample(3, generator(), torch.tensor(2, dtype=dtype)), model.sample(3, generator(), 2)
     )
 
 
@@ -261,7 +261,7 @@ LABELS = torch.tensor([0, 2, 2, 0, 2, 0, 0])
 def test_what_was_remembered_is_part_of_the_state(kind):
     model, other = build(kind), build(kind)
     model.remember(torch.randn(7, DIM, generator=generator()), LABELS)
-    drawn = {label: model.sample(4, label, generator(9)) for label in (0, 2)}
+    drawn = {label: model.sample(4, generator(9), label) for label in (0, 2)}
     state = model.state_dict()
     assert not [name for name in state if name.startswith("decoder.")], "nothing stands twice"
     # Whatever the other has seen: more rows, other classes.
@@ -269,16 +269,16 @@ def test_what_was_remembered_is_part_of_the_state(kind):
     for target in (other, build(kind), copy.deepcopy(build(kind)), nn.Sequential(build(kind))[0]):
         target.load_state_dict(state)
         for label, expected in drawn.items():
-            assert torch.equal(target.sample(4, label, generator(9)), expected)
+            assert torch.equal(target.sample(4, generator(9), label), expected)
         with pytest.raises(InputError, match="no rows of class 1 were remembered"):
-            target.sample(4, 1)
+            target.sample(4, label=1)
 
 
 def test_a_state_loads_within_a_larger_model():
     model, larger = build("mixture"), nn.ModuleDict({"inner": build("mixture")})
     model.remember(torch.randn(7, DIM, generator=generator()), LABELS)
     larger.load_state_dict({f"inner.{name}": value for name, value in model.state_dict().items()})
-    assert torch.equal(larger["inner"].sample(4, 2, generator()), model.sample(4, 2, generator()))
+    assert torch.equal(larger["inner"].sample(4, generator(), 2), model.sample(4, generator(), 2))
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -288,14 +288,14 @@ def test_the_model_keeps_the_features_it_had(kind):
     before = model.model.training_features
     model.remember(torch.randn(7, DIM, generator=generator(1)), LABELS)
     assert model.model.training_features is before
-    model.sample(4, 2)
+    model.sample(4, label=2)
     assert model.model.training_features is before
     with pytest.raises(InputError):
-        model.sample(4, 1)
+        model.sample(4, label=1)
     assert model.model.training_features is before
 
 
 def test_what_was_remembered_has_the_dtype_of_the_model():
     model = build("mixture")
     model.remember(torch.randn(7, DIM, generator=generator()), LABELS)
-    assert model.double().sample(4, 2).dtype == torch.float64
+    assert model.double().sample(4, label=2).dtype == torch.float64

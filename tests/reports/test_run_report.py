@@ -9,9 +9,9 @@ import torch
 
 from hilbound.config import RunConfig
 from hilbound.evaluation.evaluate import evaluate
-from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, format_metric
+from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, format_metric, percent
 from hilbound.evaluation.spaces import MetricSpace
-from hilbound.reports.feature_report import percent, tracked_section
+from hilbound.reports.feature_report import tracked_section
 from hilbound.reports.run_report import nearest_rows, write_report
 from hilbound.training.fit import fit
 from support.tiny_runs import train, write_points, write_table

@@ -42,24 +42,18 @@ def fail(_):
     raise OSError("No space left on device")
 
 
-def by_hand(config: RunConfig, steps: int, world: int = 1) -> dict[str, torch.Tensor]:
+def by_hand(config: RunConfig, steps: int) -> dict[str, torch.Tensor]:
     """The same training as a loop of ten lines, without Lightning."""
     made = plan_training(config)
     model, objective = made.model, made.objective
     adam = torch.optim.Adam(model.parameters(), config.learning_rate, (config.beta1, config.beta2))
     variance = objective.component_variance(made.schedule.start)
     rows = made.dataset.train
-    streams = [
-        BatchStream(rows, config.batch_size, steps, config.seed, rank=rank, world=world)
-        for rank in range(world)
-    ]
-    for step, parts in enumerate(zip(*streams, strict=True)):
-        losses = []
-        for rank, x in enumerate(parts):
-            noise = model.noise(config.batch_size, stream(config.seed, "noise", step, rank))
-            losses.append(objective(GaussianMixture(x, variance), model(noise)))
+    for step, x in enumerate(BatchStream(rows, config.batch_size, steps, config.seed)):
+        noise = model.noise(config.batch_size, stream(config.seed, "noise", step, 0))
+        loss = objective(GaussianMixture(x, variance), model(noise))
         adam.zero_grad()
-        torch.stack(losses).mean().backward()
+        loss.backward()
         adam.step()
     return model.state_dict()
 

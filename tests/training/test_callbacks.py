@@ -45,7 +45,22 @@ def test_a_row_holds_what_was_measured(tmp_path):
         "gap": 4.5,
         "tightness": pytest.approx(torch.tensor(-4.5).exp().item()),
         "variance": 0.25,
+        "real_tightness": None,
     }
+
+
+def test_what_real_rows_reach_stands_beside_it_and_older_files_are_read_without(tmp_path):
+    record = BoundsRecord(tmp_path / "bounds.csv")
+    start(record, 0)
+    value, limit = torch.tensor(-1.0), torch.tensor(0.0)
+    real = Bound(torch.tensor(0.25).log(), limit)
+    record.append(0, "train", -value, Bound(value, limit), 0.25, real=real)
+    (row,) = read_bounds(record.path)
+    assert row["real_tightness"] == pytest.approx(0.25)
+    header, line = record.path.read_text().splitlines()
+    shorter = (text.rpartition(",")[0] for text in (header, line))
+    record.path.write_text("\n".join(shorter) + "\n")
+    assert read_bounds(record.path)[0]["real_tightness"] is None
 
 
 def test_a_resumed_record_leaves_one_curve(tmp_path):
@@ -67,7 +82,7 @@ def test_the_seconds_go_on(tmp_path):
     record = BoundsRecord(tmp_path / "bounds.csv")
     start(record, 0)
     append(record, 0)
-    text = record.path.read_text().rsplit(",", 1)[0] + ",1000\n"
+    text = record.path.read_text().rsplit(",", 2)[0] + ",1000,\n"
     record.path.write_text(text)
     again = BoundsRecord(record.path)
     start(again, 5)

@@ -32,6 +32,17 @@ KINDS = {
     "autoencoder": PLAIN | {"model": "autoencoder"},
     "noisy": PLAIN | {"model": "autoencoder", "variance_y": 0.01, "objective": "mse"},
     "vae": PLAIN | {"model": "vae"},
+    "pairs": EMD | {"objective": "joint-nuclear", "centers": 2},
+    "debiased pairs": EMD
+    | {
+        "objective": "joint-nuclear",
+        "centers": 1,
+        "objective_options": {"weight": 0.35, "power": 0.9, "feature_variance": 0.1},
+    },
+    "marginal": EMD | {"objective": "nuclear", "centers": 2, "learn_weights": True},
+    "scalar": PLAIN | {"model": "autoencoder", "objective": "scalar", "variance_y": 0.01},
+    "apart": EMD | {"objective": "scalar", "variance_data": "0.2*median", "variance_model": 0.5},
+    "pairs of an autoencoder": PLAIN | {"model": "autoencoder", "objective": "joint-nuclear"},
 }
 
 
@@ -57,7 +68,7 @@ def test_every_model_learns(tmp_path, kind):
     assert torch.equal(draw(run, 7, seed=3), draw(Run.open(run.path), 7, seed=3))
 
 
-@pytest.mark.parametrize("kind", ["heads", "noisy", "vae"])
+@pytest.mark.parametrize("kind", ["heads", "noisy", "vae", "pairs", "debiased pairs"])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, kind):
     whole = train(tmp_path / "whole", **KINDS[kind])
     stop_at(monkeypatch, 5, press_ctrl_c)

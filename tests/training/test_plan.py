@@ -41,12 +41,13 @@ def refusal(tmp_path, **options):
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_an_objective_trains_the_models_that_name_it(tmp_path, model, objective):
     options = {"model": model, "objective": objective}
-    if model != "mixture-density-network" and model != EMD["model"]:
+    if model not in ("mixture-density-network", EMD["model"], "latent-mixture"):
         options["noise_dim"] = 16
     trains = {
         "mixture-density-network": set(OBJECTIVES) - {"conditional", "mse"},
         "encoder-mixture-decoder": {"conditional", "likelihood"},
         "autoencoder": {"trace", "mse"},
+        "latent-mixture": {"trace", "mse", "conditional"},
         "vae": {"likelihood"},
     }[model]
     if objective in trains:

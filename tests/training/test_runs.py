@@ -179,12 +179,21 @@ def test_bounds_are_read_as_numbers(trained):
         assert 0 < row["tightness"] <= 1
 
 
-@pytest.mark.parametrize("line", ["12,train,0.1", "x" + "," * 8, "12\n"])
+@pytest.mark.parametrize("line", ["12,train,0.1\n", "x" + "," * 8 + "\n", "12\n"])
 def test_damaged_bounds_are_refused(trained, line):
     file = trained.path / "bounds.csv"
     file.write_text(file.read_text() + line)
     with pytest.raises(InputError, match=r"bounds\.csv' is damaged"):
         trained.read_bounds()
+
+
+def test_half_a_line_at_the_end_is_no_row(trained):
+    """A process that is killed while it writes leaves one, be it a number cut short."""
+    file, rows = trained.path / "bounds.csv", trained.read_bounds()
+    whole = file.read_text()
+    for cut in ("12", "12,train,0.1", "12,train," + ",".join("1234567")):
+        file.write_text(whole + cut)
+        assert trained.read_bounds() == rows
 
 
 def test_a_run_without_bounds_has_none(trained):
@@ -199,7 +208,7 @@ def test_a_file_is_whole_or_the_old_one(trained, monkeypatch):
     def full(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         trained.update(step=99)
     assert (trained.path / "run.json").read_text() == before

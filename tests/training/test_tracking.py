@@ -129,8 +129,42 @@ def test_an_interval_that_is_asked_for_is_kept(tmp_path, monkeypatch, interval):
 def test_the_training_rows_are_shown(tmp_path, monkeypatch):
     training = Training(tmp_path, monkeypatch, 0.01, 0.1, bound_every=2)
     training.run(0, 2)
-    # Of a gap of one; tightness is what the bar has room for.
-    assert training.shown == [("tightness", pytest.approx(math.exp(-1)), True), ("gap", 1.0, False)]
+    # Of a gap of one; the two tightnesses are what the bar has room for.
+    real = pytest.approx(0.5, abs=0.5)
+    assert training.shown == [
+        ("tightness", pytest.approx(math.exp(-1)), True),
+        ("gap", 1.0, False),
+        ("real", real, True),
+    ]
+
+
+def test_real_rows_are_those_of_the_other_split(tmp_path, monkeypatch):
+    """No row stands for itself: training rows meet validation rows, and the other way round."""
+    seen = []
+    original = EncoderMixtureDecoder.real_bound
+
+    def look(self, x, rows, *arguments, **options):
+        seen.append((x, rows, original(self, x, rows, *arguments, **options)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(EncoderMixtureDecoder, "real_bound", look)
+    run = train(tmp_path / "run", bound_rows=30, **EMD)
+    made = plan_training(run.config).dataset
+    sides = (made.train, made.validation), (made.validation, made.train)
+    for (x, rows, bound), (own, other), row in zip(seen, sides, run.read_bounds(), strict=False):
+        assert len(rows) == len(other)
+        assert {tuple(r) for r in x.tolist()} <= {tuple(r) for r in own.tolist()}
+        assert {tuple(r) for r in rows.tolist()} == {tuple(r) for r in other.tolist()}
+        assert float(bound.log_limit) == row["log_limit"]
+        assert row["real_tightness"] == pytest.approx(float(bound.tightness), rel=1e-12)
+
+
+def test_without_as_many_real_rows_as_centres_there_is_no_yardstick(tmp_path):
+    run = train(tmp_path / "run", **EMD | {"eval_centers": 50})
+    rows = {row["split"]: row["real_tightness"] for row in run.read_bounds()}
+    # 20 validation rows stand for no 50 centres; training rows are enough.
+    assert rows["train"] is None
+    assert 0 < rows["validation"] <= 1
 
 
 def test_only_the_first_device_measures(tmp_path, monkeypatch):

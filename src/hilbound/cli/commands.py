@@ -5,6 +5,7 @@ interruption. Heavy modules are imported only when a command needs them, so ``--
 """
 
 import logging
+import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,17 +16,21 @@ from rich.table import Table
 import hilbound
 from hilbound.cli.base import TABLES, Moved, Quiet, RunPath, app, err, fail, notices, out
 from hilbound.cli.fitting import fit
+from hilbound.cli.stages import Stages
+from hilbound.cli.sweeping import sweep
 from hilbound.config import is_table_run
 from hilbound.errors import InputError
 
 # Help lists commands in this order.
 app.command()(fit)
+app.command()(sweep)
 
 
 @app.command()
 def sample(
     run: RunPath,
     n: Annotated[int, typer.Option("-n", "--number", help="How many samples.", min=1)] = 64,
+    *,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -42,15 +47,39 @@ def sample(
             "--from", help="The network's centres, or draws from the mixture around them."
         ),
     ] = "centers",
+    class_: Annotated[
+        int | None,
+        typer.Option("--class", help="Class to draw, of a run with --condition classes."),
+    ] = None,
+    cluster: Annotated[
+        int | None,
+        typer.Option("--cluster", help="Cluster to draw, of a run with --condition clusters=N."),
+    ] = None,
 ) -> None:
     """Draw samples from a trained RUN into a picture, an array or a table."""
     from hilbound.evaluation.sampling import draw
     from hilbound.reports.samples import default_samples, write_samples
 
     opened = hilbound.Run.open(run)
-    rows = draw(opened, n, seed=seed, source=source)
+    label = _label(opened, class_, cluster)
+    rows = draw(opened, n, seed=seed, source=source, label=label)
     path = write_samples(opened, rows, output or default_samples(opened))
     out.print(f"{n} samples: {path}", soft_wrap=True)
+
+
+def _label(run: hilbound.Run, class_: int | None, cluster: int | None) -> int | None:
+    """Return the class or cluster to draw. The flag must fit the condition of the run."""
+    of_run = {None: None, "classes": "class"}.get(run.config.condition, "cluster")
+    for kind, label in (("class", class_), ("cluster", cluster)):
+        if label is None or kind == of_run:
+            continue
+        has = f"condition {run.config.condition!r}: use --{of_run}" if of_run else "no condition"
+        wanted = {"class": "classes", "cluster": "clusters=32"}[kind]
+        raise InputError(
+            f"--{kind} {label} is for a run with --condition {wanted}, and run {str(run.path)!r} "
+            f"has {has}{', or leave it out' if of_run else ': leave it out'}"
+        )
+    return class_ if cluster is None else cluster
 
 
 @app.command()
@@ -104,7 +133,7 @@ def evaluate(
             raise InputError(
                 "--samples is for runs that draw samples, and so is --data: leave them out here"
             )
-        with err.status("evaluating"):
+        with Stages("evaluating"):
             of_table = tables.evaluate(run, split or "test")
         tables.print_metrics(of_table, out)
         return
@@ -113,8 +142,8 @@ def evaluate(
     from hilbound.cli.printing import print_metrics
     from hilbound.evaluation.evaluate import evaluate as measure
 
-    with err.status("evaluating"):
-        measured = measure(hilbound.Run.open(run).with_data(data), samples)
+    with Stages("evaluating") as tell:
+        measured = measure(hilbound.Run.open(run).with_data(data), samples, tell=tell)
     print_metrics(measured, out, err)
 
 
@@ -135,11 +164,11 @@ def report(
     of_table = is_table_run(run)
     if of_table and (output is not None or data is not None):
         raise InputError("--output and --data are for runs that draw samples: leave them out")
-    with err.status("writing the report"):
+    with Stages("writing the report") as tell:
         if of_table:
             path = tables.report(run)
         else:
-            path = write_report(hilbound.Run.open(run).with_data(data), output)
+            path = write_report(hilbound.Run.open(run).with_data(data), output, tell=tell)
     out.print(f"report: {path}", soft_wrap=True)
 
 
@@ -287,6 +316,12 @@ def experiment(
         int | None,
         typer.Option(help="Measurements at a time. (default: as many as cores)", min=1),
     ] = None,
+    reuse: Annotated[
+        bool,
+        typer.Option(
+            "--reuse", help="Keep the rows of OUTPUT's result.json, and measure what is missing."
+        ),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Rerun an experiment of the paper, and write result.json, figures and a page on its claims."""
@@ -296,7 +331,13 @@ def experiment(
     try:
         with notices(quiet=quiet):
             result = run_experiment(
-                name, folder, quick=quick, seeds=seeds, workers=workers, quiet=quiet
+                name,
+                folder,
+                quick=quick,
+                seeds=seeds,
+                workers=workers,
+                quiet=quiet,
+                reuse=reuse,
             )
     except KeyboardInterrupt:
         fail("interrupted", "measurements are kept: run the same command to continue", 1)
@@ -313,5 +354,8 @@ def experiment(
 def main() -> None:
     """Run the command line. Notices go to stderr."""
     handler = RichHandler(console=err, show_time=False, show_path=False)
+    # Clusters send SIGTERM before they end a job: it is obeyed as Ctrl-C is.
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     app()

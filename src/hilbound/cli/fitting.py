@@ -1,7 +1,6 @@
 """The command ``hilbound fit``: train on data, or fit a table with a target."""
 
 import shlex
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +9,8 @@ import typer
 import hilbound
 from hilbound.cli.base import TABLES, Moved, Quiet, err, fail, notices, out
 from hilbound.cli.options import with_run_options
-from hilbound.config import Switches, read_yaml
+from hilbound.cli.stages import Stages
+from hilbound.config import RunConfig, Switches, read_yaml
 from hilbound.errors import InputError
 
 
@@ -29,6 +29,22 @@ def fit(
         list[str] | None,
         typer.Option(
             help="Column of a table to predict, with its whole density; may come several times.",
+            rich_help_panel=TABLES,
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Columns to predict from, with commas between them. (default: all but the target)",
+            rich_help_panel=TABLES,
+        ),
+    ] = None,
+    drop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Columns to leave out, such as a row's number.",
             rich_help_panel=TABLES,
         ),
     ] = None,
@@ -76,7 +92,13 @@ def fit(
     **options: Any,
 ) -> None:
     """Train a model on DATA and leave a run folder with its weights, bounds, metrics and report."""
-    tabular = {"target": target or None, "effort": effort, "max_epochs": max_epochs}
+    tabular = {
+        "target": target or None,
+        "columns": columns,
+        "drop": drop,
+        "effort": effort,
+        "max_epochs": max_epochs,
+    }
     given = {name: value for name, value in (options | tabular).items() if value is not None}
     if resume is not None:
         _refuse_beside_resume(data, config, output, given, overwrite=overwrite)
@@ -111,10 +133,28 @@ def fit(
                 )
     except KeyboardInterrupt:
         fail("interrupted", _what_is_left(path), 1)
+    _conclude(run, report=report, quiet=quiet)
+
+
+def _conclude(run: "hilbound.Run", *, report: bool, quiet: bool) -> None:
+    """Say what a training chose, and measure it or say where it is."""
+    if not quiet:
+        _say_feature_variance(run)
     if report:
         _finish(run, quiet=quiet)
     elif not quiet:
         out.print(f"run: {run.path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _say_feature_variance(run: "hilbound.Run") -> None:
+    """Print the variance in the features that a rule or the user gave to an objective of pairs."""
+    found = run.read_json("run.json").get("feature_variance")
+    if found is not None:
+        given = run.config.objective_options.get("feature_variance") is not None
+        err.print(
+            f"variance of a component in the features: {found:.3g}{'' if given else ', by rule'}",
+            highlight=False,
+        )
 
 
 def _what_is_left(path: Path) -> str:
@@ -129,7 +169,7 @@ def _what_is_left(path: Path) -> str:
         return f"what was reached is saved in {path}: go on with 'hilbound fit {command}'"
     if run.checkpoint.is_file():
         return f"nothing was trained since; {path} holds what it held before"
-    return f"no step was done, and nothing is saved in {path}: fit again with --overwrite"
+    return f"no step was saved yet in {path}: begin again with 'hilbound fit {command}'"
 
 
 def _fit_table(
@@ -147,15 +187,14 @@ def _fit_table(
             run = tables.fit(settings, output, overwrite=overwrite, quiet=quiet)
     except KeyboardInterrupt:
         fail("interrupted", "nothing was written", 1)
-    status = err.status("evaluating") if not quiet else nullcontext()
-    with status:
+    with Stages("evaluating", quiet=quiet):
         tables.finish(run, out, report=report, quiet=quiet)
 
 
 def _refuse_of_tables(settings: dict[str, Any]) -> None:
     """Options of tables mean nothing to other trainings."""
-    for name in ("effort", "max_epochs"):
-        if name in settings:
+    for name in ("columns", "drop", "effort", "max_epochs"):
+        if name in settings and name not in RunConfig.model_fields:
             raise InputError(
                 f"--{name.replace('_', '-')} goes with --target: name the column of the table "
                 "that is to be predicted, or leave it out"
@@ -191,13 +230,12 @@ def _finish(run: "hilbound.Run", *, quiet: bool) -> None:
     from hilbound.reports.run_report import write_report
 
     measured = None
-    status = err.status("evaluating and writing the report") if not quiet else nullcontext()
     # What is to be said about the data was said before the training.
     try:
-        with status, notices(quiet=True):
+        with Stages("evaluating", quiet=quiet) as tell, notices(quiet=True):
             if can_measure(run.dataset):
-                measured = measure(run)
-            path = write_report(run)
+                measured = measure(run, tell=tell)
+            path = write_report(run, tell=tell)
     except KeyboardInterrupt:
         command = f"hilbound report {shlex.quote(str(run.path))}"
         fail("interrupted", f"the run is trained and saved: go on with '{command}'", 1)

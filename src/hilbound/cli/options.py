@@ -8,20 +8,32 @@ import typer
 
 from hilbound.config import MODEL_DEFAULTS, RunConfig, TableConfig
 
+#: Options that a sweep does not vary: their values may hold commas.
+WHOLE = frozenset({"objective_options", "classes", "label_column"})
 
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every field of RunConfig as an option. Unset options are None."""
+
+def with_run_options(command: Callable[..., None], *, listed: bool = False) -> Callable[..., None]:
+    """Give a command every field of RunConfig as an option. Unset options are None.
+
+    Args:
+        command: The command.
+        listed: Whether an option may be several values, with commas between them. Then the seed
+            is left out.
+    """
     own = inspect.signature(command)
     parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     for name, field in RunConfig.model_fields.items():
-        if name == "data":
+        if name in own.parameters or (listed and name == "seed"):
             continue
         extra = field.json_schema_extra
         panel = str(extra["panel"]) if isinstance(extra, dict) else None
         flag = "--" + name.replace("_", "-")
         kind: Any = field.annotation
         # These are numbers or mappings in YAML, but text on a command line.
-        kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
+        kind = str if name.startswith("variance") and name != "variance_y" else kind
+        kind = list[str] if name == "objective_options" else kind
+        if listed and name not in WHOLE and kind not in {bool, bool | None}:
+            kind = str
         default = _default(name, field.default)
         option = typer.Option(
             f"{flag}/--no-{flag[2:]}" if kind in {bool, bool | None} else flag,
@@ -61,4 +73,6 @@ def _default(name: str, default: object) -> str | None:
 
 
 def _in_words(value: object) -> str:
+    if value is None:
+        return "chosen by the data"
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

@@ -6,7 +6,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, MetricInfo, format_metric
+from hilbound.evaluation.floors import TOO_WIDE, floors_text, is_too_wide
+from hilbound.evaluation.quality import (
+    METRICS,
+    RECONSTRUCTION,
+    MetricInfo,
+    format_metric,
+    percent,
+)
 
 
 def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
@@ -19,13 +26,52 @@ def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
         block = measured["reconstruction"]
         title = f"{block['reconstructions']} reconstructions of {block['inputs']:,} held-out rows"
         _print_table(out, title, RECONSTRUCTION, block["metrics"])
-    if "conditional_bound" in measured:
-        bound = measured["conditional_bound"]
+    shares = measured.get("condition", {}).get("agreement")
+    if shares is not None:
+        real = f" (held-out rows: {percent(shares['real'])})" if "real" in shares else ""
         out.print(
-            f"conditional bound on {bound['rows']:,} held-out rows: "
-            f"{100 * bound['tightness']:.1f} % of its limit, gap {bound['gap']:.4g} nats",
+            f"samples in the {measured['condition']['kind']} they were drawn for: "
+            f"{percent(shares['model'])}{real}",
             highlight=False,
         )
+    _print_bound(measured, out, err)
+    if "latent" in measured:
+        for line in latent_lines(measured["latent"]):
+            out.print(line, highlight=False)
+
+
+def latent_lines(block: dict[str, Any]) -> list[str]:
+    """Return what was measured of a latent mixture, in lines."""
+    bound, found = block["feature_bound"], block.get("log_likelihood")
+    reached = (
+        f"density of features, {block['components']:,} components, on {block['feature_rows']:,} "
+        f"held-out rows: {100 * bound['tightness']:.1f} % of its limit (real data: "
+        f"{100 * bound['real_tightness']:.1f} %), gap {bound['gap']:.4g} nats"
+    )
+    lines = [reached]
+    if found is not None:
+        lines.append(
+            f"log-likelihood of {found['rows']:,} held-out rows: {found['mean']:.4g} ± "
+            f"{found['standard_error']:.2g} nats (± {found['error_of_draws']:.2g} by the draws)"
+        )
+    return lines
+
+
+def _print_bound(measured: dict[str, Any], out: Console, err: Console) -> None:
+    """Print what the bound reached, beside what real data and one point reach."""
+    bound = measured.get("conditional_bound") or measured.get("batch_bound")
+    if bound is None:
+        return
+    if "conditional_bound" in measured:
+        line = f"conditional bound on {bound['rows']:,} held-out rows"
+    else:
+        line = f"bound on held-out batches of {bound['rows']:,} rows"
+    line += f": {percent(bound['tightness'])} of its limit"
+    if "gap" in bound:
+        line += f", gap {bound['gap']:.4g} nats"
+    out.print(line + floors_text(bound), highlight=False, soft_wrap=True)
+    if is_too_wide(bound):
+        err.print(f"[bold yellow]warning:[/] {TOO_WIDE}", highlight=False)
 
 
 def _print_table(

@@ -110,6 +110,10 @@ class Dataset:
         """The number of classes, or ``None`` without labels."""
         return None if self.train_labels is None else int(self.train_labels.max()) + 1
 
+    def split(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """Return the rows and the labels of ``"train"``, ``"validation"`` or ``"test"``."""
+        return getattr(self, name), getattr(self, f"{name}_labels")
+
     def to_user_units(self, x: Tensor) -> Tensor:
         """Undo the standardisation of rows with shape ``(n, d)``."""
         return x if self.standardization is None else self.standardization.inverse(x)

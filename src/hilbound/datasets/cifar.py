@@ -10,17 +10,20 @@ References:
 """
 
 import gzip
+import io
 import logging
 import re
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hilbound.datasets.base import Dataset, data_root
+from hilbound.datasets.claims import read_some
 from hilbound.datasets.gallery import Gallery
 from hilbound.datasets.options import PLAIN, ImageOptions
 from hilbound.datasets.pixels import array_reader
@@ -38,6 +41,8 @@ RECORD = 1 + 3 * 32 * 32
 BATCH_RECORDS = 10_000
 VALIDATION_ROWS = 5_000
 _PUBLISHED = (50_000, 10_000)
+# The published archive holds 184 MB.
+_MOST_BYTES = 400_000_000
 _BATCH = re.compile(r"data_batch_[1-5]\.bin|test_batch\.bin")
 _PYTHON = ("cifar-10-python.tar.gz", "cifar-10-batches-py")
 _REMEDY = "fetch the binary version again (cifar-10-binary.tar.gz, 'suitable for C programs')"
@@ -117,15 +122,53 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
 def _read_archive(path: Path) -> dict[str, bytes]:
     try:
         # The stream is opened separately, so that its rest can be read to verify the checksum.
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        with (
+            gzip.open(path) as inner,
+            _Capped(cast("IO[bytes]", inner)) as stream,
+            tarfile.open(fileobj=stream, mode="r:") as archive,
+        ):
             batches = _read_members(archive, path)
             while stream.read(1 << 20):
                 pass
     except EOFError as error:
         raise DataError(f"{path}: a truncated gzip file: {_REMEDY}") from error
-    except (OSError, tarfile.TarError, zlib.error) as error:
+    except (OSError, ValueError, RecursionError, tarfile.TarError, zlib.error) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path}: a damaged archive ({error}): {_REMEDY}") from error
     return batches
+
+
+class _Capped(io.RawIOBase):
+    """A stream that ends with an error where it is longer than any CIFAR-10.
+
+    A name in a tar file may claim to be gigabytes long, and a small gzip file may hold as many.
+    """
+
+    def __init__(self, inner: IO[bytes]) -> None:
+        self.inner = inner
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.inner.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._check(offset)
+        return self.inner.seek(offset, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        self._check(max(size, 0))
+        self._check(self.inner.tell())
+        return read_some(self.inner, _MOST_BYTES if size < 0 else size)
+
+    def _check(self, size: int) -> None:
+        if size > _MOST_BYTES:
+            raise tarfile.ReadError(f"more than {_MOST_BYTES:,} bytes")
 
 
 def _read_members(archive: tarfile.TarFile, path: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import csv
 import gzip
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO, TypeAlias
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from hilbound.datasets.base import RawTable
 from hilbound.datasets.checks import column_names, encode_labels, enumerate_names
+from hilbound.datasets.claims import damaged, file_size, require_room
+from hilbound.engine.memory import room_for_data
 from hilbound.errors import DataError, InputError
 from hilbound.registry import suggest
 
@@ -35,6 +37,9 @@ log = logging.getLogger(__name__)
 # What pandas reads as a missing value stands for a number, and is not a name.
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none"}
 _COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
+#: More columns than that are read from arrays only.
+MOST_COLUMNS = 100_000
+_LONGEST_LINE = 1 << 22
 # Of fewer rows nothing is outlying.
 _ENOUGH_ROWS = 5
 
@@ -71,26 +76,23 @@ def _read_frame(path: Path, header: Header) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        layout = check_ragged(path)
-        first = layout.first
-        found = is_header(first, layout.second) if header in {None, "guess"} else header
-        frame = pd.read_csv(
-            path,
-            sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
-            decimal=layout.decimal,
-            skipinitialspace=True,
-            header=0 if found else None,
-            names=None if found else list(column_names(None, len(first))),
-            index_col=False,
-            low_memory=False,
-            encoding="utf-8-sig",
-        )
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8: save it as CSV in UTF-8") from error
-    except (csv.Error, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        with damaged(path, "cannot be read as CSV: save it again"):
+            layout = check_ragged(path)
+            first = layout.first
+            found = is_header(first, layout.second) if header in {None, "guess"} else header
+            frame = pd.read_csv(
+                path,
+                sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
+                decimal=layout.decimal,
+                skipinitialspace=True,
+                header=0 if found else None,
+                names=None if found else list(column_names(None, len(first))),
+                index_col=False,
+                low_memory=False,
+                encoding="utf-8-sig",
+            )
+    except DataError as error:
+        raise explained(path, error) from error.__cause__
     if frame.empty:
         raise DataError(f"{path}: a header and no rows: there are no points")
     last = frame.columns[-1]
@@ -99,6 +101,17 @@ def _read_frame(path: Path, header: Header) -> "pd.DataFrame":
         frame = frame.drop(columns=last)
     frame.attrs["first_line"] = None if found else first
     return frame
+
+
+def explained(path: Path, error: DataError) -> DataError:
+    """Return the error that says why a text file cannot be read, in words."""
+    cause = error.__cause__
+    if isinstance(cause, UnicodeDecodeError):
+        return DataError(f"{path}: not a text file in UTF-8: save it as CSV in UTF-8")
+    if isinstance(cause, OSError | EOFError):
+        reason = getattr(cause, "strerror", None) or cause
+        return DataError(f"{path} cannot be read: {reason}")
+    return error
 
 
 class Layout(NamedTuple):
@@ -121,25 +134,52 @@ def check_ragged(path: Path, delimiter: str = "") -> Layout:
         DataError: If the file is empty, or a line has more or fewer fields than the first.
     """
     # pandas would fill short lines with NaN, and would use a surplus first field as an index.
+    file_size(path)
     with _open(path) as handle:
-        opening = list(islice((line for line in handle if line.strip()), 2))
+        opening = list(islice((line for line in _lines(path, handle) if line.strip()), 2))
         if not opening:
             raise DataError(f"{path}: an empty file")
         delimiter = delimiter or _delimiter(opening)
         handle.seek(0)
-        reader = csv.reader(_trimmed(handle, delimiter), delimiter=delimiter, skipinitialspace=True)
+        lines_of_file = _trimmed(_lines(path, handle), delimiter)
+        reader = csv.reader(lines_of_file, delimiter=delimiter, skipinitialspace=True)
         lines = (fields for fields in reader if fields)
         first = next(lines, None)
         if first is None:
             raise DataError(f"{path}: an empty file")
-        second, decimal = first, "."
+        _check_width(path, len(first))
+        second, decimal, number = first, ".", 0
         for number, fields in enumerate(lines):
             second = fields if number == 0 else second
             if len(fields) != len(first):
                 raise DataError(_ragged(path, reader.line_num, fields, first))
             if delimiter != "," and decimal == "." and any(map(_has_comma, fields)):
                 decimal = ","
+    require_room(8 * len(first) * (number + 1), str(path), "keep fewer rows or columns")
     return Layout(first, second, delimiter, decimal)
+
+
+def _lines(path: Path, handle: TextIO) -> Iterator[str]:
+    """Yield the lines of a file, as long as they are of a length that a table can have."""
+    total, room = 0, room_for_data()
+    while line := handle.readline(_LONGEST_LINE + 1):
+        total += len(line)
+        if len(line) > _LONGEST_LINE:
+            raise DataError(
+                f"{path}: a line of more than {_LONGEST_LINE:,} characters: a table has one line "
+                "for each point; save many numbers as .npy"
+            )
+        if room is not None and total > room:
+            require_room(total, str(path))
+        yield line
+
+
+def _check_width(path: Path, columns: int) -> None:
+    if columns > MOST_COLUMNS:
+        raise DataError(
+            f"{path}: {columns:,} columns, and at most {MOST_COLUMNS:,} are read from text: save "
+            "the table as .npy, or transpose it if its lines are columns"
+        )
 
 
 def _trimmed(lines: Iterable[str], delimiter: str) -> Iterable[str]:
@@ -154,7 +194,10 @@ def _delimiter(opening: list[str]) -> str:
         reader = csv.reader(
             _trimmed(opening, candidate), delimiter=candidate, skipinitialspace=True
         )
-        rows = list(reader)
+        try:
+            rows = list(reader)
+        except csv.Error:  # a long line is one field to a mark that is not its own
+            continue
         if len({len(row) for row in rows}) == 1 and len(rows[0]) > 1:
             share = sum(map(_is_number, rows[-1])) / len(rows[-1])
             # Blanks part columns of numbers alone, not words.

@@ -1,7 +1,6 @@
 """From images that are not decoded yet to a data set. Only the images that are used are decoded."""
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -13,6 +12,7 @@ from hilbound.datasets.base import Dataset, Parts
 from hilbound.datasets.options import ImageOptions
 from hilbound.datasets.pixels import Reader, Shape
 from hilbound.datasets.splits import Split
+from hilbound.engine.memory import machine_memory
 from hilbound.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -101,11 +101,3 @@ def check_memory(images: int, shape: Shape, source: str) -> None:
             "fewer to train on with samples, smaller ones with image_size, or grey ones with "
             "grayscale"
         )
-
-
-def machine_memory() -> int | None:
-    """Return the machine's memory in bytes, or ``None`` where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None

@@ -5,14 +5,16 @@ data frame. What cannot be meant is refused here: ragged lines, columns without 
 same one, dates written as text.
 """
 
-import csv
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hilbound.datasets.checks import column_names, enumerate_names
-from hilbound.datasets.delimited import check_ragged, is_header
+from hilbound.datasets.claims import damaged, file_size, require_present, require_room
+from hilbound.datasets.delimited import MOST_COLUMNS, check_ragged, explained, is_header
 from hilbound.datasets.tables import neighbours
 from hilbound.errors import DataError, InputError
 
@@ -20,16 +22,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+# Older ones unpickle the types of columns (CVE-2023-47248).
+_SAFE_PYARROW = 15
+# What a Parquet file may hold more than its bytes: repeated values take none.
+_FREE_BYTES, _GROWTH = 1 << 26, 2000
 _DATE = r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{4}"
 _DECIMAL_COMMA = r"[-+]?\d+,\d+"
 
 
-def read_mixed(path: Path, *, texts: Collection[str] = ()) -> "pd.DataFrame":
+def read_mixed(
+    path: Path,
+    *,
+    texts: Collection[str] = (),
+    used: "Callable[[pd.DataFrame], pd.DataFrame] | None" = None,
+) -> "pd.DataFrame":
     """Read a table, each column with its own type.
 
     Args:
         path: The file.
         texts: Columns that hold texts even where all of them look like numbers.
+        used: Picks the columns that are used; what the others hold is not looked at.
 
     Raises:
         DataError: If the file is missing, damaged, empty or ragged, names two columns alike or one
@@ -42,7 +54,7 @@ def read_mixed(path: Path, *, texts: Collection[str] = ()) -> "pd.DataFrame":
     frame.columns = frame.columns.map(str)
     if frame.empty:
         raise DataError(f"{path}: no rows below the header: there is nothing to read")
-    for name in frame:
+    for name in frame if used is None else used(frame):
         _check_texts(path, frame[name])
     return frame
 
@@ -64,6 +76,11 @@ def require_pyarrow(path: Path) -> None:
             f"{path}: Parquet files need pyarrow, which is not installed: pip install pyarrow, or "
             "use a .csv file"
         )
+    if int(version("pyarrow").partition(".")[0]) < _SAFE_PYARROW:
+        raise InputError(
+            f"{path}: pyarrow {version('pyarrow')} may run code that a Parquet file holds: "
+            "pip install --upgrade pyarrow"
+        )
 
 
 def check_column_names(names: list[str], source: str) -> None:
@@ -83,7 +100,7 @@ def check_column_names(names: list[str], source: str) -> None:
             f"{source}: column {empty[0]} has no name: name it in the first line, or remove it "
             "(pandas writes its index so; to_csv(path, index=False) leaves it out)"
         )
-    twice = list(dict.fromkeys(name for name in names if names.count(name) > 1))
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(
             f"{source}: several columns are named {enumerate_names(twice)}: rename or remove all "
@@ -108,11 +125,28 @@ def _kind(path: Path) -> str:
 def _read_parquet(path: Path) -> "pd.DataFrame":
     require_pyarrow(path)
     import pandas as pd
+    import pyarrow.parquet as pq
 
-    try:
+    size = file_size(path)
+    with damaged(path, "cannot be read as Parquet: write it again"):
+        with pq.ParquetFile(path) as file:
+            about = file.metadata
+            rows, columns = about.num_rows, about.num_columns
+            groups = [about.row_group(i).total_byte_size for i in range(about.num_row_groups)]
+        _check_claims(path, size, rows, columns, sum(groups))
         return pd.read_parquet(path, engine="pyarrow")
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
+
+
+def _check_claims(path: Path, size: int, rows: int, columns: int, uncompressed: int) -> None:
+    if columns > MOST_COLUMNS or min(rows, columns, uncompressed) < 0:
+        raise DataError(
+            f"{path}: {columns:,} columns of {rows:,} rows, and at most {MOST_COLUMNS:,} columns "
+            "are read: keep fewer"
+        )
+    # A column of one value takes no room in the file, and eight bytes a row in memory.
+    needed = max(8 * rows * columns, uncompressed)
+    require_present(needed, _FREE_BYTES + _GROWTH * size, str(path))
+    require_room(needed, str(path), "keep fewer rows or columns")
 
 
 def _read_text(path: Path, texts: Collection[str]) -> "pd.DataFrame":
@@ -120,28 +154,26 @@ def _read_text(path: Path, texts: Collection[str]) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        first, second, delimiter, _ = check_ragged(path, "\t" if ".tsv" in suffix_of(path) else "")
-        header = is_header(first, second)
-        names = [name.strip() for name in first] if header else column_names(None, len(first))
-        check_column_names(list(names), str(path))
-        return pd.read_csv(
-            path,
-            sep=delimiter,
-            skipinitialspace=True,
-            header=0 if header else None,
-            names=list(names),
-            index_col=False,
-            low_memory=False,
-            encoding="utf-8-sig",
-            dtype={name: str for name in names if name in texts},
-        )
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8: save it as CSV in UTF-8") from error
-    except (csv.Error, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
-    except (OSError, EOFError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{path} cannot be read: {reason}") from error
+        with damaged(path, "cannot be read as CSV: save it again"):
+            first, second, delimiter, _ = check_ragged(
+                path, "\t" if ".tsv" in suffix_of(path) else ""
+            )
+            header = is_header(first, second)
+            names = [name.strip() for name in first] if header else column_names(None, len(first))
+            check_column_names(list(names), str(path))
+            return pd.read_csv(
+                path,
+                sep=delimiter,
+                skipinitialspace=True,
+                header=0 if header else None,
+                names=list(names),
+                index_col=False,
+                low_memory=False,
+                encoding="utf-8-sig",
+                dtype={name: str for name in names if name in texts},
+            )
+    except DataError as error:
+        raise explained(path, error) from error.__cause__
 
 
 def _check_texts(path: Path, column: "pd.Series[str]") -> None:
@@ -155,7 +187,7 @@ def _check_texts(path: Path, column: "pd.Series[str]") -> None:
         raise DataError(
             f"{path}: column {column.name!r} holds dates such as {present.iloc[0]!r}, which have "
             "no scale of their own: replace it by numbers, such as the days since the first date, "
-            "the month or the hour"
+            "the month or the hour, or leave it out (--drop)"
         )
     if present.str.fullmatch(_DECIMAL_COMMA).all():
         raise DataError(

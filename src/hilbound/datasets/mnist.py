@@ -13,12 +13,20 @@ import struct
 import zlib
 from math import prod
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hilbound.datasets.base import Dataset, data_root
+from hilbound.datasets.claims import (
+    file_size,
+    most_inflated,
+    read_some,
+    require_present,
+    require_room,
+)
 from hilbound.datasets.gallery import Gallery
 from hilbound.datasets.options import PLAIN, ImageOptions
 from hilbound.datasets.pixels import array_reader
@@ -37,6 +45,7 @@ MNIST_FILES = (
 MNIST_VALIDATION_ROWS = 5_000
 
 CLASSES = tuple("0123456789")
+_MOST_TRAILING = 1 << 20
 
 
 def load_digits(
@@ -156,48 +165,63 @@ def read_idx(path: str | Path) -> Tensor:
         DataError: If the file is missing, damaged, too short, too long or of another kind.
     """
     path = Path(path)
-    content = _read_bytes(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    size = file_size(path)
+    try:
+        with _opened(path) as stream:
+            return _read_tensor(path, stream, size)
+    except EOFError as error:
+        raise DataError(f"{path}: a truncated gzip file; fetch it again") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: a corrupt gzip file ({error}); fetch it again") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return cast("IO[bytes]", gzip.open(path))
+    return path.open("rb")
+
+
+def _read_tensor(path: Path, stream: IO[bytes], size: int) -> Tensor:
+    content = read_some(stream, 4)
     _check_length(path, content, 4, exact=False)
-    (magic,) = struct.unpack(">I", content[:4])
+    (magic,) = struct.unpack(">I", content)
     if magic not in MAGIC_DIMENSIONS:
         raise DataError(
             f"{path}: magic number {magic}, allowed are 2049 (labels) and 2051 (images): this is "
             "not an IDX file of unsigned bytes; fetch it again"
         )
     header = 4 + 4 * MAGIC_DIMENSIONS[magic]
+    content += read_some(stream, header - 4)
     _check_length(path, content, header, exact=False)
-    shape = struct.unpack(f">{MAGIC_DIMENSIONS[magic]}I", content[4:header])
-    _check_length(path, content, header + prod(shape), exact=True)
+    shape = struct.unpack(f">{MAGIC_DIMENSIONS[magic]}I", content[4:])
+    if path.suffix == ".gz":
+        require_present(prod(shape), most_inflated(size), str(path))
+    elif header + prod(shape) > size:
+        raise _truncated(path, f"{header + prod(shape)}", size)
+    require_room(4 * prod(shape), str(path))
+    values = read_some(stream, prod(shape))
+    _check_length(path, content + values, header + prod(shape), exact=True, rest=stream)
     # Copied, because bytes are read-only and a tensor must be writable.
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy())
+    return torch.from_numpy(np.frombuffer(values, np.uint8).reshape(shape).copy())
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    if path.suffix != ".gz":
-        return content
-    try:
-        return gzip.decompress(content)
-    except EOFError as error:
-        raise DataError(f"{path}: a truncated gzip file; fetch it again") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: a corrupt gzip file ({error}); fetch it again") from error
-
-
-def _check_length(path: Path, content: bytes, expected: int, *, exact: bool) -> None:
-    got = len(content)
+def _check_length(
+    path: Path, content: bytes, expected: int, *, exact: bool, rest: IO[bytes] | None = None
+) -> None:
+    # Reading to the end of a gzip file compares its checksum; a longer rest is not counted.
+    got = len(content) + (0 if rest is None else len(read_some(rest, _MOST_TRAILING)))
     if got < expected:
-        raise DataError(
-            f"{path}: truncated, expected {'' if exact else 'at least '}{expected} bytes, got "
-            f"{got}; fetch it again"
-        )
+        raise _truncated(path, f"{'' if exact else 'at least '}{expected}", got)
     if exact and got > expected:
         raise DataError(
             f"{path}: {got - expected} trailing bytes, expected {expected} bytes, got {got}; "
             "fetch it again"
         )
+
+
+def _truncated(path: Path, expected: str, got: int) -> DataError:
+    return DataError(f"{path}: truncated, expected {expected} bytes, got {got}; fetch it again")

@@ -13,9 +13,7 @@ rows.
 """
 
 import logging
-import struct
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from hilbound.datasets.claims import damaged, file_size
 from hilbound.datasets.options import ImageOptions
 from hilbound.errors import DataError
 
@@ -39,11 +38,9 @@ _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "Y
 _SIXTEEN_BITS = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 # Pillow reads more formats, but it would pass an EPS to an interpreter, whatever the file's name.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-# Pillow's errors for damaged files of various formats. UnidentifiedImageError is an OSError.
-_DAMAGE = (
-    *(OSError, EOFError, SyntaxError, TypeError, ValueError, IndexError),
-    *(struct.error, zlib.error),
-)
+_REMEDY = "a truncated or damaged image, or none at all: replace it, or take it out of the folder"
+# Eight black pixels a byte, and deflate: no honest PNG has more. A small picture costs little.
+_PIXELS_OF_A_BYTE, _FREE_PIXELS = 8 * 1032, 1 << 20
 _BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -54,29 +51,42 @@ def read_picture(path: Path, options: ImageOptions) -> NDArray[np.uint8]:
         DataError: If the file is missing, truncated, damaged or not an image, its mode cannot be
             read, or it is smaller than the crop.
     """
-    image = _plain(_open(path), path)
-    return _pixels(image.convert("L" if options.grayscale else "RGB"), options, str(path))
+    opened = _open(path)
+    with damaged(path, _REMEDY):
+        image = _plain(opened, path)
+        return _pixels(image.convert("L" if options.grayscale else "RGB"), options, str(path))
 
 
 def _open(path: Path) -> Image.Image:
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    size = file_size(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), damaged(path, _REMEDY):
+            # Other warnings are of damage beside the pixels.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
+                _refuse_bomb(image.size, size, path)
                 image.load()
                 return ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except _BOMB as error:
+    except DataError as error:
+        if not isinstance(error.__cause__, _BOMB):
+            raise
         raise DataError(
-            f"{path}: more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS} ({error}): make "
-            "the image smaller, or take it out of the folder"
-        ) from error
-    except _DAMAGE as error:
+            f"{path}: more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS} "
+            f"({error.__cause__}): make the image smaller, or take it out of the folder"
+        ) from error.__cause__
+
+
+def _refuse_bomb(shape: tuple[int, int], size: int, path: Path) -> None:
+    """Refuse a few bytes that claim to be a large picture, before it is made room for."""
+    pixels = shape[0] * shape[1]
+    if pixels > _FREE_PIXELS + _PIXELS_OF_A_BYTE * size:
         raise DataError(
-            f"{path}: a truncated or damaged image, or none at all ({error}): replace it, or take "
-            "it out of the folder"
-        ) from error
+            f"{path}: {size:,} bytes that claim to be a picture of {shape[0]} by {shape[1]} "
+            "pixels: replace it, or take it out of the folder"
+        )
 
 
 def _plain(image: Image.Image, path: Path) -> Image.Image:

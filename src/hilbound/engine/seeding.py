@@ -8,9 +8,10 @@ restores its state.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,44 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
     digest = blake2b(repr((seed, *names)).encode(), digest_size=8).digest()
     # Torch takes seeds below 2**63 on every device.
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+class Part(NamedTuple):
+    """A generator that draws for a whole batch, of which one worker uses some rows.
+
+    All workers draw the same numbers as one process would, and each keeps its own.
+
+    Args:
+        generator: Of the whole batch.
+        rows: The rows of this worker.
+        total: How many rows the whole batch has.
+    """
+
+    generator: torch.Generator
+    rows: range
+    total: int
+
+
+#: What draws noise: torch's own generator (``None``), one of a stream, or a part of one's draws.
+Source = torch.Generator | Part | None
+
+
+def normal(shape: Sequence[int], source: Source, **options: Any) -> Tensor:
+    """Draw standard normal numbers. Of a part, the first axis must be that of its rows.
+
+    Args:
+        shape: The shape of the numbers.
+        source: What draws them.
+        **options: The dtype and the device.
+
+    >>> whole = normal((4, 2), stream(0, "noise"))
+    >>> torch.equal(normal((2, 2), Part(stream(0, "noise"), range(1, 3), 4)), whole[1:3])
+    True
+    """
+    if not isinstance(source, Part):
+        return torch.randn(*shape, generator=source, **options)
+    whole = torch.randn(source.total, *shape[1:], generator=source.generator, **options)
+    return whole[source.rows.start : source.rows.stop]
 
 
 @contextmanager

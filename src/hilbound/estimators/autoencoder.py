@@ -24,7 +24,13 @@ from hilbound.errors import InputError
 from hilbound.estimators.coder import Coder, Schedule, train
 from hilbound.estimators.mixtures.scaling import standardisation
 from hilbound.estimators.reading import check_numbers
-from hilbound.estimators.storage import facts_of, read_standardised, write_estimator
+from hilbound.estimators.storage import (
+    facts_of,
+    probe,
+    read_standardised,
+    restoring,
+    write_estimator,
+)
 from hilbound.mixture import GaussianMixture
 
 _HELD_OUT = 10  # one row in so many
@@ -277,18 +283,27 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             DataError: If the file is missing, broken, or holds something else.
         """
         estimator, arrays, facts = read_standardised(cls, path)
-        estimator.variance_, estimator._codes = facts["variance"], arrays["codes"]
-        coder = Coder(estimator.n_features_in_, estimator.n_features, torch.Generator())
-        coder.load_state_dict(
-            {name[6:]: a for name, a in arrays.items() if name.startswith("coder.")}
-        )
-        estimator._coder = coder
-        numbers = facts["bound"]
-        estimator.bound_ = numbers and Bound(
-            torch.tensor(numbers[0], dtype=torch.float64),
-            torch.tensor(numbers[1], dtype=torch.float64),
-            numbers[2],
-        )
+        with restoring(path):
+            estimator.variance_, estimator._codes = facts["variance"], arrays["codes"]
+            weights = {name[6:]: a for name, a in arrays.items() if name.startswith("coder.")}
+            # On the meta device nothing is made room for, whatever number of features is claimed.
+            with torch.device("meta"):
+                claimed = Coder(estimator.n_features_in_, estimator.n_features, None)
+            if {k: v.shape for k, v in claimed.state_dict().items()} != {
+                k: v.shape for k, v in weights.items()
+            }:
+                raise ValueError("weights of other shapes than its parameters say")
+            coder = Coder(estimator.n_features_in_, estimator.n_features, torch.Generator())
+            coder.load_state_dict(weights)
+            estimator._coder = coder
+            numbers = facts["bound"]
+            estimator.bound_ = numbers and Bound(
+                torch.tensor(numbers[0], dtype=torch.float64),
+                torch.tensor(numbers[1], dtype=torch.float64),
+                numbers[2],
+            )
+            # A state that fits together can encode its middle.
+            estimator.transform(probe(estimator))
         return estimator
 
 

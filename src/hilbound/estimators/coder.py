@@ -65,7 +65,7 @@ class Coder(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, dim: int, features: int, generator: torch.Generator) -> None:
+    def __init__(self, dim: int, features: int, generator: torch.Generator | None) -> None:
         super().__init__()
         self.noise_dim = _NOISE_DIM
         self.encoder = _mlp(dim, features, generator)
@@ -99,7 +99,7 @@ class Coder(nn.Module):
         self.shift, self.scale = raw.mean(0), _spread(raw)
 
 
-def _mlp(inputs: int, outputs: int, generator: torch.Generator) -> nn.Sequential:
+def _mlp(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Sequential:
     widths = (inputs, _WIDTH, _WIDTH, outputs)
     layers: list[nn.Module] = []
     for i, o in pairwise(widths):

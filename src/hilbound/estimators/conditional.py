@@ -29,9 +29,9 @@ from hilbound.estimators.experts.stacking import Expert, Stack
 from hilbound.estimators.experts.targets import Targets
 from hilbound.estimators.experts.trees import Trees
 from hilbound.estimators.experts.warping import Bend, WarpedProcess
-from hilbound.estimators.frames import Floats
+from hilbound.estimators.frames import Column, Floats
 from hilbound.estimators.reading import read_table, read_targets, read_weights
-from hilbound.estimators.storage import read_state, write_state
+from hilbound.estimators.storage import read_state, restoring, write_state
 from hilbound.evaluation import calibration
 from hilbound.mixture import GaussianMixture
 
@@ -159,7 +159,9 @@ class ConditionalDensityEstimator(MultiOutputMixin, RegressorMixin, BaseEstimato
             InputError: If the columns are not those of ``fit``.
         """
         check_is_fitted(self)
-        table = read_table(self, X, reset=False)
+        return self._predict_columns(read_table(self, X, reset=False))
+
+    def _predict_columns(self, table: list[Column]) -> GaussianMixture:
         x = torch.from_numpy(self.columns_.read(table))
         return self.targets_.in_users_units(self.model_.predict(x))
 
@@ -292,13 +294,28 @@ class ConditionalDensityEstimator(MultiOutputMixin, RegressorMixin, BaseEstimato
             DataError: If it is not such a file, or is damaged.
         """
         state = read_state(path, _PARTS)
-        model = cls(**state["params"])
-        for name, value in state["learned"].items():
-            if name != "feature_names_in_":
-                setattr(model, name, value)
-            elif value is not None:
-                model.feature_names_in_ = np.asarray(value, dtype=object)
+        with restoring(path):
+            model = cls(**state["params"])
+            for name, value in state["learned"].items():
+                if not (name.endswith("_") and name[0] != "_" and name.isidentifier()):
+                    raise ValueError(f"{name!r} is nothing that is learned")
+                if name != "feature_names_in_":
+                    setattr(model, name, value)
+                elif value is not None:
+                    model.feature_names_in_ = np.asarray(value, dtype=object)
+            # A state that fits together can predict a row in which everything is missing.
+            model._probe()
         return model
+
+    def _probe(self) -> None:
+        """Predict one row without values."""
+        cells = [
+            Column(reader.name, numbers=np.array([np.nan]))
+            if isinstance(reader, NumberReader)
+            else Column(reader.name, texts=[None])
+            for reader in self.columns_.readers
+        ]
+        self._predict_columns(cells)
 
     def _predicted(self, X: ArrayLike, y: ArrayLike) -> tuple[GaussianMixture, Floats]:
         check_is_fitted(self)

@@ -15,22 +15,28 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from hilbound.bounds import Bound
-from hilbound.errors import InputError
-from hilbound.estimators.mixtures.components import (
+from hilbound.engine.expectation.components import (
     Components,
-    as_mixture,
     blur,
     draw,
     log_density,
     log_inner,
     log_norm,
 )
+from hilbound.errors import InputError
 from hilbound.estimators.mixtures.fitting import Fit, Task, fit
+from hilbound.estimators.mixtures.joined import as_mixture
 from hilbound.estimators.mixtures.kernels import kernel_components
 from hilbound.estimators.mixtures.polish import COSTS
 from hilbound.estimators.mixtures.scaling import standardisation
 from hilbound.estimators.reading import check_numbers
-from hilbound.estimators.storage import facts_of, read_standardised, write_estimator
+from hilbound.estimators.storage import (
+    facts_of,
+    probe,
+    read_standardised,
+    restoring,
+    write_estimator,
+)
 from hilbound.mixture import FullGaussianMixture, GaussianMixture
 
 _DIAGONAL_ONLY = ("vector", "nuclear")
@@ -339,16 +345,21 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
             DataError: If the file is missing, broken, or holds something else.
         """
         estimator, arrays, facts = read_standardised(cls, path)
-        keys = ("means", "spread", "log_weights")
-        estimator._parts = [
-            Components(*(arrays[f"{key}.{number}"] for key in keys))
-            for number in range(facts["parts"])
-        ]
-        estimator.n_components_ = sum(len(c.means) for c in estimator._parts)
-        estimator.members_, estimator.polish_steps_ = facts["members"], facts["polish_steps"]
-        numbers = facts["bound"]
-        estimator._bound = Bound(*torch.tensor(numbers, dtype=torch.float64)) if numbers else None
-        estimator._held_back = None
+        with restoring(path):
+            keys = ("means", "spread", "log_weights")
+            estimator._parts = [
+                Components(*(arrays[f"{key}.{number}"] for key in keys))
+                for number in range(min(facts["parts"], len(arrays)))
+            ]
+            estimator.n_components_ = sum(len(c.means) for c in estimator._parts)
+            estimator.members_, estimator.polish_steps_ = facts["members"], facts["polish_steps"]
+            numbers = facts["bound"]
+            estimator._bound = (
+                Bound(*torch.tensor(numbers, dtype=torch.float64)) if numbers else None
+            )
+            estimator._held_back = None
+            # A state that fits together can tell the density at its middle.
+            estimator.score_samples(probe(estimator))
         return estimator
 
 

@@ -4,23 +4,27 @@ One file holds both: safetensors keeps a dictionary of text beside the arrays, a
 JSON in it. A file is written beside its target and moved there, so that it is whole or not there.
 """
 
-import dataclasses
 import json
-import math
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from hilbound.errors import DataError, InputError
+from hilbound.training.files import parse_json, write_whole
+from hilbound.training.packing import (
+    DAMAGE,
+    own_numbers,
+    pack,
+    read_tensors,
+    to_bytes,
+    unpack,
+)
 
 _KEY = "hilbound.estimator"  # one key, because the order of several is not kept
 _VERSION = 1
@@ -62,28 +66,8 @@ def write_estimator(
             f"facts must hold text, finite numbers, booleans, lists and dictionaries, which JSON "
             f"can say, got something else: {error}"
         ) from None
-    tensors = {name: _copy(a) for name, a in arrays.items()}
-    _write_whole(target, save(tensors, {_KEY: text}))
-
-
-def _copy(a: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    """Return numbers of their own: safetensors refuses arrays that share memory."""
-    if isinstance(a, Tensor):
-        return a.detach().clone(memory_format=torch.contiguous_format)
-    return torch.from_numpy(np.array(a, order="C"))
-
-
-def _write_whole(target: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
+    tensors = {name: own_numbers(a) for name, a in arrays.items()}
+    write_whole(target, to_bytes(tensors, {_KEY: text}))
 
 
 def read_estimator(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -99,11 +83,11 @@ def read_estimator(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dic
     if not source.is_file():
         raise DataError(f"no estimator at {str(source)!r}: give a file that `save` wrote")
     try:
-        with safe_open(source, framework="pt") as file:
-            told = _read_facts(source, file.metadata() or {})
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-            return arrays, told
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        arrays, metadata = read_tensors(source)
+        return arrays, _read_facts(source, metadata)
+    except DAMAGE as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(
             f"{str(source)!r} is no whole estimator file ({error}): save the estimator again"
         ) from None
@@ -115,7 +99,7 @@ def _read_facts(source: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             f"{str(source)!r} holds arrays, but was not written by an estimator's `save`: "
             "give a file that was"
         )
-    told = json.loads(metadata[_KEY])
+    told = parse_json(metadata[_KEY])
     if told["version"] != _VERSION:
         raise DataError(
             f"{str(source)!r} has version {told['version']} of the file format, and this "
@@ -160,17 +144,30 @@ def read_standardised(
             f"{str(path)!r} holds a {facts.get('class')}: load it with that class, not with "
             f"{cls.__name__}"
         )
-    estimator: Any = cls(**facts["parameters"])
-    estimator.location_, estimator.scale_ = (arrays[k].numpy() for k in ("location", "scale"))
-    estimator.n_features_in_ = len(estimator.location_)
-    if facts["names"]:
-        estimator.feature_names_in_ = np.array(facts["names"], dtype=object)
-    return estimator, arrays, facts
+    with restoring(path):
+        estimator: Any = cls(**facts["parameters"])
+        estimator.location_, estimator.scale_ = (arrays[k].numpy() for k in ("location", "scale"))
+        for a in (estimator.location_, estimator.scale_):
+            if a.shape != estimator.location_.shape or a.ndim != 1 or a.dtype != np.float64:
+                raise ValueError(f"location or scale of shape {a.shape} and type {a.dtype}")
+        estimator.n_features_in_ = len(estimator.location_)
+        if facts["names"]:
+            estimator.feature_names_in_ = np.array(facts["names"], dtype=object)
+        return estimator, arrays, facts
+
+
+def probe(estimator: Any) -> Any:
+    """Return one row at the middle of the columns of an estimator that was read."""
+    row = estimator.location_[None]
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:
+        return row
+    import pandas as pd
+
+    return pd.DataFrame(row, columns=names)
 
 
 # ------------------------------------------------------------------ states of dataclasses
-
-_CLASS, _ARRAY, _TENSOR, _FLOAT = "__class__", "__array__", "__tensor__", "__float__"
 
 
 def write_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
@@ -184,7 +181,7 @@ def write_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
         state: What to keep, by name.
     """
     tensors: dict[str, Tensor] = {}
-    facts = _pack(dict(state), tensors)
+    facts = pack(dict(state), tensors)
     write_estimator(path, tensors, facts)
 
 
@@ -200,42 +197,23 @@ def read_state(path: str | os.PathLike[str], classes: tuple[type, ...]) -> dict[
     """
     tensors, facts = read_estimator(path)
     known = {c.__name__: c for c in classes}
+    with restoring(path):
+        return dict(unpack(facts, tensors, known))
+
+
+@contextmanager
+def restoring(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever a forged or damaged state makes of an estimator into a DataError.
+
+    Raises:
+        DataError: If anything but a DataError was raised inside the ``with`` block.
+    """
     try:
-        return dict(_unpack(facts, tensors, known))
-    except (KeyError, TypeError, ValueError) as error:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
         raise DataError(
             f"{str(path)!r} is damaged or from another version ({error}): fit and save the model "
             "again"
         ) from error
-
-
-def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, Tensor | np.ndarray):
-        key = f"{len(tensors):04d}"
-        tensors[key] = _copy(value)
-        return {_TENSOR if isinstance(value, Tensor) else _ARRAY: key}
-    if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {_CLASS: type(value).__name__, **_pack(fields, tensors)}
-    if isinstance(value, dict):
-        return {key: _pack(part, tensors) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_pack(part, tensors) for part in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    # JSON has no word for them.
-    return {_FLOAT: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _unpack(value: Any, tensors: dict[str, Tensor], known: dict[str, type]) -> Any:
-    if isinstance(value, list):
-        return [_unpack(part, tensors, known) for part in value]
-    if not isinstance(value, dict):
-        return value
-    if _TENSOR in value:
-        return tensors[value[_TENSOR]]
-    if _ARRAY in value:
-        return tensors[value[_ARRAY]].numpy()
-    if _FLOAT in value:
-        return float(value[_FLOAT])
-    parts = {key: _unpack(part, tensors, known) for key, part in value.items() if key != _CLASS}
-    return known[value[_CLASS]](**parts) if _CLASS in value else parts

@@ -129,7 +129,7 @@ def measure(
 
 
 def reference_rows(held_out: Tensor, train: Tensor, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return ``n`` held-out rows and ``n`` training rows, drawn at random."""
+    """Return ``n`` held-out rows and ``n`` training rows, drawn at random, or their labels."""
     first = torch.randperm(len(held_out), generator=stream(seed, "evaluation-test"))[:n]
     second = torch.randperm(len(train), generator=stream(seed, "evaluation-train"))[:n]
     return held_out[first], train[second]
@@ -148,3 +148,12 @@ def format_metric(name: str, value: float | None) -> str:
     if name in {"frechet_distance", "vendi_score"}:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage that stays readable when it is tiny.
+
+    >>> percent(0.8712), percent(1e-9)
+    ('87.1 %', '< 0.01 %')
+    """
+    return f"{100 * share:.1f} %" if share >= 1e-4 else "< 0.01 %"

@@ -21,6 +21,7 @@ from torch import Tensor
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.models.autoencoders import FeatureModel
+from hilbound.models.classes import telling, with_encoder
 from hilbound.training.runs import Run
 
 SPLITS = ("test", "validation", "train")
@@ -63,8 +64,8 @@ def feature_model(run: Run) -> FeatureModel:
     Raises:
         InputError: If the run's model has no encoder, or the run is damaged.
     """
-    model = run.model
-    if not isinstance(model, FeatureModel):
+    model = with_encoder(run.model)
+    if model is None:
         raise InputError(
             f"run {str(run.path)!r} is of a {run.config.model}, which has no encoder and cannot "
             "reconstruct: fit a run with --model encoder-mixture-decoder"
@@ -100,11 +101,14 @@ def reconstruct(
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     model = feature_model(run)
     dataset = run.dataset
-    x = choose_rows(getattr(dataset, split), n, split, seed)
+    every, every_label = dataset.split(split)
+    x = choose_rows(every, n, split, seed)
+    labels = None if every_label is None else choose_rows(every_label, n, split, seed)
     rows = x.to(model.head.variance)
     with torch.no_grad():
         features = model.encode(rows)
-    drawn = model.reconstruct(rows, m, stream(seed, "reconstructions"))
+    with telling(run.model, labels):
+        drawn = model.reconstruct(rows, m, stream(seed, "reconstructions"))
     return Reconstructions(
         dataset.to_user_units(x),
         features,
@@ -115,7 +119,7 @@ def reconstruct(
 
 
 def choose_rows(rows: Tensor, n: int, split: str, seed: int) -> Tensor:
-    """Return ``n`` rows with shape ``(n, d)``, drawn at random.
+    """Return ``n`` rows with shape ``(n, d)``, drawn at random, or their labels ``(n,)``.
 
     Raises:
         InputError: If there are fewer than ``n`` rows.
@@ -128,7 +132,13 @@ def choose_rows(rows: Tensor, n: int, split: str, seed: int) -> Tensor:
 
 @torch.no_grad()
 def rows_with_features(
-    model: FeatureModel, x: Tensor, rows: Tensor, m: int, generator: torch.Generator
+    model: FeatureModel,
+    x: Tensor,
+    rows: Tensor,
+    m: int,
+    generator: torch.Generator,
+    *,
+    same: Tensor | None = None,
 ) -> Tensor:
     r"""Draw real rows that share the features of inputs, to compare with reconstructions.
 
@@ -142,6 +152,7 @@ def rows_with_features(
         rows: Real rows with shape ``(N, d)``, whose features are :math:`y_n`.
         m: How many rows to draw for every input.
         generator: Draws them.
+        same: Which rows are of the input's class, with shape ``(B, N)``. Only they are drawn.
 
     Returns:
         Rows with shape ``(B, m, d)``.
@@ -150,6 +161,10 @@ def rows_with_features(
         InputError: If the model's features have no noise.
     """
     weights = model.feature_weights(x, rows)
+    if same is not None:
+        # An input whose class has no row near it takes what is there.
+        own = weights * same.to(weights)
+        weights = torch.where(own.sum(-1, keepdim=True) > 0, own, weights)
     return rows[torch.multinomial(weights, m, replacement=True, generator=generator)]
 
 

@@ -20,7 +20,6 @@ import hashlib
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from hilbound.arguments import require_rows
 from hilbound.datasets.base import Dataset
 from hilbound.engine.seeding import seeded_globally
 from hilbound.errors import InputError
+from hilbound.training.files import write_whole
 from hilbound.training.quiet import one_thread, quiet_lightning
 
 if TYPE_CHECKING:
@@ -313,8 +313,12 @@ def _read(path: Path, dataset: Dataset) -> ClassifierSpace | None:
         return None
     with seeded_globally(0):  # initial weights, overwritten at once
         classifier = ClassifierSpace(dataset)
-    classifier.load_state_dict(tensors)
-    classifier.accuracy = float(metadata["accuracy"]) if "accuracy" in metadata else None
+    try:
+        classifier.load_state_dict(tensors)
+        classifier.accuracy = float(metadata["accuracy"]) if "accuracy" in metadata else None
+    except (RuntimeError, ValueError) as error:  # whole, and of something else
+        logger.warning("cannot use the classifier %s (%s): training it anew", path, error)
+        return None
     return classifier.eval()
 
 
@@ -327,10 +331,7 @@ def _write(classifier: ClassifierSpace, path: Path) -> None:
     metadata["digest"] = _digest(*tensors.values(), metadata.get("accuracy"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-            temporary = Path(folder) / path.name
-            temporary.write_bytes(save(tensors, metadata))
-            temporary.replace(path)
+        write_whole(path, save(tensors, metadata))
     except OSError as error:
         logger.warning("cannot cache the classifier in %s (%s): going on without", path, error)
 

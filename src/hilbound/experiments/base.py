@@ -8,7 +8,7 @@ again with the rows so far, until it has nothing to add.
 
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -63,12 +63,15 @@ class Claim:
         outcome: What was measured, with its figures.
         holds: Whether the claim holds, or ``None`` where these data cannot tell.
         reason: The likely reason of a failure, and how it was tested.
+        theorem: Whether it is proved. Its outcome then says whether the program keeps to it, and
+            tells nothing about the world, so the page lists it apart.
     """
 
     claim: str
     outcome: str
     holds: bool | None
     reason: str = ""
+    theorem: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,13 @@ class Picture:
 
     Args:
         name: The file's name, without its ending.
-        figure: The figure.
+        figure: The figure, or ``None`` to keep the file that is there (:func:`drawn_from`).
         alt: What it shows, for readers who cannot see it.
         caption: The text below it.
     """
 
     name: str
-    figure: "figure.Figure"
+    figure: "figure.Figure | None"
     alt: str
     caption: str
 
@@ -136,6 +139,19 @@ class Experiment(ABC, Generic[S]):
             What was measured; the options of the cell are added.
         """
 
+    def identity(self, settings: S, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the settings that the row of a cell depends on; by default, all of them.
+
+        A kept row is used again as long as these are the same. What only decides which cells there
+        are can be left out, so that a run can be added to.
+
+        Args:
+            settings: What :meth:`settings` returned.
+            options: Those of the cell.
+        """
+        del options
+        return settings.model_dump(mode="json")
+
     @abstractmethod
     def claims(self, settings: S, rows: Sequence[Row]) -> Sequence[Claim]:
         """Return what was claimed and what came out."""
@@ -156,6 +172,19 @@ class Experiment(ABC, Generic[S]):
     def notes(self, settings: S, rows: Sequence[Row]) -> str:
         """Return what else a reader should know, in Markdown."""
         return ""
+
+
+def drawn_from(folders: Iterable[Path], picture: "Callable[[], Picture]", kept: Picture) -> Picture:
+    """Return a picture that needs the folders of cells, or the one to keep where they are gone.
+
+    Rows that are taken from a result have no folders any more.
+
+    Args:
+        folders: What must be there.
+        picture: Draws it.
+        kept: The same picture without its figure.
+    """
+    return picture() if all(folder.exists() for folder in folders) else kept
 
 
 def select(rows: Iterable[Row], **options: Any) -> list[Row]:

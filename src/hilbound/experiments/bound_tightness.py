@@ -16,8 +16,6 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from hilbound.engine.seeding import stream
 from hilbound.experiments.base import (
     Cell,
@@ -34,9 +32,10 @@ from hilbound.experiments.shared.conditional_runs import (
     ConditionalSettings,
     bounds_at_end,
     conditional_model,
-    deviation,
     frozen_cell,
+    has_real,
     joint_cell,
+    reach_real_rows,
     seeds_with_encoder,
     train_conditional,
 )
@@ -47,8 +46,9 @@ from hilbound.reports.page import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Qualities of reconstructions that the gap is held against.
-QUALITIES = ("best", "nearest", "sure", "agreement")
+#: All qualities of reconstructions that have a good side, and those that are drawn.
+QUALITIES = ("best", "own_class", "agreement", "nearest", "sure", "density", "precision", "lost")
+DRAWN = ("best", "nearest", "precision", "agreement")
 _MARKS = "osD^v"
 
 
@@ -81,10 +81,11 @@ joint training), for equally many steps: they share one limit, and only the deco
 The joint protocol, where the encoder is trained with each K, is reported beside it; no quality is
 judged by it.
 
-*With one K* decoders of several lengths of training are compared, with the same frozen encoder.
-This is confounded: a longer training improves the gap and the reconstructions alike, whether or not
-one has to do with the other. It can show that they part ways, not that a smaller gap is the cause.
-Correlations are taken within each seed, because every seed has an encoder of its own.
+The number of centres drives both sides, and so does the length of the training: a gap and a
+quality that improve together with K need have nothing to do with each other. So no correlation is
+computed. It is asked of *every* quality that has a good side whether it improves while the gap
+falls, from the fewest to the most centres, and while training. One that gets worse while the gap
+falls shows that a smaller gap is not enough for it.
 """
 
     def settings(self, *, quick: bool) -> TightnessSettings:
@@ -119,13 +120,15 @@ Correlations are taken within each seed, because every seed has an encoder of it
         return bounds_at_end(run, settings, ["test"]) | yardstick.measure(model, several)
 
     def claims(self, settings: TightnessSettings, rows: Sequence[Row]) -> list[Claim]:
-        """Return claims about K and the gap, then one for each quality across K and within one."""
+        """Return claims about K and the gap, then one for each quality, then one on training."""
         frozen = select(rows, protocol="frozen")
+        longest = select(frozen, steps=settings.lengths[-1])
         return [
             _smaller_with_centers(settings, frozen),
             _smaller_jointly(settings, rows),
-            *(_across_k(settings, frozen, name) for name in QUALITIES),
-            *(_within_one_k(settings, frozen, name) for name in QUALITIES),
+            *([reach_real_rows(settings, longest, "test")] if has_real(longest, "test") else []),
+            *(_with_k(settings, longest, name) for name in QUALITIES),
+            _while_training(settings, frozen),
         ]
 
     def tables(self, settings: TightnessSettings, rows: Sequence[Row]) -> list[Table]:
@@ -160,7 +163,7 @@ Correlations are taken within each seed, because every seed has an encoder of it
 
         frozen = select(rows, protocol="frozen")
         figure = Figure(figsize=(8.0, 6.4), layout="constrained")
-        for ax, name in zip(figure.subplots(2, 2).flat, QUALITIES, strict=True):
+        for ax, name in zip(figure.subplots(2, 2).flat, DRAWN, strict=True):
             _against_gap(ax, settings, frozen, name)
         handles, labels = ax.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
@@ -169,7 +172,7 @@ Correlations are taken within each seed, because every seed has an encoder of it
             figure,
             "Four qualities of reconstructions against the gap, a line for each K",
             "Encoder frozen. Lines join the means over the seeds, from the shortest training, on "
-            "the right, to the longest; faint points are the seeds. The two errors on top are "
+            "the right, to the longest; faint points are the seeds. The two distances on top are "
             "better low, the two shares below are better high.",
         )
 
@@ -183,37 +186,6 @@ Correlations are taken within each seed, because every seed has an encoder of it
         )
 
 
-def rank_correlation(rows: Sequence[Row], quality: str) -> float | None:
-    """Return Spearman's correlation of a small gap with a good quality, in [-1, 1].
-
-    It is ``None`` where fewer than three trainings have reconstructions that can be measured.
-
-    >>> rows = [{"test_gap": 3.0 - i, "best": 0.2 - 0.1 * i} for i in range(3)]
-    >>> rank_correlation(rows, "best")  # a smaller error is better
-    1.0
-    """
-    from torchmetrics.functional import spearman_corrcoef
-
-    rows = [row for row in rows if row[quality] is not None]
-    if len(rows) < 3:
-        return None
-    gaps = torch.tensor(values_of(rows, "test_gap"))
-    values = MEASURES[quality].better * torch.tensor(values_of(rows, quality))
-    return round(float(spearman_corrcoef(-gaps, values)), 4)
-
-
-def correlations(rows: Sequence[Row], quality: str) -> list[float]:
-    """Return the rank correlation within each seed, empty if one of them has none.
-
-    Every seed has an encoder of its own, with a limit of its own: only within one is the gap that
-    of the decoder.
-    """
-    seeds = sorted({row["seed"] for row in rows})
-    found = [rank_correlation(select(rows, seed=seed), quality) for seed in seeds]
-    known = [value for value in found if value is not None]
-    return known if len(known) == len(found) else []
-
-
 def falls(settings: TightnessSettings, rows: Sequence[Row]) -> list[float]:
     """Return by how many nats the gap is smaller with the most centres, for every seed."""
     few, many = (values_of(rows, "test_gap", centers=settings.centers[i]) for i in (0, -1))
@@ -224,6 +196,7 @@ def falls(settings: TightnessSettings, rows: Sequence[Row]) -> list[float]:
 _BOUND = (
     ("gap", "test_gap", 3),
     ("tightness", "test_tightness", 3),
+    ("of K real rows", "test_real_tightness", 3),
     ("log limit, relative to the largest", "test_log_limit", 2),
 )
 
@@ -270,75 +243,55 @@ def limit_ranges(rows: Sequence[Row]) -> list[float]:
     return [max(own) - min(own) for own in limits]
 
 
-def _across_k(settings: TightnessSettings, frozen: Sequence[Row], name: str) -> Claim:
+def changes(rows: Sequence[Row], name: str, entry: str, ends: tuple[int, int]) -> list[float]:
+    """Return by how much a quality improves between two values of an entry, for every seed.
+
+    >>> rows = [{"seed": 0, "centers": k, "best": 0.5 - 0.25 * k} for k in (0, 1)]
+    >>> changes(rows, "best", "centers", (0, 1))  # a smaller error is better
+    [0.25]
+    """
+    found = []
+    for seed in sorted({row["seed"] for row in rows}):
+        few, many = (values_of(rows, name, seed=seed, **{entry: end}) for end in ends)
+        found += [MEASURES[name].better * (b - a) for a, b in zip(few, many, strict=False)]
+    return found
+
+
+def _with_k(settings: TightnessSettings, longest: Sequence[Row], name: str) -> Claim:
     """After the longest training; one encoder, one limit: only the decoder changes the gap."""
-    own = select(frozen, steps=settings.lengths[-1])
-    found = correlations(own, name)
-    figures = ", ".join(
-        f"{spread(values_of(own, name, centers=k), MEASURES[name].digits)} with K = {k}"
-        for k in settings.centers
-    )
+    measure, ends = MEASURES[name], (settings.centers[0], settings.centers[-1])
+    found = changes(longest, name, "centers", ends)
+    few, many = (spread(values_of(longest, name, centers=k), measure.digits) for k in ends)
+    better = sum(value > 0 for value in found)
+    holds = None
+    if found:
+        holds = min(found) > 0 or (None if mean(found) > 0 else False)
     return Claim(
-        "With one frozen encoder and equal length, the K of smaller gap has better "
-        f"reconstructions: {_TITLES[name]}",
-        f"rank correlation {spread(found, 2)} after {settings.lengths[-1]} steps (holds above 0.5 "
-        f"in the mean over the seeds); {figures}",
-        mean(found) > 0.5 if found else None,
-        _differences(settings, own, name),
+        f"While the gap falls from K = {ends[0]} to {ends[1]}, reconstructions get better, in "
+        f"every seed: {measure.title} ({'more' if measure.better > 0 else 'less'} is better)",
+        f"{few} with K = {ends[0]}, {many} with K = {ends[1]}: better in {better} of {len(found)} "
+        "seeds",
+        holds,
     )
 
 
-def _differences(settings: TightnessSettings, rows: Sequence[Row], name: str) -> str:
-    """Return how far apart the values of different K are beside their deviations."""
-    groups = [values_of(rows, name, centers=k) for k in settings.centers]
-    means = [mean(values) for values in groups if values]
-    if not means:
-        return ""
-    apart, within = max(means) - min(means), max(map(deviation, groups))
-    return (
-        f"A likely reason is that K hardly changes it: the means of different K lie {apart:.2g} "
-        f"apart, the deviation over the seeds is up to {within:.2g}."
-    )
-
-
-def _within_one_k(settings: TightnessSettings, frozen: Sequence[Row], name: str) -> Claim:
-    found = {k: correlations(select(frozen, centers=k), name) for k in settings.centers}
-    together = [mean(values) > 0.5 for values in found.values() if values]
+def _while_training(settings: TightnessSettings, frozen: Sequence[Row]) -> Claim:
+    """Which qualities get worse with the length of the training, for some K."""
+    ends = (settings.lengths[0], settings.lengths[-1])
+    worse = []
+    for name in QUALITIES:
+        by_k = {
+            k: changes(select(frozen, centers=k), name, "steps", ends) for k in settings.centers
+        }
+        bad = [k for k, found in by_k.items() if found and mean(found) < 0]
+        if bad:
+            worse.append(f"{MEASURES[name].title} for K = {', '.join(map(str, bad))}")
     return Claim(
-        f"With one K, gap and reconstructions improve together while training: {_TITLES[name]}",
-        "rank correlation over the lengths "
-        + ", ".join(f"{spread(values, 2)} for K = {k}" for k, values in found.items())
-        + " (holds above 0.5 in the mean over the seeds, for every K)",
-        None if all(together) and len(together) < len(found) else all(together),
-        _over_lengths(settings, frozen, name),
+        f"With one K, a training of {ends[1]} steps has a smaller gap than one of {ends[0]} and is "
+        "no worse in any quality, in the mean over the seeds",
+        f"worse in {'; '.join(worse)}" if worse else f"{len(QUALITIES)} qualities are no worse",
+        not worse,
     )
-
-
-def _over_lengths(settings: TightnessSettings, rows: Sequence[Row], name: str) -> str:
-    """Return how a quality and the number of classes go over the lengths, fewest centres first."""
-
-    def course(entry: str, k: int) -> str:
-        found = (values_of(rows, entry, centers=k, steps=steps) for steps in settings.lengths)
-        return " to ".join(f"{mean(values):.2f}" if values else "–" for values in found)
-
-    lengths = ", ".join(map(str, settings.lengths))
-    parts = (
-        f"K = {k}: {course(name, k)}, classes among the reconstructions of an input "
-        f"{course('kinds', k)}"
-        for k in (settings.centers[0], settings.centers[-1])
-    )
-    return (
-        f"It does not only improve. After {lengths} steps, {'; '.join(parts)}. Untested: a decoder "
-        "that is trained for longer may settle on fewer classes than images with the feature have."
-    )
-
-
-_TITLES = {
-    "best": "the error of the best of them",
-    "nearest": "the distance to the nearest real image",
-    "sure": "the classifier's certainty",
-    "agreement": "the agreement of classes",
-}
 
 
 def _against_gap(ax: "Axes", settings: TightnessSettings, rows: Sequence[Row], name: str) -> None:

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from hilbound.experiments.base import Claim, Experiment, Picture, S
+from hilbound.experiments.base import Claim, Experiment, S
 from hilbound.reports.page import Table
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from hilbound.experiments.runner import Result
 
-_VERDICT = {True: "holds", False: "**fails**", None: "not shown"}
+_VERDICT: dict[bool | None, str] = {True: "holds", False: "**fails**", None: "not shown"}
+_CHECK: dict[bool | None, str] = {True: "as proved", False: "**broken**", None: "not checked"}
 
 
 def write_page(
@@ -40,7 +43,11 @@ def write_page(
         )
     parts.append(_claims(result.claims))
     for picture in experiment.pictures(settings, result.rows, work):
-        _save(picture, path / f"{picture.name}.png")
+        file = path / f"{picture.name}.png"
+        if picture.figure is not None:
+            _save(picture.figure, file)
+        elif not file.exists():
+            continue
         parts.append(f"![{picture.alt}]({picture.name}.png)\n\n*{picture.caption}*")
     parts += [markdown_table(table) for table in experiment.tables(settings, result.rows)]
     parts += [experiment.notes(settings, result.rows).strip(), _settings(result), _origin(result)]
@@ -49,10 +56,10 @@ def write_page(
     return page
 
 
-def _save(picture: Picture, path: Path) -> None:
+def _save(figure: "Figure", path: Path) -> None:
     """Write a picture in 256 colours: results are kept in a repository, and few need more."""
     buffer = BytesIO()
-    picture.figure.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=130)
     with Image.open(buffer) as image:
         image.convert("RGB").quantize(256).save(path, optimize=True)
 
@@ -81,15 +88,26 @@ def _line(cells: tuple[str, ...] | list[str]) -> str:
 
 
 def _claims(claims: list[Claim]) -> str:
-    lines = [
-        "## What was claimed, and what came out",
-        "",
-        "| claimed | came out | |",
-        "|---|---|---|",
-    ]
-    lines += [_line((c.claim, c.outcome, _VERDICT[c.holds])) for c in claims]
+    """Return the findings, and apart from them what is proved and was only checked."""
+    findings = [claim for claim in claims if not claim.theorem]
+    theorems = [claim for claim in claims if claim.theorem]
+    parts = []
+    if findings:
+        parts.append("## What was claimed, and what came out\n\n" + _verdicts(findings, _VERDICT))
     reasons = [f"*{c.claim}* {c.reason}" for c in claims if c.reason and not c.holds]
-    return "\n".join(lines) + "".join(f"\n\n{reason}" for reason in reasons)
+    parts += reasons
+    if theorems:
+        parts.append(
+            "## What is proved, and was checked\n\nThese are theorems, or hold by construction. "
+            "They are no findings: that they come out says that the program is right.\n\n"
+            + _verdicts(theorems, _CHECK)
+        )
+    return "\n\n".join(parts)
+
+
+def _verdicts(claims: list[Claim], words: dict[bool | None, str]) -> str:
+    lines = ["| claimed | came out | |", "|---|---|---|"]
+    return "\n".join(lines + [_line((c.claim, c.outcome, words[c.holds])) for c in claims])
 
 
 def _settings(result: "Result") -> str:

@@ -174,17 +174,23 @@ should be the default?
         work: Path,
     ) -> Iterator[Picture]:
         """Draw the map."""
-        figure, ax = canvas(6.4, 4.6)
+        figure, ax = canvas(6.8, 5.2)
         lines = [("debiased", v) for v in settings.variances]
         lines += [("schatten", v) for v in settings.variances]
-        for objective, variance in lines:
-            color = look(settings.variances.index(variance))[0]
-            _draw(ax, _line(rows, objective, variance, settings.batch_size), color)
-        for batch in settings.batches:
-            for row in select(rows, part="map", batch=batch):
-                marker = "o" if row["objective"] == "debiased" else "s"
-                ax.plot(row["recall"], row["precision"], marker, color=look(0)[0], fillstyle="none")
-                _name(ax, row, f"batch {batch}")
+        for i, (objective, variance) in enumerate(lines):
+            _draw(ax, _line(rows, objective, variance, settings.batch_size), look(i)[0])
+        for size, batch in zip((5, 10), settings.batches, strict=False):
+            for objective, marker in (("debiased", "o"), ("schatten", "s")):
+                own = select(rows, part="map", objective=objective, batch=batch)
+                ax.plot(
+                    values_of(own, "recall"),
+                    values_of(own, "precision"),
+                    marker,
+                    color=look(lines.index((objective, settings.variances[0])))[0],
+                    fillstyle="none",
+                    markersize=size,
+                    label=f"{objective}, batch {batch}",
+                )
         floor = select(rows, part="floor")[0]
         ax.scatter(
             [floor["recall"]],
@@ -196,16 +202,17 @@ should be the default?
         )
         ax.set_xlabel("recall")
         ax.set_ylabel("precision")
-        ax.legend(frameon=False, fontsize=8, ncol=2)
+        # Labels beside the marks would lie on each other: everything is said in the legend.
+        ax.legend(frameon=False, fontsize=8, ncol=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         yield Picture(
             "map",
             figure,
             "Precision against recall, a line for each objective and variance",
             f"Precision against recall on {settings.map_data}, batch {settings.batch_size}, "
             f"{settings.steps} steps, one seed. Along a solid line the weight λ of the debiased "
-            "norm changes, along a dashed one the power of the Schatten overlap (1 is the nuclear "
-            "norm); hollow marks have another batch. "
-            "Variances are multiples of the median heuristic.",
+            "norm changes, along a dashed one the power r of the Schatten overlap (1 is the "
+            "nuclear norm), in the order of the legend from the left to the right; hollow marks "
+            "have another batch. Variances are multiples of the median heuristic.",
         )
 
 
@@ -242,6 +249,9 @@ def _draw(ax: "Axes", line: Sequence[Row], color: str) -> None:
     objective, variance = line[0]["objective"], line[0]["variance"]
     x, y = ([row[name] for row in line] for name in ("recall", "precision"))
     dashes, marker = ("-", "o") if objective == "debiased" else ("--", "s")
+    # Recall grows with the weight, and falls with the power.
+    numbers = [row["number"] for row in sorted(line, key=lambda row: row["recall"])]
+    sign = "λ" if objective == "debiased" else "r"
     ax.plot(
         x,
         y,
@@ -249,24 +259,7 @@ def _draw(ax: "Axes", line: Sequence[Row], color: str) -> None:
         marker=marker,
         markersize=4,
         color=color,
-        label=f"{objective}, {variance:g}·median",
-    )
-    sign = "λ" if objective == "debiased" else "r"
-    for row in (line[0], line[-1]):
-        _name(ax, row, f"{sign}={row['number']:g}")
-
-
-def _name(ax: "Axes", row: Row, text: str) -> None:
-    # Above the mark of one objective and below that of the other, where they meet.
-    up = 4 if row["objective"] == "debiased" else -9
-    side = -1 if text.startswith("batch") else 1
-    ax.annotate(
-        text,
-        (row["recall"], row["precision"]),
-        fontsize=7,
-        xytext=(4 * side, up),
-        ha="left" if side > 0 else "right",
-        textcoords="offset points",
+        label=f"{objective}, {variance:g}·median, {sign} = {', '.join(f'{n:g}' for n in numbers)}",
     )
 
 

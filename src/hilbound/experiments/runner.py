@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,9 +24,9 @@ from hilbound.errors import InputError
 from hilbound.experiments import get_experiment
 from hilbound.experiments.base import Cell, Claim, Experiment, Row, Settings
 from hilbound.experiments.pages import write_page
+from hilbound.training.files import parse_json, read_text, write_whole
 from hilbound.training.machine import processor, versions
 from hilbound.training.quiet import one_thread
-from hilbound.training.runs import write_whole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -82,6 +82,7 @@ def run_experiment(
     seeds: int | None = None,
     workers: int | None = None,
     quiet: bool = False,
+    reuse: bool = False,
 ) -> Result:
     """Run what is missing of an experiment; write its ``result.json``, figures and page.
 
@@ -94,6 +95,9 @@ def run_experiment(
             more than one, a script that calls this must do so under
             ``if __name__ == "__main__":``, as for any use of processes.
         quiet: Whether to leave out the progress bar.
+        reuse: Whether to take over the rows of a ``result.json`` in the folder, where the settings
+            that they depend on are the same, and to measure only what is missing. Pictures that
+            need the folders of such rows are kept as they are.
 
     Raises:
         InputError: If the name is unknown, a number is below 1, the folder holds something else,
@@ -110,10 +114,12 @@ def run_experiment(
     _refuse_foreign(path, name, quick=quick)
     settings = experiment.settings(quick=quick)
     numbers = list(range(count))
-    plan = _Plan(experiment, settings, numbers, path / _WORK[quick])
+    stored = _Stored.read(experiment, settings, path) if reuse else _Stored()
+    plan = _Plan(experiment, settings, numbers, path / _WORK[quick], stored.rows)
     with _progress(name, quiet=quiet) as bar, _Pool(workers) as pool:
         rows = _all_rows(plan, pool, bar)
     claims = list(experiment.claims(settings, rows))
+    measured = any(row["cell"] not in stored.rows for row in rows)
     result = Result(
         experiment=name,
         quick=quick,
@@ -122,8 +128,8 @@ def run_experiment(
         rows=rows,
         claims=[replace(claim, holds=None) for claim in claims] if quick else claims,
         seconds=sum(row["seconds"] for row in rows),
-        machine=processor(),
-        versions=versions(),
+        machine=_joined([stored.machine, processor()] if measured else [stored.machine]),
+        versions=_joined_versions(stored.versions, versions() if measured else {}),
     )
     _write_json(path / RESULT, asdict(result))
     write_page(experiment, settings, result, path, path / _WORK[quick])
@@ -156,6 +162,56 @@ class _Plan:
     settings: Settings
     seeds: Sequence[int]
     work: Path
+    stored: Mapping[str, Row] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What is taken over from a result: rows by the names of their cells, and where they are from.
+
+    Args:
+        rows: The rows that are still valid.
+        machine: Processor and cores.
+        versions: Of Python and the libraries.
+    """
+
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    machine: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, experiment: Experiment[Any], settings: Settings, path: Path) -> Self:
+        """Read a result, and leave out the rows of other settings."""
+        found = _read_json(path / RESULT)
+        if found is None:
+            return cls()
+        try:
+            before = type(settings).model_validate(found["settings"])
+            rows = {row["cell"]: row for row in found["rows"]}
+            kept = {
+                name: row
+                for name, row in rows.items()
+                if experiment.identity(before, row) == experiment.identity(settings, row)
+            }
+            return cls(kept, str(found["machine"]), dict(found["versions"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{str(path / RESULT)!r} cannot be added to: {error}; leave out --reuse to measure "
+                "everything anew"
+            ) from None
+
+
+def _joined(words: Sequence[str]) -> str:
+    """Return different words with a semicolon between them.
+
+    >>> _joined(["2 cores", "2 cores"]), _joined(["", "2 cores"]), _joined(["1", "2"])
+    ('2 cores', '2 cores', '1; 2')
+    """
+    return "; ".join(dict.fromkeys(word for word in words if word))
+
+
+def _joined_versions(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    return {n: _joined([before.get(n, ""), now.get(n, "")]) for n in {**before, **now}}
 
 
 def _all_rows(plan: _Plan, pool: "_Pool", bar: "_Bar") -> list[Row]:
@@ -180,7 +236,7 @@ def _measured(plan: _Plan, pool: "_Pool", bar: "_Bar", cells: Sequence[Cell]) ->
     rows: dict[str, Row] = {}
     waiting: list[Cell] = []
     for cell in cells:
-        kept = _kept(plan.settings, cell, plan.work)
+        kept = plan.stored.get(cell.name) or _kept(plan, cell)
         if kept is None:
             waiting.append(cell)
         else:
@@ -268,22 +324,23 @@ def measure_cell(experiment: str, settings: Settings, cell: Cell, work: Path) ->
     )
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     kept = [name for name in files if name not in {_ROW, _LOG}]
-    content = _identity(settings, cell) | {"files": kept, "row": row}
+    content = _identity(get_experiment(experiment), settings, cell) | {"files": kept, "row": row}
     # As it is read again: whoever resumes must find the very same rows.
     _write_json(folder / _ROW, content)
     return dict(_finite(row))
 
 
-def _identity(settings: Settings, cell: Cell) -> dict[str, Any]:
-    return {"settings": settings.model_dump(mode="json"), "options": dict(cell.options)}
+def _identity(experiment: Experiment[Any], settings: Settings, cell: Cell) -> dict[str, Any]:
+    own = experiment.identity(settings, cell.options)
+    return {"settings": dict(own), "options": dict(cell.options)}
 
 
-def _kept(settings: Settings, cell: Cell, work: Path) -> Row | None:
-    folder = work / cell.name
+def _kept(plan: _Plan, cell: Cell) -> Row | None:
+    folder = plan.work / cell.name
     content = _read_json(folder / _ROW)
     if content is None or "row" not in content:
         return None
-    wanted = json.loads(json.dumps(_identity(settings, cell)))
+    wanted = json.loads(json.dumps(_identity(plan.experiment, plan.settings, cell)))
     same = {name: content.get(name) for name in wanted} == wanted
     # Pages and later cells read what a cell has left beside its row.
     whole = all((folder / name).exists() for name in content.get("files", []))
@@ -369,7 +426,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -8,17 +8,24 @@ To make new data, new features are drawn from the density of the training rows' 
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from hilbound.bounds import Bound, conditional_bound
+from hilbound.bounds import Bound, conditional_bound, real_bound
 from hilbound.engine.gram import squared_distances
-from hilbound.engine.seeding import choose
+from hilbound.engine.seeding import Source, choose
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from hilbound.models.base import Comparison, DensityModel, MixtureNetwork
+from hilbound.models.base import (
+    Comparison,
+    DensityModel,
+    MixtureNetwork,
+    PairComparison,
+    refuse_label,
+)
 
 # The most rows that are encoded at a time.
 _ENCODED_ROWS = 4096
@@ -77,7 +84,12 @@ class MixtureDecoder(MixtureNetwork):
         )
         return self.mixture(torch.cat(inputs, -1))
 
-    def noise(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
+    def told(self, labels: Tensor) -> AbstractContextManager[None]:
+        """Return a ``with`` block in which rows have these classes. Here they do not matter."""
+        del labels
+        return nullcontext()
+
+    def noise(self, *shape: int, generator: Source = None) -> Tensor:
         """Draw standard normal noise with shape ``(*shape, noise_dim)``."""
         return self.normal(*shape, self.noise_dim, generator=generator)
 
@@ -136,16 +148,14 @@ class FeatureModel(DensityModel):
         features: Tensor = self.encoder(x)
         return features
 
-    def perturb(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def perturb(self, features: Tensor, generator: Source = None) -> Tensor:
         """Return features with their noise, of the same shape."""
         if self.variance_y is None:
             return features
         noise = self.decoder.normal(*features.shape, generator=generator).to(features)
         return features + math.sqrt(self.variance_y) * noise
 
-    def decode(
-        self, features: Tensor, centers: int, generator: torch.Generator | None = None
-    ) -> GaussianMixture:
+    def decode(self, features: Tensor, centers: int, generator: Source = None) -> GaussianMixture:
         """Return q(x|y) with ``centers`` centres for features with shape ``(*batch, F)``."""
         noise = self.decoder.noise(*features.shape[:-1], centers, generator=generator)
         q: GaussianMixture = self.decoder(features, noise)
@@ -161,7 +171,7 @@ class FeatureModel(DensityModel):
             return self.decode(self.features(x, generator), self.centers, generator)
         return self.decode(self.encode(x), self.eval_centers, generator)
 
-    def features(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def features(self, x: Tensor, generator: Source = None) -> Tensor:
         """Draw the features of inputs as in training, with their noise."""
         return self.perturb(self.encode(x), generator)
 
@@ -186,13 +196,19 @@ class FeatureModel(DensityModel):
     def _pool(self, n: int) -> int:
         return n if self.decoder.weight_head is None else _POOL * n
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> GaussianMixture:
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> GaussianMixture:
         """Return a mixture of ``n`` components, each with features of its own.
 
         Features are drawn from :meth:`feature_density`. For each, a component of q(x|y) is drawn by
         its weight.
         """
-        features = self._draw_features(n, generator)
+        refuse_label(label)
+        return self._drawn_at(self._draw_features(n, generator), generator)
+
+    def _drawn_at(self, features: Tensor, generator: torch.Generator | None) -> GaussianMixture:
+        """Return a mixture of n components, one of q(x|y) at each of the features ``(n, F)``."""
         q = self.decode(features, self._pool(1), generator)
         chosen = choose(q.weights, torch.Size(), generator)
         v = q.component_variance
@@ -217,14 +233,17 @@ class FeatureModel(DensityModel):
         ).to(means)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> Tensor:
         """Draw ``n`` centres with shape ``(n, d)``. See :meth:`DensityModel.sample`."""
         with self.evaluating():
-            return self.draw(n, generator).means
+            return self.draw(n, generator, label).means
 
     @torch.no_grad()
-    def remember(self, x: Tensor) -> None:
+    def remember(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Keep the features of training rows with shape ``(n, d)``. Sampling draws from them."""
+        del labels
         self.training_features = self.features_of(x)
 
     def features_of(self, x: Tensor) -> Tensor:
@@ -249,6 +268,44 @@ class FeatureModel(DensityModel):
             raise InputError("the features have no noise, so no two rows share a feature")
         distances = squared_distances(self.features_of(x), self.features_of(train))
         return (-distances / (2 * self.variance_y)).softmax(-1)
+
+    def compare_pairs(
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        feature_variance: float,
+        *,
+        generator: Source = None,
+        labels: Tensor | None = None,
+    ) -> PairComparison:
+        """Return mixtures over pairs of a row and its features, without a batch shape.
+
+        The data's mixture has a component for each row, at the row and its features. The model's
+        mixture has one for each centre, at the centre and the features that it was made from. Both
+        sides draw the noise on the features on their own. The pairs' features have no gradient:
+        an encoder that makes all features alike would look best.
+
+        Args:
+            x: Rows with shape ``(B, d)``.
+            variance: Variance of a component of the data's mixture.
+            centers: Number K of centres for every row. So the model has B K components.
+            feature_variance: Variance of a component, of both sides, in the features.
+            generator: Draws the noise.
+            labels: For models that are told classes.
+        """
+        del labels
+        features = self.encode(x)
+        own, made_from = (self.perturb(features, generator) for _ in range(2))
+        q = self.decode(made_from, centers, generator)
+        rows = x.to(q.means)
+        return PairComparison(
+            GaussianMixture(rows, variance).join(own.detach(), feature_variance),
+            all_components(q).join(
+                made_from.detach().repeat_interleave(centers, 0), feature_variance
+            ),
+            None if self._frozen else (GaussianMixture(rows.unsqueeze(-2), variance), q),
+        )
 
     def freeze_encoder(self) -> None:
         """Freeze the encoder: neither its weights nor its running averages change any more."""
@@ -290,6 +347,33 @@ class FeatureModel(DensityModel):
         return GaussianMixture(y, scott * spread)
 
 
+def marginal(compared: Comparison) -> Comparison:
+    """Return one mixture of all rows and one of all their centres, without a batch shape.
+
+    They compare the density of all reconstructions with that of the data. No centre belongs to the
+    row that it was made from.
+
+    Args:
+        compared: Mixtures with batch shape ``(B,)``, one for each row, or mixtures without one,
+            which stay as they are.
+    """
+    if not compared.p.batch_shape:
+        return compared
+    p, q = (all_components(mixture) for mixture in compared[:2])
+    return Comparison(p, q, compared.penalty)
+
+
+def all_components(q: GaussianMixture) -> GaussianMixture:
+    """Return one mixture of all components of mixtures with batch shape ``(B,)``."""
+    v, shape = q.component_variance, q.means.shape
+    if v.shape[:-1].numel() > 1:
+        v = v.expand(*shape[:-1], -1).flatten(0, 1)
+    log_weights = None if q.equal_weights else q.log_weights.flatten()
+    return GaussianMixture(
+        q.means.flatten(0, 1), v.reshape(-1, v.shape[-1]), log_weights=log_weights
+    )
+
+
 def require_some(n: int) -> None:
     """Raise an InputError if no reconstruction is asked for."""
     if n < 1:
@@ -323,7 +407,13 @@ class EncoderMixtureDecoder(FeatureModel):
     torch.Size([5, 2, 3])
     """
 
-    objectives = ("conditional", "likelihood")
+    objectives: tuple[str, ...] = (
+        "conditional",
+        "likelihood",
+        "joint-nuclear",
+        "nuclear",
+        "scalar",
+    )
     variance_y: float
 
     def __init__(
@@ -346,9 +436,15 @@ class EncoderMixtureDecoder(FeatureModel):
         )
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return one component around every row ``(B, d)``, and q(x|y) at its noisy features."""
+        del labels
         q = self.decode(self.features(x, generator), centers, generator)
         p = GaussianMixture(x.unsqueeze(-2).to(q.means), variance)
         return Comparison(p, q, q.means.new_zeros(()))
@@ -378,14 +474,7 @@ class EncoderMixtureDecoder(FeatureModel):
         Returns:
             The bound of :func:`hilbound.bounds.conditional_bound`.
         """
-        if points is not None and points < 1:
-            raise InputError(f"points must be at least 1, got {points}")
-        features = self.features_of(x)
-        some = features
-        if points is not None and points < len(x):
-            device = features.device
-            some = features[torch.randperm(len(x), generator=generator, device=device)[:points]]
-        feature_points = self.perturb(some, generator)
+        features, feature_points = self._points(x, generator, points)
         k = self.eval_centers if centers is None else centers
         noise = self.decoder.noise(k, generator=generator)
         with self.evaluating():
@@ -397,6 +486,59 @@ class EncoderMixtureDecoder(FeatureModel):
                 variance_p=variance,
                 variance_y=self.variance_y,
             )
+
+    @torch.no_grad()
+    def real_bound(
+        self,
+        x: Tensor,
+        rows: Tensor,
+        variance: float,
+        centers: int | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        points: int | None = None,
+    ) -> Bound:
+        """Return the bound that other real rows reach in the place of the decoder's centres.
+
+        With a generator in the same state as for :meth:`bound`, the feature points are the same,
+        and so is the limit.
+
+        Args:
+            x: Rows with shape ``(N, d)``, the whole data set.
+            rows: Other real rows with shape ``(L, d)``, many more than centres.
+            variance: Variance of a component.
+            centers: Number K of rows at each feature point, by default ``eval_centers``.
+            generator: Draws the noise of the features, and the rows.
+            points: See :meth:`bound`.
+
+        Returns:
+            The bound of :func:`hilbound.bounds.real_bound`.
+        """
+        features, feature_points = self._points(x, generator, points)
+        return real_bound(
+            x.to(features),
+            features,
+            feature_points,
+            rows.to(features),
+            self.features_of(rows),
+            centers=self.eval_centers if centers is None else centers,
+            variance_p=variance,
+            variance_y=self.variance_y,
+            generator=generator,
+        )
+
+    def _points(
+        self, x: Tensor, generator: torch.Generator | None, points: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features of rows, and the feature points: those of all or some with noise."""
+        if points is not None and points < 1:
+            raise InputError(f"points must be at least 1, got {points}")
+        features = self.features_of(x)
+        some = features
+        if points is not None and points < len(x):
+            device = features.device
+            some = features[torch.randperm(len(x), generator=generator, device=device)[:points]]
+        return features, self.perturb(some, generator)
 
 
 class Autoencoder(FeatureModel):
@@ -415,7 +557,7 @@ class Autoencoder(FeatureModel):
     torch.Size([5, 1, 3])
     """
 
-    objectives = ("trace", "mse")
+    objectives = ("trace", "mse", "joint-nuclear", "nuclear", "scalar")
 
     def __init__(
         self,
@@ -428,9 +570,15 @@ class Autoencoder(FeatureModel):
         super().__init__(encoder, decoder, variance_y=variance_y, rows=rows)
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixtures of the B rows and of their B reconstructions, in the same order."""
+        del labels
         q = self.decode(self.features(x, generator), centers, generator)
         centers_of_rows = GaussianMixture(q.means.squeeze(-2), q.component_variance.squeeze(-2))
         p = GaussianMixture(x.to(q.means), variance)
@@ -473,20 +621,24 @@ class VAE(FeatureModel):
         """Return the means of q(y|x), with shape ``(*, F)``."""
         return self.posterior(x)[0]
 
-    def features(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def features(self, x: Tensor, generator: Source = None) -> Tensor:
         """Draw features from q(y|x), with shape ``(*, F)``."""
         return self._drawn(*self.posterior(x), generator)
 
-    def _drawn(
-        self, mean: Tensor, log_variance: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def _drawn(self, mean: Tensor, log_variance: Tensor, generator: Source) -> Tensor:
         noise = self.decoder.normal(*mean.shape, generator=generator).to(mean)
         return mean + (0.5 * log_variance).exp() * noise
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return one component around every row, q(x|y), and the divergence of the features."""
+        del labels
         mean, log_variance = self.posterior(x)
         q = self.decode(self._drawn(mean, log_variance, generator), centers, generator)
         p = GaussianMixture(x.unsqueeze(-2).to(q.means), variance)
@@ -502,9 +654,9 @@ class VAE(FeatureModel):
             features = self.features(several, generator)
             return self.decode(features, 1, generator).means.squeeze(-2)
 
-    def remember(self, x: Tensor) -> None:
+    def remember(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Keep nothing, because features are drawn from the prior."""
-        del x
+        del x, labels
 
     def feature_density(self) -> GaussianMixture:
         """Return the prior N(0, I)."""

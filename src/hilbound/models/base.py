@@ -14,17 +14,38 @@ Weights and variances are fixed, or small heads compute them from the same input
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from hilbound.arguments import require_whole
+from hilbound.engine.gather import team
+from hilbound.engine.seeding import Source, normal
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
 from hilbound.models.networks import MLP
 
 # The argument at which softplus is 1.
 _SOFTPLUS_ONE = math.log(math.e - 1)
+
+
+class MixturePart(GaussianMixture):
+    """Some components of a mixture that several workers make, with learned weights.
+
+    Args:
+        means: As in :class:`~hilbound.GaussianMixture`.
+        variance: Likewise.
+        weights: Likewise; those of a part sum to one.
+        log_mass: Logarithm of what they were divided by, with shape ``(*batch)``. By it the parts
+            are put together.
+    """
+
+    def __init__(
+        self, means: Tensor, variance: Tensor, weights: Tensor | None, *, log_mass: Tensor
+    ) -> None:
+        super().__init__(means, variance, weights)
+        self.log_mass = log_mass
 
 
 class MixtureNetwork(nn.Module):
@@ -78,7 +99,11 @@ class MixtureNetwork(nn.Module):
         """Return the mixture of K components for inputs with shape ``(*batch, K, inputs)``."""
         # Under mixed precision outputs are half floats, which are too coarse for inner products.
         centers = self.centers(inputs).to(self.variance.dtype)
-        return GaussianMixture(centers, self.variances(inputs), self.weights(inputs))
+        variance, weights = self.variances(inputs), self.weights(inputs)
+        if team().alone or self.weight_head is None:
+            return GaussianMixture(centers, variance, weights)
+        mass = self.weight_head(inputs).squeeze(-1).logsumexp(-1)
+        return MixturePart(centers, variance, weights, log_mass=mass)
 
     def centers(self, inputs: Tensor) -> Tensor:
         """Return centres with shape ``(*, d)`` for inputs with shape ``(*, inputs)``."""
@@ -103,10 +128,10 @@ class MixtureNetwork(nn.Module):
         )
         return self.min_variance + (self.variance - self.min_variance) * factor
 
-    def normal(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
+    def normal(self, *shape: int, generator: Source = None) -> Tensor:
         """Draw standard normal noise of this network's dtype and device."""
         v = self.variance
-        return torch.randn(shape, generator=generator, dtype=v.dtype, device=v.device)
+        return normal(shape, generator, dtype=v.dtype, device=v.device)
 
 
 def _zero_head(inputs: int) -> nn.Module:
@@ -126,7 +151,8 @@ class Comparison(NamedTuple):
         p: The data's mixture.
         q: The model's mixture, of the same batch shape.
         penalty: A term that is added to the loss and subtracted from the bound, in nats, with shape
-            ``()``. In an evidence lower bound it is the divergence of the features, otherwise zero.
+            ``()``: a mean over rows. In an evidence lower bound it is the divergence of the
+            features, otherwise zero.
     """
 
     p: GaussianMixture
@@ -134,14 +160,37 @@ class Comparison(NamedTuple):
     penalty: Tensor
 
 
+class PairComparison(NamedTuple):
+    """The two mixtures over pairs of a row and its features, for objectives that compare pairs.
+
+    Args:
+        p: The data's mixture, without a batch shape.
+        q: The model's mixture, without a batch shape.
+        each: The component around every row, and the mixture of the same centres that was made from
+            its features, both with batch shape ``(B,)``. A term of the loss can tell from them
+            which features are good. ``None`` if the encoder is frozen.
+    """
+
+    p: GaussianMixture
+    q: GaussianMixture
+    each: tuple[GaussianMixture, GaussianMixture] | None
+
+    @property
+    def penalty(self) -> Tensor:
+        """Zero, as there is none."""
+        return self.p.means.new_zeros(())
+
+
 class DensityModel(nn.Module):
     """The interface of a model for training, sampling and reports.
 
     Attributes:
         objectives: Names of the objectives that can train it, the default first.
+        stages: How many stages the training has. With two, :meth:`conclude` takes its time.
     """
 
-    objectives: ClassVar[tuple[str, ...]]
+    objectives: tuple[str, ...]
+    stages: int = 1
 
     @property
     def head(self) -> MixtureNetwork:
@@ -149,7 +198,12 @@ class DensityModel(nn.Module):
         raise NotImplementedError
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return the data's mixture and the model's, for the rows of a batch.
 
@@ -158,18 +212,34 @@ class DensityModel(nn.Module):
             variance: Variance of a component of the data's mixture.
             centers: Number of centres: for each row if every row has its own, otherwise in all.
             generator: Draws the noise.
+            labels: Classes of the rows with shape ``(B,)``, for a model that is told them. Others
+                do not use them.
         """
         raise NotImplementedError
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> GaussianMixture:
-        """Return the model's density as a mixture of ``n`` components, drawn at random."""
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> GaussianMixture:
+        """Return the model's density as a mixture of ``n`` components, drawn at random.
+
+        Args:
+            n: How many.
+            generator: Draws them.
+            label: The class or cluster to draw from, for a model that is told one. By default one
+                is drawn for each component, as often as in the training rows.
+
+        Raises:
+            InputError: If the model is told no class, or there is no such class or cluster.
+        """
         raise NotImplementedError
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> Tensor:
         """Draw ``n`` centres with shape ``(n, d)``, by their weights if those are learned.
 
         Centres are the outputs of the network. To add the noise of the components, draw from the
-        mixture: ``model.draw(k).sample((n,))``.
+        mixture: ``model.draw(k).sample((n,))``. The arguments are those of :meth:`draw`.
         """
         raise NotImplementedError
 
@@ -183,6 +253,60 @@ class DensityModel(nn.Module):
         finally:
             self.train(training)
 
-    def remember(self, x: Tensor) -> None:
-        """Keep what sampling needs from training rows ``(n, d)``. By default that is nothing."""
-        del x
+    def remember(self, x: Tensor, labels: Tensor | None = None) -> None:
+        """Keep what sampling needs from training rows ``(n, d)``. By default that is nothing.
+
+        Training calls this whenever it saves, so it must be quick.
+
+        Args:
+            x: The rows.
+            labels: Their classes with shape ``(n,)``, for a model that is told them.
+        """
+        del x, labels
+
+    def conclude(
+        self,
+        x: Tensor,
+        held_out: Tensor,
+        seed: int,
+        labels: tuple[Tensor | None, Tensor | None] = (None, None),
+    ) -> None:
+        """Do what is left once the weights are trained. By default that is nothing.
+
+        Args:
+            x: All training rows with shape ``(n, d)``.
+            held_out: Held-out rows with shape ``(m, d)``, for choices.
+            seed: Seed of everything random.
+            labels: The classes of both, for a model that is told them.
+        """
+        del x, held_out, seed, labels
+
+
+def require_label(label: int, blocks: int) -> int:
+    """Return the number of a class or cluster as an int.
+
+    Args:
+        label: A whole number, or a tensor that holds one.
+        blocks: How many there are.
+
+    Raises:
+        InputError: If it is no whole number, or there is no such class or cluster.
+
+    >>> require_label(10, 10)
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.InputError: label must lie between 0 and 9, got 10
+    """
+    number = require_whole("label", label)
+    if not 0 <= number < blocks:
+        raise InputError(f"label must lie between 0 and {blocks - 1}, got {number}")
+    return number
+
+
+def refuse_label(label: int | None) -> None:
+    """Raise an InputError for a label, given to a model that is told no class or cluster."""
+    if label is not None:
+        raise InputError(
+            f"label {label} is for a model with a condition, and this one has none: leave it out, "
+            "or train with condition 'classes' or 'clusters=32'"
+        )

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hilbound.engine.seeding import Source
 from hilbound.mixture import GaussianMixture
-from hilbound.models.base import Comparison, DensityModel, MixtureNetwork
+from hilbound.models.base import Comparison, DensityModel, MixtureNetwork, refuse_label
 
 
 class MixtureDensityNetwork(MixtureNetwork, DensityModel):
@@ -65,25 +66,37 @@ class MixtureDensityNetwork(MixtureNetwork, DensityModel):
         """Return the mixture of K components for noise with shape ``(*batch, K, noise_dim)``."""
         return self.mixture(noise)
 
-    def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def noise(self, n: int, generator: Source = None) -> Tensor:
         """Draw standard normal noise with shape ``(n, noise_dim)``."""
         return self.normal(n, self.noise_dim, generator=generator)
 
     def compare(
-        self, x: Tensor, variance: float, centers: int, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+        labels: Tensor | None = None,
     ) -> Comparison:
         """Return the mixture of the batch ``(B, d)``, and one of ``centers`` fresh centres."""
-        q = self.draw(centers, generator)
+        del labels
+        q: GaussianMixture = self(self.noise(centers, generator))
         return Comparison(GaussianMixture(x.to(q.means), variance), q, q.means.new_zeros(()))
 
-    def draw(self, n: int, generator: torch.Generator | None = None) -> GaussianMixture:
-        """Return the mixture of ``n`` fresh centres."""
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> GaussianMixture:
+        """Return the mixture of ``n`` fresh centres. See :meth:`DensityModel.draw`."""
+        refuse_label(label)
         q: GaussianMixture = self(self.noise(n, generator))
         return q
 
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, label: int | None = None
+    ) -> Tensor:
         """Draw ``n`` centres with shape ``(n, d)``. See :meth:`DensityModel.sample`."""
+        refuse_label(label)
         # Weighted centres are resampled from a larger pool, so that duplicates stay rare.
         noise = self.noise(n if self.weight_head is None else 8 * n, generator)
         weights = self.weights(noise)

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hilbound.engine.gather import counted, team
 from hilbound.errors import InputError
 
 # Added to the variance of features before a division, because a feature may be constant.
@@ -54,14 +55,23 @@ class FeatureStandardization(nn.Module):
         h = h.to(self.mean.dtype)
         if not self.training:
             return (h - self.mean) / (self.variance + _LEAST_VARIANCE).sqrt()
-        rows = h.reshape(-1, h.shape[-1])
-        mean, variance = rows.mean(0), rows.var(0, correction=0)
+        mean, variance = self._moments(counted(h.reshape(-1, h.shape[-1])))
         self._follow(mean.detach(), variance.detach())
         running, scale = self.mean, (self.variance + _LEAST_VARIANCE).sqrt()
         batch_scale = (variance + _LEAST_VARIANCE).sqrt()
         # The value is (h - running) / scale, but the gradient is that of (h - mean) / batch_scale.
         stretch, shift = batch_scale.detach() / scale, (mean.detach() - running) / scale
         return (h - mean) / batch_scale * stretch + shift
+
+    @staticmethod
+    def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of rows ``(n, F)``, over all workers that share the batch."""
+        workers = team()
+        if workers.alone:
+            return rows.mean(0), rows.var(0, correction=0)
+        count = workers.sum(rows.new_tensor(float(len(rows))))
+        mean = workers.sum(rows.sum(0)) / count
+        return mean, workers.sum((rows - mean).square().sum(0)) / count
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         # As long as there are few batches, this is their plain mean.

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from hilbound.bounds import log_component_norm
+from hilbound.config import RunConfig
 from hilbound.datasets import Dataset
 from hilbound.engine.seeding import stream
-from hilbound.evaluation.quality import format_metric
+from hilbound.evaluation.floors import floors_text, is_too_wide
+from hilbound.evaluation.quality import format_metric, percent
 from hilbound.evaluation.reconstruction import Reconstructions, reconstruct
 from hilbound.models.autoencoders import VAE, FeatureModel
 from hilbound.reports import feature_plots
@@ -51,7 +53,7 @@ def tracked_section(run: Run, rows: dict[str, Rows], dim: int) -> Section:
             caption = f"Cost and limit on fixed {name}; the gap between them is shaded."
             alt = f"conditional cost below its limit against training steps, on {name}"
             figures.append(Figure(figure_uri(figure), alt, caption))
-    figures.append(_tightness(rows, "the share of the limit that the cost reaches"))
+    figures.append(_tightness(rows, model_centers(config)))
     ends = run.read_json("run.json")["variance"]
     moves = "it moves while the encoder learns, and rises as features tell rows apart"
     if config.encoder is not None:
@@ -79,7 +81,7 @@ def _plot_relative(ax: Any, rows: Rows, dim: int) -> None:
     feature_plots.plot_bound(ax, [row["step"] for row in rows], cost, limit)
 
 
-def _tightness(rows: dict[str, Rows], what: str) -> Figure:
+def _tightness(rows: dict[str, Rows], centers: int) -> Figure:
     figure, ax = canvas()
     names = {"train": "training rows", "validation": "held-out rows"}
     curves = {
@@ -87,9 +89,25 @@ def _tightness(rows: dict[str, Rows], what: str) -> Figure:
         for k, v in rows.items()
         if v
     }
-    plot_tightness(ax, curves)
-    alt = "tightness of the bound against training steps"
-    return Figure(figure_uri(figure), alt, f"Tightness: {what}.")
+    caption = "Tightness: the share of the limit that the cost reaches."
+    real = {
+        f"{names[k]}, real rows": ([r["step"] for r in v], [r["real_tightness"] for r in v])
+        for k, v in rows.items()
+        if v and all(r["real_tightness"] is not None for r in v)
+    }
+    if real:
+        several = "1 real row" if centers == 1 else f"{centers} real rows"
+        caption += (
+            f" Real rows: the share that {several} with the same feature reach in the place of the "
+            "centres. A decoder above it is nearer to the limit than a perfect sampler."
+        )
+    plot_tightness(ax, curves | real)
+    return Figure(figure_uri(figure), "tightness of the bound against training steps", caption)
+
+
+def model_centers(config: RunConfig) -> int:
+    """Return the number of centres for every input when a run is measured."""
+    return config.eval_centers or config.centers or 1
 
 
 def likelihood_name(run: Run) -> str:
@@ -123,31 +141,27 @@ def bound_fact(run: Run, held_out: Rows, measured: dict[str, Any]) -> Fact | Non
     """Return the final bound on held-out rows, or ``None`` if it was not measured.
 
     Args:
-        run: The run of a model with an encoder.
+        run: The run.
         held_out: Rows of ``bounds.csv``, in the order of the steps.
         measured: The content of ``metrics.json``.
     """
-    if run.config.objective == "likelihood":
+    if run.config.objective == "likelihood" and isinstance(run.model, FeatureModel):
         if not held_out:
             return None
         value = f"{-held_out[-1]['loss']:.4g}"
         return Fact(likelihood_name(run).capitalize(), value, "nats, a held-out row")
-    if "conditional_bound" in measured:
-        reached = measured["conditional_bound"]["tightness"]
-    elif held_out:
-        reached = held_out[-1]["tightness"]
-    else:
+    bound = measured.get("conditional_bound") or measured.get("batch_bound") or {}
+    if not bound and not held_out:
         return None
-    return Fact("Bound reached", percent(reached), "of its limit, held-out rows")
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage that stays readable when it is tiny.
-
-    >>> percent(0.8712), percent(1e-9)
-    ('87.1 %', '< 0.01 %')
-    """
-    return f"{100 * share:.1f} %" if share >= 1e-4 else "< 0.01 %"
+    found = bound or held_out[-1]
+    note = "of its limit, held-out rows"
+    if bound:
+        note += floors_text(bound)
+    elif found.get("real_tightness") is not None:
+        note += f"; real rows: {percent(found['real_tightness'])}"
+    if is_too_wide(bound):
+        note += ". The kernel is so wide that this says nothing"
+    return Fact("Bound reached", percent(found["tightness"]), note)
 
 
 def error_fact(measured: dict[str, Any]) -> Fact:

@@ -16,6 +16,7 @@ from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import stream
 from hilbound.engine.spectrum.svd import effective_rank, singular_values
 from hilbound.errors import InputError
+from hilbound.evaluation.conditions import conditioned
 from hilbound.evaluation.evaluate import FEWEST_ROWS, can_measure, evaluate
 from hilbound.evaluation.quality import (
     METRICS,
@@ -25,23 +26,27 @@ from hilbound.evaluation.quality import (
     reference_rows,
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
+from hilbound.evaluation.telling import Tell, silent
 from hilbound.mixture import GaussianMixture
-from hilbound.models.autoencoders import FeatureModel
 from hilbound.models.base import DensityModel
+from hilbound.models.classes import with_encoder
+from hilbound.models.latent import LatentMixture
 from hilbound.objectives import OBJECTIVES
 from hilbound.reports import plots
+from hilbound.reports.condition_report import condition_section
 from hilbound.reports.drawing import canvas
 from hilbound.reports.feature_report import (
     bound_fact,
     error_fact,
     features_section,
     likelihood_section,
-    percent,
     reconstructions_section,
     tracked_section,
 )
+from hilbound.reports.latent_report import density_section
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
-from hilbound.training.runs import Run, write_whole
+from hilbound.training.files import write_whole
+from hilbound.training.runs import Run
 from hilbound.variance import of_component
 
 _SPECTRUM_ROWS = 512
@@ -49,7 +54,7 @@ _SHOWN_IMAGES = 64
 _SHOWN_POINTS = 1000
 
 
-def write_report(run: Run, output: Path | None = None) -> Path:
+def write_report(run: Run, output: Path | None = None, *, tell: Tell = silent) -> Path:
     """Write ``report.html`` into the run folder, or to ``output``, and return its path.
 
     If the run has not been evaluated yet, it is evaluated first.
@@ -57,9 +62,11 @@ def write_report(run: Run, output: Path | None = None) -> Path:
     Args:
         run: The run.
         output: Another place for the page, such as one that can be written to.
+        tell: Called with a few words before each part of the work.
     """
     dataset, model = run.dataset, run.model
-    measured = _measured(run, model)
+    measured = _measured(run, model, tell)
+    tell("drawing")
     generator = stream(run.config.seed, "report")
     fake = model.sample(_SHOWN_POINTS, generator).to(dataset.test)
     sections = [
@@ -67,6 +74,7 @@ def write_report(run: Run, output: Path | None = None) -> Path:
         training_section(run),
         *_feature_sections(run, dataset, model, measured),
         samples_section(run, dataset, model, fake),
+        *_condition_sections(run, dataset, model, measured),
         spectrum_section(run, dataset, fake),
         metrics_section(measured) if measured else _too_few_section(dataset),
         configuration_section(run),
@@ -90,7 +98,7 @@ def write_report(run: Run, output: Path | None = None) -> Path:
         ) from None
 
 
-def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
+def _measured(run: Run, model: DensityModel, tell: Tell) -> dict[str, Any]:
     """Return what was measured, nothing of too few rows.
 
     What an older version left out is measured now.
@@ -99,27 +107,36 @@ def _measured(run: Run, model: DensityModel) -> dict[str, Any]:
         return {}
     if (run.path / "metrics.json").exists():
         measured = run.read_json("metrics.json")
-        if "reconstruction" in measured or not isinstance(model, FeatureModel):
+        if "reconstruction" in measured or with_encoder(model) is None:
             return measured
-    return evaluate(run)
+    return evaluate(run, tell=tell)
 
 
 def _feature_sections(
     run: Run, dataset: Dataset, model: DensityModel, measured: dict[str, Any]
 ) -> tuple[Section, ...]:
-    if not isinstance(model, FeatureModel):
+    inner = with_encoder(model)
+    if inner is None:
         return ()
+    features = [features_section(run, dataset, inner)]
+    if isinstance(model, LatentMixture):
+        features.append(density_section(run, dataset, model, measured))
     if not measured:
-        return (features_section(run, dataset, model),)
-    return (
-        reconstructions_section(run, dataset, model, measured),
-        features_section(run, dataset, model),
-    )
+        return tuple(features)
+    return (reconstructions_section(run, dataset, inner, measured), *features)
+
+
+def _condition_sections(
+    run: Run, dataset: Dataset, model: DensityModel, measured: dict[str, Any]
+) -> tuple[Section, ...]:
+    told = conditioned(model)
+    return () if told is None else (condition_section(run, dataset, told, measured),)
 
 
 _NAMES = {
     "encoder-mixture-decoder": "An encoder with a mixture decoder",
     "autoencoder": "An autoencoder",
+    "latent-mixture": "A latent mixture",
     "vae": "A variational autoencoder",
 }
 
@@ -134,12 +151,15 @@ def _lead(run: Run, dataset: Dataset) -> str:
     status, config = run.read_json("run.json"), run.config
     features = ""
     if config.model in _NAMES:
-        features = f"{config.features} feature{'s' if config.features > 1 else ''} and "
+        inner = with_encoder(run.model)
+        count = 0 if inner is None else inner.decoder.feature_dim
+        features = f"{count} feature{'s' if count > 1 else ''} and "
     objective = OBJECTIVES.describe(config.objective)
     if config.model == "vae":
         objective = "for this model the evidence lower bound"
+    told = {None: "", "classes": " given the class,"}.get(config.condition, " given a cluster,")
     what = (
-        f"{_NAMES.get(config.model, 'A ' + config.model.replace('-', ' '))} trained on "
+        f"{_NAMES.get(config.model, 'A ' + config.model.replace('-', ' '))}{told} trained on "
         f"{len(dataset.train):,} rows of {status['data']['name']} with {features}the objective "
         f"“{config.objective}”: {objective}."
     )
@@ -159,11 +179,11 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
     if far:
         facts.append(Fact("Samples", "far from all data", "the weights are of no use"))
     of_features = "reconstruction" in measured
+    facts.append(bound_fact(run, held_out, measured))
     if of_features:
-        facts += [bound_fact(run, held_out, measured), error_fact(measured)]
-    elif held_out:
-        reached = percent(held_out[-1]["tightness"])
-        facts.append(Fact("Bound reached", reached, "of its limit, held-out rows"))
+        facts.append(error_fact(measured))
+    # Of models with an encoder, the recall of samples stands in the table alone.
+    without_recall = of_features and "latent" not in measured
     facts += [
         Fact(
             METRICS[name].title,
@@ -171,7 +191,7 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
             f"real data: {format_metric(name, values[name]['real'])}",
         )
         for name in ("coverage", "recall", "precision", "frechet_distance")
-        if name in values and not (name == "recall" and (of_features or far))
+        if name in values and not (name == "recall" and (without_recall or far))
     ]
     facts.append(Fact("Kernel variance", variance_text(run), str(run.config.variance)))
     facts.append(Fact("Steps", f"{status['step']:,}", f"of {run.config.batch_size:,} rows"))
@@ -297,7 +317,7 @@ def _planar_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tenso
         figure_uri(figure, "png"),
         "density of the model with held-out points and samples",
         f"The model's density: the mixture of {q.components:,} centres with component variance "
-        f"{float(model.head.variance):.3g}.",
+        f"{float(q.component_variance.mean()):.3g}.",
     )
     return Section("Samples", "", (drawn, smooth))
 

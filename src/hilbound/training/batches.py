@@ -2,18 +2,41 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from hilbound.engine.gather import share
 from hilbound.engine.seeding import stream
+
+
+class Batch(NamedTuple):
+    """Rows of a step.
+
+    Args:
+        x: Rows with shape ``(B, d)``, or ``(C, n, d)`` if every block has rows of its own.
+        labels: Classes with shape ``(B,)``, for a model that is told them.
+    """
+
+    x: Tensor
+    labels: Tensor | None = None
+
+    def first(self, n: int) -> "Batch":
+        """Return the first n rows."""
+        return Batch(self.x[:n], None if self.labels is None else self.labels[:n])
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the rows on a device."""
+        return Batch(self.x.to(device), None if self.labels is None else self.labels.to(device))
 
 
 class BatchStream:
     """Batches of training rows. The seed and the step determine each batch.
 
     Every pass visits the rows in a new order. A batch may span two passes, so every step sees the
-    same number of rows. With several devices, each device has its own batch in a step.
+    same number of rows. Several workers share each batch: a worker's share is a part of it, in its
+    order. A worker that has none gets the first row, which does not count.
 
     Args:
         rows: Training rows with shape ``(n, d)``.
@@ -21,8 +44,8 @@ class BatchStream:
         steps: Number of batches.
         seed: Seed of the orders.
         first: The step to start from, for a resumed run.
-        rank: Which of the devices this is.
-        world: How many devices there are.
+        rank: Which of the workers this is.
+        world: How many workers there are.
 
     >>> stream = BatchStream(torch.arange(5.0).unsqueeze(-1), batch_size=3, steps=5, seed=0)
     >>> rows = torch.cat(list(stream)).squeeze(-1)
@@ -55,8 +78,8 @@ class BatchStream:
     def __iter__(self) -> Iterator[Tensor]:
         orders: dict[int, Tensor] = {}
         for step in range(self.first, self.steps):
-            batch = step * self.world + self.rank
-            position = torch.arange(batch * self.batch_size, (batch + 1) * self.batch_size)
+            own = share(self.batch_size, self.rank, self.world) or range(1)
+            position = step * self.batch_size + torch.arange(own.start, own.stop)
             passes = position // len(self.rows)
             wanted = {int(passes[0]), *passes.unique().tolist()}
             orders = {k: orders[k] if k in orders else self._order(k) for k in wanted}
@@ -75,6 +98,58 @@ class BatchStream:
         """Take nothing."""
 
 
+class LabelledStream(BatchStream):
+    """The batches of a :class:`BatchStream`, with the label of every row.
+
+    Args:
+        rows: Training rows with shape ``(n, d)``.
+        labels: Their classes with shape ``(n,)``.
+        **options: The other arguments of :class:`BatchStream`.
+
+    >>> stream = LabelledStream(torch.zeros(5, 2), torch.arange(5), batch_size=3, steps=1, seed=0)
+    >>> [(batch.x.shape, batch.labels.shape) for batch in stream]
+    [(torch.Size([3, 2]), torch.Size([3]))]
+    """
+
+    def __init__(self, rows: Tensor, labels: Tensor, **options: int) -> None:
+        super().__init__(torch.arange(len(rows)), **options)
+        self._x, self._labels = rows, labels
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # rows with their labels
+        for chosen in super().__iter__():
+            yield Batch(self._x[chosen], self._labels[chosen])
+
+
+class BlockStream(BatchStream):
+    """Batches with equally many rows of every block, with shape ``(C, n, d)``.
+
+    Every block visits its own rows in an order of its own. A small block begins its next pass
+    earlier, and if it has fewer than n rows, a batch holds some of them twice. So the mini-batch's
+    bias is that of n rows in every block, and no row has to be left out. The weights of the blocks
+    belong to the objective (:class:`~hilbound.BlockObjective`).
+
+    Args:
+        rows: Training rows with shape ``(N, d)``.
+        blocks: The block of every row, with shape ``(N,)``. Every block from 0 to C - 1 has rows.
+        batch_size: Rows of each block in a batch.
+        **options: The other arguments of :class:`BatchStream`.
+
+    >>> rows, blocks = torch.arange(5.0).unsqueeze(-1), torch.tensor([0, 1, 0, 1, 0])
+    >>> stream = BlockStream(rows, blocks, batch_size=3, steps=2, seed=0)
+    >>> [batch.squeeze(-1).sort().values.tolist() for batch in next(iter(stream))]
+    [[0.0, 2.0, 4.0], [1.0, 1.0, 3.0]]
+    """
+
+    def __init__(self, rows: Tensor, blocks: Tensor, batch_size: int, **options: int) -> None:
+        super().__init__(rows, batch_size, **options)
+        members = [(blocks == c).nonzero().flatten() for c in range(int(blocks.max()) + 1)]
+        self._streams = [BatchStream(own, batch_size, **options) for own in members]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for chosen in zip(*self._streams, strict=True):
+            yield self.rows[torch.stack(chosen)]
+
+
 @dataclass(frozen=True)
 class Batches:
     """A fixed sequence of batches, which Lightning takes as one loader.
@@ -83,10 +158,10 @@ class Batches:
         parts: The batches.
     """
 
-    parts: Sequence[Tensor]
+    parts: Sequence[Tensor | Batch]
 
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor | Batch]:
         return iter(self.parts)

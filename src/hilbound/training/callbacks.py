@@ -3,20 +3,56 @@
 This module imports Lightning, so it is imported only when training starts.
 """
 
+import contextlib
 import csv
 import math
+import os
+import signal
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    EarlyStopping,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from lightning.pytorch.plugins import CheckpointIO
 from rich.console import Console
 from torch import Tensor
 
 from hilbound.bounds import Bound
-from hilbound.training.runs import BOUND_COLUMNS, Run, read_bounds
+from hilbound.errors import InputError
+from hilbound.training.checkpoints import read_checkpoint, write_checkpoint
+from hilbound.training.files import write_whole
+from hilbound.training.runs import BOUND_COLUMNS, Run, format_bounds, read_bounds
+
+
+class CheckpointFiles(CheckpointIO):
+    """Lightning's checkpoints as files without code, written whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint."""
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint."""
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint, if it is there."""
+        Path(path).unlink(missing_ok=True)
+
+
+#: What asks for a stop between two steps.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _is_kept(row: dict[str, Any], step: int, *, tracked: bool) -> bool:
@@ -53,25 +89,33 @@ class BoundsRecord(L.Callback):
         self.path = path
         self.tracked = tracked
         self.rows: list[dict[str, Any]] = []
+        self.started = False
         self._began = time.perf_counter()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the rows before the step from which training continues."""
+        self.started = True
         if not trainer.is_global_zero:
             return
         step, known = trainer.global_step, read_bounds(self.path) if self.path else []
         kept = [row for row in known if _is_kept(row, step, tracked=self.tracked)]
         self.rows = [{**row, "step": int(row["step"])} for row in kept]
         if self.path is not None:
-            with self.path.open("w", newline="", encoding="utf-8") as lines:
-                writer = csv.DictWriter(lines, BOUND_COLUMNS)
-                writer.writeheader()
-                writer.writerows(self.rows)
+            write_whole(self.path, format_bounds(self.rows))
         before = float(self.rows[-1]["seconds"]) if self.rows else 0.0
         self._began = time.perf_counter() - before
 
-    def append(self, step: int, split: str, loss: Tensor, bound: Bound, variance: float) -> None:
-        """Add one row."""
+    def append(
+        self,
+        step: int,
+        split: str,
+        loss: Tensor,
+        bound: Bound,
+        variance: float,
+        *,
+        real: Bound | None = None,
+    ) -> None:
+        """Add one row. ``real`` is the bound of real rows in the place of the model's centres."""
         row = (
             step,
             split,
@@ -82,11 +126,34 @@ class BoundsRecord(L.Callback):
             float(bound.tightness),
             variance,
             time.perf_counter() - self._began,
+            None if real is None else float(real.tightness),
         )
         self.rows.append(dict(zip(BOUND_COLUMNS, row, strict=True)))
         if self.path is not None:
             with self.path.open("a", newline="", encoding="utf-8") as lines:
                 csv.writer(lines).writerow(row)
+
+    def sync(self) -> None:
+        """Bring the rows onto the disk. A checkpoint needs all rows before it."""
+        if self.path is not None:
+            with self.path.open("rb") as lines:
+                os.fsync(lines.fileno())
+
+
+def listen(asked: threading.Event) -> None:
+    """Let Ctrl-C and SIGTERM ask for a stop; a second one stops at once. What is ignored stays so.
+
+    Clusters send SIGTERM before they end a job.
+    """
+    heard = [one for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
+
+    def ask(*_: object) -> None:
+        asked.set()
+        for one in heard:
+            signal.signal(one, signal.default_int_handler)
+
+    for one in heard:
+        signal.signal(one, ask)
 
 
 class Interruption(L.Callback):
@@ -100,6 +167,11 @@ class Interruption(L.Callback):
 
     def __init__(self, asked: threading.Event | None = None) -> None:
         self.asked = asked or threading.Event()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listen to SIGTERM, in place of Lightning, whose handler would talk to other workers."""
+        if threading.current_thread() is threading.main_thread():
+            listen(self.asked)
 
     def on_train_batch_start(
         self,
@@ -116,29 +188,34 @@ class Interruption(L.Callback):
             raise KeyboardInterrupt
 
 
-class SafetyNet(Interruption):
+class SafetyNet(Interruption, Checkpoint):
     """Leave a usable run folder, however the training ends.
 
     The checkpoint for ``--resume`` and the weights are written at every validation, at the end, and
-    at an interruption.
+    at an interruption. Lightning calls checkpoints after all other callbacks, so the file holds
+    what they have seen at this very validation.
 
     Args:
         run: The run folder.
+        bounds: The record, whose rows are brought onto the disk first.
         asked: Set when the user has asked to stop.
     """
 
-    def __init__(self, run: Run, asked: threading.Event | None = None) -> None:
+    def __init__(
+        self, run: Run, bounds: BoundsRecord, asked: threading.Event | None = None
+    ) -> None:
         super().__init__(asked)
         self.run = run
+        self.bounds = bounds
 
     def _save(self, trainer: L.Trainer, module: Any, status: str) -> None:
         module.remember()
-        beside = self.run.checkpoint.with_suffix(".partial")
+        if trainer.is_global_zero:
+            self.bounds.sync()
         # All devices must call this; only the first one writes.
-        trainer.save_checkpoint(beside)
+        trainer.save_checkpoint(self.run.checkpoint)
         if not trainer.is_global_zero:
             return
-        beside.replace(self.run.checkpoint)
         self.run.save_model(module.model)
         self.run.update(status=status, step=trainer.global_step)
 
@@ -159,8 +236,8 @@ class SafetyNet(Interruption):
             self._save(trainer, pl_module, "running")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the final state."""
-        self._save(trainer, pl_module, "finished")
+        """Save the final state. What is left to do after the last step is not done yet."""
+        self._save(trainer, pl_module, "running")
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -176,7 +253,9 @@ class SafetyNet(Interruption):
         else:
             status = "interrupted"
         if trainer.is_global_zero:
-            self.run.update(status=status)
+            # On a full disk, or in a folder that is gone, the first error says what happened.
+            with contextlib.suppress(OSError, InputError):
+                self.run.update(status=status)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -198,9 +277,18 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict | moved | {"dirpath": here, "best_k_models": scores})
 
 
+class Patience(EarlyStopping):
+    """Stop after some validations without improvement, however often the run was interrupted."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop at once if the patience was at its end when the run was interrupted."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
 def early_stopping(folder: Path, patience: int) -> list[L.Callback]:
     """Stop after ``patience`` validations without improvement. ``folder`` keeps the best one."""
-    return [EarlyStopping("validation_loss", patience=patience), BestCheckpoint(folder)]
+    return [Patience("validation_loss", patience=patience), BestCheckpoint(folder)]
 
 
 def _within(folder: str, path: str) -> str:

@@ -13,7 +13,9 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from hilbound.config import RunConfig
 from hilbound.engine.seeding import stream
+from hilbound.models.autoencoders import Autoencoder
 from hilbound.models.base import DensityModel
 from hilbound.training.failures import (
     Finding,
@@ -42,14 +44,21 @@ _BY_OVERLAP = frozenset({"nuclear", "schatten", "debiased", "schur", "vector", "
 _FROM_NOISE = frozenset({"mixture-density-network", "vae"})
 
 
+def _one_centre(config: RunConfig) -> bool:
+    """Whether every row has a centre of its own, so that no variance can blur the data."""
+    paired = config.model == "latent-mixture" and config.objective in Autoencoder.objectives
+    return paired or config.model == "autoencoder"
+
+
 class Diagnosis(L.Callback):
     """Report every failure of a run once, and record it in ``run.json``.
 
     Which failures are looked for depends on the model and the objective:
 
     ===========================  ==================================================================
-    ``variance-too-large``       all models except ``autoencoder``; all objectives except
-                                 ``distance``
+    ``variance-too-large``       all models except those of one centre for every row,
+                                 ``autoencoder`` and most ``latent-mixture``; all objectives
+                                 except ``distance``
     ``variance-too-small``       of ``mixture-density-network``, by objectives whose gradient is
                                  weighted by overlaps: all but ``distance`` and ``likelihood``
     ``collapse``                 of models that make centres from noise alone,
@@ -80,6 +89,15 @@ class Diagnosis(L.Callback):
         self._rows = rows[order[: min(_ROWS, plan.config.batch_size)]]
         most = max(_ROWS, _NUMBERS // rows.shape[-1])
         self._train, self._held_out = rows[order[:most]], plan.dataset.validation[:most]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the last look saw, which the next one is compared with."""
+        return {"seen": self._seen, "rank": self._rank, "distance": self._distance}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what was seen before an interruption."""
+        self._seen, self._rank = state_dict["seen"], state_dict["rank"]
+        self._distance = state_dict["distance"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read which findings an interrupted run has reported already."""
@@ -142,7 +160,7 @@ class Diagnosis(L.Callback):
     def _kernel(self) -> Finding | None:
         """The finding about the variance, if any. It is the same at every validation."""
         config, variance = self.plan.config, self.plan.schedule.end
-        if config.model == "autoencoder" or config.objective == "distance":
+        if _one_centre(config) or config.objective == "distance":
             return None
         found = variance_too_large(self._rows, variance)
         if found is None and config.objective in _BY_OVERLAP:

@@ -13,10 +13,12 @@ from typing import Any
 from hilbound.config import RunConfig
 from hilbound.datasets.catalogue import whole_path
 from hilbound.errors import InputError
+from hilbound.training.checkpoints import read_checkpoint
 from hilbound.training.lock import locked
-from hilbound.training.loop import Loop, is_helper, read_checkpoint
-from hilbound.training.plan import plan_training
-from hilbound.training.runs import Run, expand, fingerprint, refuse_occupied
+from hilbound.training.loop import Loop
+from hilbound.training.plan import TrainingPlan, plan_training
+from hilbound.training.runs import Run, expand, fingerprint, refuse_occupied, remove_partials
+from hilbound.training.together import is_helper
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +83,7 @@ def fit(
     run = Run(path, config)
     loop = Loop(run, prepared, quiet=quiet)
     with _alone(path):
-        if not is_helper():
-            Run.create(path, config, overwrite=overwrite)
-            run.describe(
-                replace(prepared.dataset, name=given.data),
-                prepared.schedule,
-                prepared.component_variance(0),
-            )
+        _begin(run, prepared, given.data, overwrite=overwrite)
         loop.train()
     run.keep(prepared.dataset)
     return run
@@ -126,13 +122,13 @@ def resume(
     before = run.config.steps
     if steps is not None:
         run = replace(run, config=RunConfig.create(**run.config.model_dump() | {"steps": steps}))
+    if _never_saved(run):
+        return _start_again(run, quiet=quiet)
     facts = run.read_json("run.json")
     checkpoint = read_checkpoint(run.checkpoint)
-    if checkpoint["global_step"] >= run.config.steps:
-        raise InputError(
-            f"run {str(run.path)!r} has done all its {checkpoint['global_step']} steps: give a "
-            "larger --steps"
-        )
+    done = checkpoint["global_step"] >= run.config.steps
+    if done and facts["status"] == "finished":
+        raise _all_done(run)
     run.find_data()
     prepared = plan_training(run.config, resumed=True)
     if fingerprint(prepared.dataset) != facts["data"]["fingerprint"]:
@@ -142,14 +138,62 @@ def resume(
         )
     loop = Loop(run, prepared, quiet=quiet)
     loop.check(checkpoint, run.checkpoint)
+    loop.take(checkpoint)
     with _alone(run.path):
         if not is_helper():
+            remove_partials(run.path)
             run.write_text("config.yaml", run.config.to_yaml())
             _note_length(run, before, checkpoint["global_step"])
             run.forget_results()
-        loop.train(run.checkpoint, checkpoint["global_step"])
+        if done:  # the steps, but not what is left after them
+            loop.module.remember()
+            run.save_model(loop.module.model)
+            loop.finish(run.best_checkpoint)
+        else:
+            loop.train(run.checkpoint, checkpoint["global_step"])
     run.keep(prepared.dataset)
     return run
+
+
+def _all_done(run: Run) -> InputError:
+    return InputError(
+        f"run {str(run.path)!r} has done all its {run.config.steps} steps: give a larger --steps"
+    )
+
+
+def _never_saved(run: Run) -> bool:
+    """Whether a run was killed before its first checkpoint. Then nothing of it is lost."""
+    if run.checkpoint.exists():
+        return False
+    if not (run.path / "run.json").exists():
+        return True
+    return bool(run.read_json("run.json")["step"] == 0)
+
+
+def _start_again(run: Run, *, quiet: bool) -> Run:
+    """Begin a run anew in its own folder, with its own options."""
+    run.find_data()
+    prepared = plan_training(run.config)
+    loop = Loop(run, prepared, quiet=quiet)
+    with _alone(run.path):
+        _begin(run, prepared, run.config.data, overwrite=True)
+        loop.train()
+    run.keep(prepared.dataset)
+    return run
+
+
+def _begin(run: Run, prepared: TrainingPlan, name: str, *, overwrite: bool) -> None:
+    """Write what a run folder holds before its first step."""
+    if not is_helper():
+        Run.create(run.path, run.config, overwrite=overwrite)
+        run.describe(
+            replace(prepared.dataset, name=name),
+            prepared.schedule,
+            prepared.model_variance(0),
+            prepared.data_variance(run.config.steps),
+        )
+        if prepared.objective.pairs:
+            run.update(feature_variance=prepared.feature_variance)
 
 
 def _note_length(run: Run, before: int, done: int) -> None:

@@ -1,5 +1,6 @@
 """A lock on a run folder: two trainings that write into one would leave parts of either."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,9 @@ def locked(path: Path) -> Iterator[None]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        file = (path / LOCK).open("w", encoding="utf-8")
+        # A stranger's folder may hold a link of this name, to a file that would be emptied.
+        handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        file = os.fdopen(handle, "w", encoding="utf-8")
     except OSError as error:
         raise InputError(f"output {str(path)!r} cannot be written: {error.strerror}") from None
     with file:

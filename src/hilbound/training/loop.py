@@ -1,19 +1,20 @@
 """The loop: a plan in, trained weights out, in memory or in a run folder.
 
 Lightning runs the loop. Its import takes seconds, so it is imported only when training starts.
-For every further device Lightning starts this program again. Such a helper process finds the run
-folder already there, takes part in the training, and exits when the training ends.
+For every further device Lightning starts this program again; ``torchrun`` starts all of them. A
+helper process leaves the run folder to the first one, takes part in the training, and exits when
+the training ends. All share every batch (:mod:`hilbound.training.together`).
 """
 
 import os
-import pickle
 import signal
 import tempfile
 import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,60 +23,50 @@ import torch
 from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
-from hilbound.training.batches import Batches, BatchStream
+from hilbound.models.blocks import BlockDensityNetwork
+from hilbound.training.batches import Batches, BatchStream, BlockStream, LabelledStream
+from hilbound.training.checkpoints import damaged_checkpoint, read_checkpoint
 from hilbound.training.plan import TrainingPlan
 from hilbound.training.quiet import quiet_lightning
 from hilbound.training.runs import Run
+from hilbound.training.together import launched_devices, require_a_program
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
     from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.strategies import Strategy
+
+# How long workers wait for one that does not answer. A dead one is noticed at once.
+_PATIENCE = timedelta(minutes=10)
+# What the libraries say of a worker that is gone.
+_LOST = ("gloo", "nccl", "connection", "timed out", "timeout")
+# So many workers may be tried on any machine.
+_FEW_WORKERS = 4
 
 
-def is_helper() -> bool:
-    """Whether Lightning has started this process for a further device."""
-    return os.environ.get("LOCAL_RANK", "0") != "0"
+def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) -> BatchStream:
+    """Return batches of the rows of a split as the model takes them.
 
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint. Nothing executable is unpickled."""
-    try:
-        with warnings.catch_warnings():
-            # torch warns about a plain pickle here; it is refused below.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(
-            f"{str(path)!r} is missing: the run stopped before the first checkpoint; fit again "
-            "with --overwrite"
-        ) from None
-    # torch raises any of these on a damaged file. Which one depends on where the damage is.
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        pickle.UnpicklingError,
-    ):
-        raise _damaged(path) from None
-    kinds = {"global_step": int, "state_dict": dict, "optimizer_states": list, "loops": dict}
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(name), kind) for name, kind in kinds.items()
-    ):
-        raise _damaged(path)
-    if content["global_step"] < 0 or not content["optimizer_states"]:
-        raise _damaged(path)
-    return content
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(
-        f"{str(path)!r} is no checkpoint of this run: it was damaged or replaced; fit again with "
-        "--overwrite"
-    )
+    Args:
+        plan: The training.
+        split: ``"train"`` or ``"validation"``.
+        steps: Number of batches.
+        **options: Further arguments of :class:`~hilbound.training.batches.BatchStream`.
+    """
+    config, model = plan.config, plan.model
+    rows, labels = plan.dataset.split(split)
+    size = config.batch_size if split == "train" else min(config.batch_size, len(rows))
+    options |= {"batch_size": size, "steps": steps}
+    options |= {"seed": config.seed}
+    if isinstance(model, BlockDensityNetwork):
+        options["batch_size"] = plan.rows_per_block
+        # Workers share the blocks, not their rows.
+        options |= {"rank": 0, "world": 1}
+        blocks = model.blocks_of(rows.to(model.share.device), labels).cpu()
+        return BlockStream(rows, blocks, **options)
+    if config.condition is not None and labels is not None:
+        return LabelledStream(rows, labels, **options)
+    return BatchStream(rows, **options)
 
 
 @dataclass(frozen=True)
@@ -120,7 +111,6 @@ def train(plan: TrainingPlan, *, diagnose: bool = False, quiet: bool = True) -> 
     with tempfile.TemporaryDirectory() as scratch:
         loop = Loop(None, plan, scratch=Path(scratch), diagnose=diagnose, quiet=quiet)
         loop.train()
-    loop.module.remember()
     return Trained(plan.model.cpu().eval(), plan, loop.bounds.rows)
 
 
@@ -151,6 +141,7 @@ class Loop:
         self.run = run
         self.plan = plan
         self.asked = threading.Event()
+        self._quiet = quiet
         self.bounds = BoundsRecord(
             None if run is None else run.path / "bounds.csv", tracked=plan.objective.tracked
         )
@@ -159,22 +150,24 @@ class Loop:
             callbacks = self._callbacks(diagnose=diagnose, quiet=quiet)
             self.trainer = _lightning_trainer(plan.config, callbacks, self._logger())
             self.module = DensityModule(plan, self.bounds)
+        if self.trainer.world_size > 1:
+            _refuse_what_cannot_be_shared(plan, self.trainer.world_size)
 
     def _callbacks(self, *, diagnose: bool, quiet: bool) -> "list[Callback]":
         from hilbound.training import callbacks, diagnosis, tracking
 
         own: list[Callback] = [self.bounds, callbacks.NonFiniteLoss()]
-        own.append(
-            callbacks.Interruption(self.asked)
-            if self.run is None
-            else callbacks.SafetyNet(self.run, self.asked)
-        )
+        if self.run is None:
+            own.append(callbacks.Interruption(self.asked))
         if diagnose:
             own.append(diagnosis.Diagnosis(self.plan, self.run))
         if self.plan.objective.tracked:
             own.append(tracking.ConditionalTracker(self.plan, self.bounds, self.run))
         if self.plan.config.patience is not None:
             own += callbacks.early_stopping(self._checkpoints, self.plan.config.patience)
+        if self.run is not None:
+            # The last: what it saves is what all others have seen.
+            own.append(callbacks.SafetyNet(self.run, self.bounds, self.asked))
         if not quiet:
             own.append(callbacks.progress())
         return own
@@ -187,10 +180,19 @@ class Loop:
         return TensorBoardLogger(self.run.path, name="", version="tensorboard")
 
     def check(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Raise an InputError if a checkpoint belongs to another model."""
-        found, own = checkpoint["state_dict"], self.module.state_dict()
-        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in own.items()}:
-            raise _damaged(path)
+        """Raise an InputError if a checkpoint belongs to another model. Its state is loaded."""
+        # A model may make room for what it finds, so only loading shows whether all fits.
+        try:
+            self.module.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError:
+            raise damaged_checkpoint(path) from None
+        learned = {p.shape for p in self.module.parameters()} | {torch.Size()}
+        if not _tensor_shapes(checkpoint["optimizer_states"]) <= learned:
+            raise damaged_checkpoint(path)
+
+    def take(self, checkpoint: dict[str, Any]) -> None:
+        """Load the weights of a checkpoint, because its clusters decide which rows a batch has."""
+        self.module.load_state_dict(checkpoint["state_dict"])
 
     def train(self, checkpoint: Path | None = None, first: int = 0) -> None:
         """Run the loop, from step ``first`` of a checkpoint if it is given."""
@@ -203,46 +205,107 @@ class Loop:
                     ckpt_path=checkpoint,
                     weights_only=True,
                 )
+            except Exception as error:
+                told = self._explained(error, checkpoint)
+                if told is error:
+                    raise
+                raise told from error
             except SystemExit:
                 # Lightning exits the whole process on Ctrl-C. That decision is hilbound's.
                 raise KeyboardInterrupt from None
         if not self.trainer.is_global_zero:
             raise SystemExit(0)
-        if self.plan.config.patience is not None:
-            self._keep_best()
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        if self.run is None:
+            self.module.remember()
+        self.finish(Path(best) if best else None)
         if self.asked.is_set():
             raise KeyboardInterrupt
 
+    def finish(self, best: Path | None) -> None:
+        """Do what is left after the last step, and then say that the run is finished.
+
+        The best weights are kept, if there was patience, and some models have a second stage. A run
+        that is killed meanwhile does it when it is resumed.
+
+        Args:
+            best: The checkpoint of the best validation, if there is one.
+        """
+        self.keep_best(best)
+        try:
+            if self.module.model.stages > 1:
+                with nullcontext() if self._quiet else second_stage():
+                    self.module.conclude()
+        except KeyboardInterrupt:
+            if self.run is not None:
+                self.run.update(status="interrupted")
+            raise
+        if self.run is not None:
+            if self.module.model.stages > 1:
+                self.run.save_model(self.module.model)
+            self.run.update(status="finished")
+
+    def _explained(self, error: Exception, checkpoint: Path | None) -> Exception:
+        """Return the error that says what happened, which may be the same one."""
+        if isinstance(error, InputError | OSError):
+            return error
+        if checkpoint is not None and not self.bounds.started:
+            # What cannot be restored was not written by this training.
+            return damaged_checkpoint(checkpoint)
+        if self.trainer.world_size > 1 and any(word in str(error).lower() for word in _LOST):
+            return ConnectionError(
+                f"the workers have lost each other: one has died or hangs ({error}). The last "
+                "good checkpoint is in the run folder: go on with --resume"
+            )
+        return error
+
     def _batches(self, first: int) -> BatchStream:
         config = self.plan.config
-        return BatchStream(
-            self.plan.dataset.train,
-            config.batch_size,
-            config.steps,
-            config.seed,
-            first,
+        return batches_of(
+            self.plan,
+            "train",
+            steps=config.steps,
+            first=first,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
         )
 
     def _validation(self) -> Batches:
-        rows = self.plan.dataset.validation
-        size = min(self.plan.config.batch_size, len(rows))
+        plan = self.plan
+        rows = len(plan.dataset.validation)
+        size = min(plan.config.batch_size, rows)
         # The bias of the cost depends on the batch size, so the smaller last batch is left out.
         # Lightning would take a plain list for several loaders.
-        return Batches(rows[: len(rows) // size * size].split(size))
+        if plan.config.condition is None:
+            return Batches(plan.dataset.validation[: rows // size * size].split(size))
+        return Batches(list(batches_of(plan, "validation", steps=rows // size)))
 
-    def _keep_best(self) -> None:
-        """After early stopping, keep the weights of the best validation."""
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        if not best:
+    def keep_best(self, file: Path | None) -> None:
+        """After early stopping, keep the weights of the best validation, if there is one."""
+        if self.plan.config.patience is None or file is None or not file.is_file():
             return
-        checkpoint = read_checkpoint(Path(best))
-        self.check(checkpoint, Path(best))
-        self.module.load_state_dict(checkpoint["state_dict"])
+        checkpoint = read_checkpoint(file)
+        self.check(checkpoint, file)
         if self.run is not None:
             self.run.save_model(self.module.model)
             self.run.update(kept_step=int(checkpoint["global_step"]))
+
+
+def _refuse_what_cannot_be_shared(plan: TrainingPlan, workers: int) -> None:
+    """Raise an InputError if several workers cannot share a batch of this training."""
+    if plan.objective.pairs:
+        raise InputError(
+            f"objective {plan.config.objective!r} cannot be trained on {workers} devices yet: its "
+            "batches are not shared row by row; use devices '1'"
+        )
+
+
+def _tensor_shapes(tree: Any) -> set[torch.Size]:
+    """Return the shapes of all tensors in a tree of dictionaries and lists."""
+    if isinstance(tree, torch.Tensor):
+        return {tree.shape}
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return set().union(*map(_tensor_shapes, parts))
 
 
 def _lightning_trainer(
@@ -251,14 +314,19 @@ def _lightning_trainer(
     """Build Lightning's trainer. Refuse devices and precisions that this machine lacks."""
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch.callbacks import ProgressBar
+    from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
+    from hilbound.training.callbacks import CheckpointFiles
+
+    devices, machines = launched_devices(config.devices)
     wish = f"accelerator {config.accelerator!r}, devices {config.devices!r}, precision "
     wish += repr(config.precision)
     try:
         trainer = L.Trainer(
             accelerator=config.accelerator,
-            devices=config.devices,
+            devices=devices,
+            num_nodes=machines,
+            strategy=_strategy(config.accelerator, devices, machines),
             precision=config.precision,
             max_steps=config.steps,
             max_epochs=-1,
@@ -269,7 +337,8 @@ def _lightning_trainer(
             # Ours, if any, is among the callbacks.
             enable_progress_bar=any(isinstance(one, ProgressBar) for one in callbacks),
             enable_model_summary=False,
-            enable_checkpointing=config.patience is not None,
+            enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),
+            plugins=[CheckpointFiles()],
             use_distributed_sampler=False,
             callbacks=callbacks,
             logger=logger,
@@ -282,23 +351,64 @@ def _lightning_trainer(
     return trainer
 
 
-@contextmanager
-def _interruptible(asked: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C ask for a stop between two steps; a second one stops at once.
+def _strategy(accelerator: str, devices: str, machines: int) -> "Strategy | str":
+    """Return how workers are joined, or ``"auto"`` if there is only one."""
+    import lightning as L
+    from lightning.pytorch.strategies import DDPStrategy
 
-    Afterwards the former handler is restored. Lightning alone would leave it switched off.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:
+    world = L.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=machines,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).world_size
+    if world == 1:
+        return "auto"
+    most = 2 * (os.cpu_count() or 1)
+    if accelerator == "cpu" and world > machines * max(most, _FEW_WORKERS):
+        raise ValueError(f"more than {most} workers would only wait for each other here")
+    require_a_program()
+    # All workers compute the same running averages. Sending them would be the most of the traffic.
+    # The option has two names: an older one, and one of newer versions of torch.
+    names = signature(torch.nn.parallel.DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    without: dict[str, Any] = {name: False}
+    return DDPStrategy(timeout=_PATIENCE, **without)
+
+
+@contextmanager
+def second_stage() -> Iterator[None]:
+    """Say on stderr that the second stage of a model is at work, inside a ``with`` block."""
+    from rich.console import Console
+
+    console, what = Console(stderr=True), "fitting the density of the features"
+    if not console.is_terminal:
+        console.print(what, highlight=False, soft_wrap=True)
         yield
         return
+    with console.status(what):
+        yield
 
-    def ask(*_: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    signal.signal(signal.SIGINT, ask)
+@contextmanager
+def _interruptible(asked: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM ask for a stop between two steps; a second one stops at once.
+
+    Clusters send SIGTERM before they end a job. Afterwards the former handlers are restored.
+    Lightning alone would leave Ctrl-C switched off.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from hilbound.training.callbacks import SIGNALS, listen
+
+    before = {one: signal.getsignal(one) for one in SIGNALS}
+    listen(asked)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

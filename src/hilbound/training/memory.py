@@ -3,53 +3,40 @@
 A training that outgrows the memory is killed without a word, so it is refused before it starts.
 """
 
-import os
-from pathlib import Path
-
 import torch
 
 from hilbound.config import RunConfig
+from hilbound.engine.memory import machine_memory
 from hilbound.errors import InputError
 
 # Objectives that hold the whole Gram matrix of a batch, and once more for its gradient.
-_WHOLE = frozenset({"schatten", "debiased", "schur"})
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_WHOLE = frozenset({"schatten", "debiased", "schur", "joint-nuclear"})
 
 
-def machine_memory() -> int | None:
-    """Return the bytes of memory that this process may use, or ``None`` if that is not known."""
-    known = []
-    names = getattr(os, "sysconf_names", {})
-    if {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
-        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for file in map(Path, _LIMITS):
-        text = file.read_text(encoding="ascii").strip() if file.is_file() else ""
-        known += [int(text)] if text.isdecimal() else []
-    return min(known, default=None)
-
-
-def least_memory(config: RunConfig, dim: int) -> int:
+def least_memory(config: RunConfig, dim: int, blocks: int = 1) -> int:
     """Return a lower bound of the bytes that a step needs: nothing is counted that may be spared.
 
     Args:
         config: The options, with the batch that fits the data.
         dim: Coordinates of a row.
+        blocks: Classes or clusters that are compared apart: a Gram matrix for each.
 
     >>> least_memory(RunConfig(data="moons", batch_size=1000, width=8, depth=1), 2) // 1000
     96
     """
     size = 8 if config.precision == "64-true" else 4
     every = config.batch_size if config.model != "mixture-density-network" else 1
+    code = blocks if blocks > 1 else 0
     centers = every * (config.centers or (1 if every > 1 else config.batch_size))
     # Backward wants every hidden layer; a convolution has at least as many numbers.
     hidden = config.width * config.depth + dim
-    numbers = 2 * centers * hidden + 2 * config.batch_size * dim
+    numbers = 2 * centers * hidden + 2 * config.batch_size * dim + centers * code
     if config.objective in _WHOLE:
-        numbers += 2 * config.batch_size * centers
+        numbers += 2 * config.batch_size * centers // blocks
     return numbers * size
 
 
-def refuse_too_large(config: RunConfig, dim: int) -> None:
+def refuse_too_large(config: RunConfig, dim: int, blocks: int = 1) -> None:
     """Raise an InputError if a step cannot fit into the memory of this machine.
 
     An accelerator has a memory of its own, and says itself when it is full.
@@ -58,7 +45,7 @@ def refuse_too_large(config: RunConfig, dim: int) -> None:
     available = machine_memory()
     if available is None or (elsewhere and config.accelerator != "cpu"):
         return
-    needed = least_memory(config, dim)
+    needed = least_memory(config, dim, blocks)
     if needed > available:
         raise InputError(
             f"batch_size {config.batch_size} and {config.centers or 'as many'} centers need at "

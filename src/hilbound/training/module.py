@@ -9,13 +9,17 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from hilbound.bounds import Bound
+from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.autoencoders import FeatureModel
-from hilbound.models.base import Comparison
+from hilbound.models.autoencoders import FeatureModel, marginal
+from hilbound.models.base import Comparison, PairComparison
 from hilbound.models.build import REMEMBERED_ROWS
+from hilbound.models.classes import ClassConditional, with_encoder
+from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
+from hilbound.training.together import OwnBlocks, compare_together, loss_together
 
 # Steps between two bounds of a training batch: often enough for a curve, rarely enough to be cheap.
 _BOUND_EVERY = 20
@@ -41,25 +45,67 @@ class DensityModule(L.LightningModule):
     def _variance(self) -> float:
         return self.plan.kernel_variance(self.global_step)
 
-    def _compare(self, batch: Tensor, purpose: str, index: int) -> Comparison:
-        """Return the data's mixture and the model's, for the noise of this step."""
-        variance = self.plan.component_variance(self.global_step)
-        generator = stream(self.config.seed, purpose, index, self.global_rank, device=self.device)
+    def _compare(
+        self, batch: Tensor | Batch, purpose: str, index: int
+    ) -> Comparison | PairComparison:
+        """Return the data's mixture and the model's, for the noise of this step.
+
+        In training, workers share a batch. For validation all compute the same.
+        """
+        rows = batch if isinstance(batch, Batch) else Batch(batch)
+        workers = self._workers if self.training else Team()
+        variance = self.plan.data_variance(self.global_step)
+        generator = stream(self.config.seed, purpose, index, 0, device=self.device)
         try:
-            return self.model.compare(batch, variance, self._centers(len(batch)), generator)
+            if self.objective.pairs:
+                return self._compare_pairs(rows.x, variance, generator, rows.labels)
+            count = rows.x.shape[-2] if workers.alone else self.plan.rows_per_block
+            compared = compare_together(
+                self.model,
+                rows,
+                variance,
+                self._centers(count),
+                generator,
+                workers=workers,
+                rows=count,
+            )
+            return marginal(compared) if self._is_marginal else compared
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
 
+    @property
+    def _is_marginal(self) -> bool:
+        """Whether all rows of a batch are compared with all centres, not each with its own."""
+        return self.objective.marginal and with_encoder(self.model) is not None
+
+    def _compare_pairs(
+        self, x: Tensor, variance: float, generator: torch.Generator, labels: Tensor | None
+    ) -> PairComparison:
+        if not isinstance(self.model, FeatureModel | ClassConditional):
+            raise TypeError(f"{type(self.model).__name__} has no features")  # the plan refuses it
+        return self.model.compare_pairs(
+            x,
+            variance,
+            self._centers(len(x)),
+            self.plan.feature_variance,
+            generator=generator,
+            labels=labels,
+        )
+
+    @property
+    def _workers(self) -> Team:
+        return Team(self.trainer.global_rank, self.trainer.world_size)
+
     def _centers(self, rows: int) -> int:
-        """Return the number of centres: for the whole batch, or for each row of it."""
+        """Return the number of centres: for the whole batch, a block or each row of it."""
         config = self.config
-        if not isinstance(self.model, FeatureModel):
-            if self.objective.paired:
-                return rows
-            training = config.centers or config.batch_size
-        else:
-            training = self.model.centers
-        return training if self.training else config.eval_centers or training
+        inner = with_encoder(self.model)
+        if inner is not None:
+            return inner.centers if self.training else config.eval_centers or inner.centers
+        if self.objective.paired:
+            return rows
+        training = config.centers or config.batch_size
+        return (training if self.training else config.eval_centers or training) // self.plan.blocks
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Move the model's variance along the schedule."""
@@ -69,7 +115,7 @@ class DensityModule(L.LightningModule):
         """Set the model's variance for validation, too, so that both sides are smoothed alike."""
         self.plan.smooth_model(self.global_step)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Tensor | Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch with shape ``(batch_size, d)``."""
         compared = self._compare(batch, "noise", self.global_step)
         with torch.autocast(self.device.type, enabled=False):
@@ -78,18 +124,25 @@ class DensityModule(L.LightningModule):
                 with torch.no_grad():
                     self._record("train", loss, self._bound(compared, self._draws()))
         self.log("cost", loss, prog_bar=True, logger=False)
-        return loss
+        # Its gradient is this worker's part, and Lightning takes the mean over workers.
+        return loss * self._workers.world
 
-    def _loss(self, compared: Comparison) -> Tensor:
+    def _loss(self, compared: Comparison | PairComparison) -> Tensor:
         """Return the loss. An objective with one value for each row is averaged over the rows."""
-        loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
-        return loss
+        if isinstance(compared, PairComparison):
+            loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
+            if compared.each is not None:
+                loss = loss + self.objective.encoder_loss(*compared.each)
+            return loss
+        return loss_together(self.objective, compared)
 
-    def _bound(self, compared: Comparison, draws: torch.Generator) -> Bound:
+    def _bound(self, compared: Comparison | PairComparison, draws: torch.Generator) -> Bound:
+        if isinstance(compared, OwnBlocks):
+            compared = compared.whole()
         bound = self.objective.bound(compared.p, compared.q, draws)
         return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+    def validation_step(self, batch: Tensor | Batch, batch_idx: int) -> None:
         """Measure the loss and the bound on held-out rows, with the same noise in every call."""
         compared = self._compare(batch, "validation", batch_idx)
         values = {}
@@ -103,19 +156,31 @@ class DensityModule(L.LightningModule):
                         self.global_step, "validation", loss, bound, self._variance()
                     )
         means = {f"validation_{name}": value for name, value in values.items()}
-        # Every device draws its own noise. They must agree on which validation was the best.
-        self.log_dict(means, batch_size=len(batch), sync_dist=True)
+        # They must agree to the last bit on which validation was the best.
+        # All batches have the same number of rows.
+        self.log_dict(means, batch_size=1, sync_dist=True)
 
     def _draws(self, index: int = -1) -> torch.Generator:
         return stream(self.config.seed, "bound", self.global_step, index, device=self.device)
 
     def remember(self) -> None:
         """Let the model store the information about the training rows that sampling needs."""
-        rows = self.plan.dataset.train
+        rows, labels = self.plan.dataset.split("train")
         if len(rows) > REMEMBERED_ROWS:
             order = torch.randperm(len(rows), generator=stream(self.config.seed, "remembered"))
             rows = rows[order[:REMEMBERED_ROWS]]
-        self.model.remember(rows.to(self.device))
+            labels = None if labels is None else labels[order[:REMEMBERED_ROWS]]
+        self.model.remember(rows.to(self.device), self._here(labels))
+
+    def conclude(self) -> None:
+        """Let the model do what is left once its weights are trained."""
+        dataset, seed = self.plan.dataset, self.config.seed
+        (rows, labels), (others, other_labels) = dataset.split("train"), dataset.split("validation")
+        both = (self._here(labels), self._here(other_labels))
+        self.model.conclude(rows.to(self.device), others.to(self.device), seed, both)
+
+    def _here(self, labels: Tensor | None) -> Tensor | None:
+        return None if labels is None else labels.to(self.device)
 
     def _record(self, split: str, loss: Tensor, bound: Bound) -> None:
         self.log("tightness", bound.tightness, prog_bar=True)

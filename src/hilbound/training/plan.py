@@ -11,16 +11,26 @@ from hilbound.datasets import Dataset
 from hilbound.datasets.catalogue import refuse_meaningless
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.autoencoders import VAE, FeatureModel
+from hilbound.models.autoencoders import VAE
 from hilbound.models.base import DensityModel
-from hilbound.models.build import MODELS, DataShape, build_model
+from hilbound.models.blocks import BlockDensityNetwork
+from hilbound.models.build import MODELS, DataShape, build_model, number_of_blocks
+from hilbound.models.classes import with_encoder
 from hilbound.models.networks import NETWORKS
-from hilbound.objectives import Objective, create_objective
+from hilbound.objectives import BlockObjective, Objective, create_objective, refuse_blocks
 from hilbound.training.memory import refuse_too_large
 from hilbound.training.runs import Run, load_dataset
-from hilbound.variance import Specification, VarianceSchedule
+from hilbound.variance import (
+    Specification,
+    VarianceSchedule,
+    joint_feature_variance,
+    of_component,
+)
 
 log = logging.getLogger(__name__)
+
+# Objectives that do not depend on variances.
+_WITHOUT_VARIANCE = frozenset({"mse", "distance"})
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class TrainingPlan:
         objective: The objective.
         schedule: The variance of the kernel over the run.
         model: The model at its start.
+        apart: The variance of a component of the data and of the model, if they differ.
     """
 
     config: RunConfig
@@ -40,19 +51,53 @@ class TrainingPlan:
     objective: Objective
     schedule: VarianceSchedule
     model: DensityModel
+    apart: tuple[VarianceSchedule, VarianceSchedule] | None = None
 
     def kernel_variance(self, step: int) -> float:
         """Return the variance of the kernel between a point and a centre at a step."""
-        return self.schedule.at(step / max(1, self.config.steps - 1))
+        if self.apart is not None:
+            return self.data_variance(step) + self.model_variance(step)
+        return self.schedule.at(self._progress(step))
 
-    def component_variance(self, step: int) -> float:
-        """Return the variance of a component, on either side, at a step."""
+    def data_variance(self, step: int) -> float:
+        """Return the variance of a component of the data's mixture at a step."""
+        if self.apart is not None:
+            return self.apart[0].at(self._progress(step))
         return self.objective.component_variance(self.kernel_variance(step))
+
+    def model_variance(self, step: int) -> float:
+        """Return the variance of a component of the model's mixture at a step."""
+        if self.apart is not None:
+            return self.apart[1].at(self._progress(step))
+        return self.objective.component_variance(self.kernel_variance(step))
+
+    def _progress(self, step: int) -> float:
+        return step / max(1, self.config.steps - 1)
+
+    @property
+    def feature_variance(self) -> float:
+        """The variance of a component in the features, for objectives of pairs."""
+        own: float | None = getattr(self.objective, "feature_variance", None)
+        if own is not None:
+            return own
+        inner = with_encoder(self.model)
+        features = 1 if inner is None else inner.decoder.feature_dim
+        return joint_feature_variance(features, self.config.batch_size)
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks that a step compares; 1 if the model is not cut into blocks."""
+        return self.model.blocks if isinstance(self.model, BlockDensityNetwork) else 1
+
+    @property
+    def rows_per_block(self) -> int:
+        """The number of rows of each block in a step."""
+        return self.config.batch_size // self.blocks
 
     def smooth_model(self, step: int) -> None:
         """Give the model's components their variance at a step, where the schedule moves it."""
-        if not self.schedule.constant:
-            self.model.head.variance.fill_(self.component_variance(step))
+        if not (self.schedule if self.apart is None else self.apart[1]).constant:
+            self.model.head.variance.fill_(self.model_variance(step))
 
 
 def plan_training(
@@ -71,46 +116,150 @@ def plan_training(
     """
     # Names are cheap to check, and data may take minutes to read. So names come first.
     objective = create_objective(config.objective, **config.objective_options)
-    specification = Specification.parse(config.variance)
+    if config.by_blocks:
+        refuse_blocks(objective)
+    specifications = _specifications(config, objective)
     _check_names(config)
     if dataset is None and not resumed:
         _refuse_without_meaning(config)
     dataset = load_dataset(config, known=resumed) if dataset is None else dataset
-    schedule = specification.read(dataset.train, stream(config.seed, "median"))
-    if config.learn_variance and not schedule.constant:
-        raise InputError(
-            f"variance {config.variance!r} is a schedule, and learn_variance learns it: use one"
-        )
-    asked = config
-    if config.batch_size > len(dataset.train):
-        log.warning(
-            "batch_size %d is more than the %d training rows: every row is used in every step, "
-            "%d rows at a time",
-            config.batch_size,
-            len(dataset.train),
-            len(dataset.train),
-        )
-        config = config.model_copy(
-            update={
-                "batch_size": len(dataset.train),
-                "centers": config.centers or _default_centers(config, len(dataset.train)),
-            }
-        )
+    schedule, apart = _schedules(specifications, dataset, config.seed)
+    learned = schedule if apart is None else apart[1]
+    if config.learn_variance and not learned.constant:
+        text = config.variance if config.variance_model is None else config.variance_model
+        raise InputError(f"variance {text!r} is a schedule, and learn_variance learns it: use one")
+    asked, config = config, _cut_batch(config, dataset)
     _check_range(config, schedule)
-    refuse_too_large(config, dataset.dim)
-    component = objective.component_variance(schedule.start)
-    data = DataShape(dataset.dim, dataset.image_shape, len(dataset.train))
+    data = DataShape(dataset.dim, dataset.image_shape, len(dataset.train), dataset.classes)
+    blocks = (number_of_blocks(config, data) or 1) if config.by_blocks else 1
+    refuse_too_large(config, dataset.dim, blocks)
+    component = objective.component_variance(schedule.start) if apart is None else apart[1].start
     model = build_model(config, data, component)
     _check_objective(asked, objective, model)
-    _check_rows(asked, objective, dataset)
+    _check_rows(asked, objective, dataset, blocks)
     if config.precision == "64-true":
         # Lightning would convert the model too late: after rounding a checkpoint to float32.
         model = model.double()
-    if config.encoder is not None and resumed and isinstance(model, FeatureModel):
-        model.freeze_encoder()
+    _take_encoder_of(config, model, resumed=resumed)
+    if config.condition is not None:
+        objective = _conditioned(config, dataset, model, objective, resumed=resumed)
+    return TrainingPlan(config, dataset, objective, schedule, model, apart)
+
+
+def _cut_batch(config: RunConfig, dataset: Dataset) -> RunConfig:
+    """Return the configuration with no more rows in a step than there are."""
+    rows = len(dataset.train)
+    if config.batch_size <= rows:
+        return config
+    log.warning(
+        "batch_size %d is more than the %d training rows: every row is used in every step, %d rows "
+        "at a time",
+        config.batch_size,
+        rows,
+        rows,
+    )
+    centers = config.centers or _default_centers(config, rows)
+    return config.model_copy(update={"batch_size": rows, "centers": centers})
+
+
+def _take_encoder_of(config: RunConfig, model: DensityModel, *, resumed: bool) -> None:
+    """Freeze the encoder of another run; the checkpoint of a resumed run holds its weights."""
+    inner = with_encoder(model)
+    if config.encoder is not None and resumed and inner is not None:
+        inner.freeze_encoder()
     elif config.encoder is not None:
         take_encoder(model, config.encoder)
-    return TrainingPlan(config, dataset, objective, schedule, model)
+
+
+def _specifications(
+    config: RunConfig, objective: Objective
+) -> tuple[Specification, Specification | None, Specification | None]:
+    """Return the variance of the kernel, and of components of the data and of the model if given.
+
+    Raises:
+        InputError: If a text is no variance, or the objective does not smooth both mixtures.
+    """
+    texts = {name: getattr(config, name) for name in ("variance_data", "variance_model")}
+    given = [name for name, text in texts.items() if text is not None]
+    if given and (objective.smoothed < 2 or config.objective in _WITHOUT_VARIANCE):
+        raise InputError(
+            f"{' and '.join(given)} would have no effect: objective {config.objective!r} does not "
+            "smooth both the data and the model; use --variance, or an objective such as scalar"
+        )
+    data, model = (None if t is None else Specification.parse(t) for t in texts.values())
+    return Specification.parse(config.variance), data, model
+
+
+def _schedules(
+    specifications: tuple[Specification, Specification | None, Specification | None],
+    dataset: Dataset,
+    seed: int,
+) -> tuple[VarianceSchedule, tuple[VarianceSchedule, VarianceSchedule] | None]:
+    """Return the schedule of the kernel, and those of both components if one was given."""
+
+    def read(one: Specification) -> VarianceSchedule:
+        return one.read(dataset.train, stream(seed, "median"))
+
+    both, of_data, of_model = specifications
+    kernel = read(both)
+    if of_data is None and of_model is None:
+        return kernel, None
+    half = VarianceSchedule(of_component(kernel.start), of_component(kernel.end))
+    data, model = (half if one is None else read(one) for one in (of_data, of_model))
+    return VarianceSchedule(data.start + model.start, data.end + model.end), (data, model)
+
+
+def _conditioned(
+    config: RunConfig,
+    dataset: Dataset,
+    model: DensityModel,
+    objective: Objective,
+    *,
+    resumed: bool,
+) -> Objective:
+    """Find the blocks of a model that is made of them, and return the objective of all blocks."""
+    if config.condition == "classes":
+        _check_classes(config, dataset)
+    if not isinstance(model, BlockDensityNetwork):
+        return objective
+    if not resumed:
+        find_blocks(model, dataset, config)
+    return BlockObjective(objective, model.share.clone())
+
+
+def find_blocks(model: BlockDensityNetwork, dataset: Dataset, config: RunConfig) -> None:
+    """Find the clusters and the shares of the blocks in the training rows.
+
+    Raises:
+        InputError: If a block has no training rows or no validation rows.
+    """
+    seed = stream(config.seed, "clusters").initial_seed() % 2**32
+    model.learn_blocks(dataset.train, dataset.train_labels, seed)
+    if not model.clusters:
+        return
+    counts = model.blocks_of(dataset.validation).bincount(minlength=model.blocks)
+    if int(counts.min()) == 0:
+        raise InputError(
+            f"condition {config.condition!r} leaves {int((counts == 0).sum())} clusters without "
+            f"any of the {len(dataset.validation)} validation rows: take fewer clusters, or give "
+            "more data"
+        )
+
+
+def _check_classes(config: RunConfig, dataset: Dataset) -> None:
+    """Raise an InputError if a class has no rows in a split that training reads."""
+    for split in ("train", "validation"):
+        _, labels = dataset.split(split)
+        if labels is None:
+            continue
+        counts = labels.bincount(minlength=dataset.classes or 0)
+        empty = (counts == 0).nonzero().flatten().tolist()
+        if empty:
+            raise InputError(
+                f"condition 'classes' needs rows of every class, and {config.data!r} has no "
+                f"{split} rows of class {', '.join(map(str, empty))}: give more data, or leave "
+                "the class out"
+            )
 
 
 def _refuse_without_meaning(config: RunConfig) -> None:
@@ -166,6 +315,16 @@ def _check_objective(config: RunConfig, objective: Objective, model: DensityMode
             f"objective {config.objective!r} cannot train model {config.model!r}: it is trained by "
             + " or ".join(repr(name) for name in model.objectives)
         )
+    if objective.pairs and config.devices != "1":
+        raise InputError(
+            f"objective {config.objective!r} runs on one device, because pairs of a batch are not "
+            f"divided among several: leave out devices, got {config.devices!r}"
+        )
+    if objective.pairs and config.learn_variance:
+        raise InputError(
+            f"objective {config.objective!r} needs one variance for all centres, or overlaps of "
+            "pairs would not fit into memory: leave out learn_variance"
+        )
     if objective.paired and config.centers not in {None, config.batch_size}:
         raise InputError(
             f"objective {config.objective!r} pairs every centre with a data point: leave centers "
@@ -173,8 +332,16 @@ def _check_objective(config: RunConfig, objective: Objective, model: DensityMode
         )
 
 
-def _check_rows(config: RunConfig, objective: Objective, dataset: Dataset) -> None:
+def _check_rows(config: RunConfig, objective: Objective, dataset: Dataset, blocks: int) -> None:
     """Raise an InputError if there are too few rows for one batch of the objective."""
+    least = objective.least_rows
+    for name in ("batch_size", "centers") if blocks > 1 else ():
+        number = getattr(config, name)
+        if number is not None and number < blocks * least:
+            raise InputError(
+                f"{name} {number} is less than {least} for each of the {blocks} blocks of "
+                f"condition {config.condition!r}: give at least {blocks * least}"
+            )
     for name in ("train", "validation"):
         rows = len(getattr(dataset, name))
         if rows < objective.least_rows:
@@ -185,19 +352,19 @@ def _check_rows(config: RunConfig, objective: Objective, dataset: Dataset) -> No
             )
 
 
-def take_encoder(model: DensityModel, path: Path | str) -> None:
+def take_encoder(target: DensityModel, path: Path | str) -> None:
     """Copy the encoder of another run into a model and freeze it.
 
     Args:
-        model: A model with an encoder.
+        target: A model with an encoder.
         path: The run folder.
 
     Raises:
         InputError: If the folder holds no run, or its encoder does not fit the model.
     """
     other = Run.open(path)
-    source = other.load_model()
-    if not isinstance(source, FeatureModel) or not isinstance(model, FeatureModel):
+    source, model = with_encoder(other.load_model()), with_encoder(target)
+    if source is None or model is None:
         raise InputError(
             f"encoder {str(path)!r} is the run of a {other.config.model}, which has no encoder: "
             "give a run of an encoder-mixture-decoder"

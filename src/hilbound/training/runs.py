@@ -12,33 +12,43 @@
 ``tensorboard/``          TensorBoard logs
 ========================  ====================================================================
 
-A file is written under a temporary name and then renamed, so an interruption never leaves half a
-file. Nothing executable is unpickled from a run folder.
+:mod:`hilbound.training.files` writes every file whole, so an interruption at any moment leaves a
+folder that opens. Nothing in a run folder is believed or executed: a stranger may have made it.
+Sizes are compared with the files before anything is made, and links out of it are not followed.
 """
 
 import csv
+import io
 import json
 import logging
-import shutil
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from hilbound import datasets
 from hilbound.config import RunConfig, is_table_run, read_yaml
 from hilbound.datasets import Dataset, Standardization
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
-from hilbound.models.build import DataShape, build_model
+from hilbound.models.build import DataShape, build_model, model_shapes
+from hilbound.models.feature_mixture import with_components_of
 from hilbound.objectives import create_objective
+from hilbound.training.files import (
+    PARTIAL,
+    own_file,
+    parse_json,
+    read_text,
+    remove,
+    write_whole,
+)
 from hilbound.training.lock import LOCK
 from hilbound.training.machine import versions
+from hilbound.training.packing import DAMAGE, read_tensors, shapes_of, to_bytes
 from hilbound.variance import VarianceSchedule
 
 log = logging.getLogger(__name__)
@@ -53,6 +63,7 @@ BOUND_COLUMNS = (
     "tightness",
     "variance",
     "seconds",
+    "real_tightness",
 )
 _OWN = (
     "config.yaml",
@@ -107,7 +118,7 @@ class Run:
         """
         refuse_occupied(path, overwrite=overwrite)
         try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             clear(path)
             (path / "checkpoints").mkdir()
             write_whole(path / "config.yaml", config.to_yaml())
@@ -128,6 +139,8 @@ class Run:
             raise InputError(
                 f"run {str(path)!r} {reason}: give the folder that 'hilbound fit' wrote"
             )
+        for name in _OWN:
+            own_file(path, name)
         if is_table_run(path):
             raise InputError(
                 f"run {str(path)!r} predicts a table's target, it draws no samples and goes on "
@@ -163,7 +176,12 @@ class Run:
     @property
     def checkpoint(self) -> Path:
         """The checkpoint from which ``--resume`` continues."""
-        return self.path / "checkpoints" / "last.ckpt"
+        return own_file(self.path, "checkpoints/last.ckpt")
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the best validation, if training may stop early."""
+        return self.path / "checkpoints" / "best.ckpt"
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read ``run.json`` or ``metrics.json``.
@@ -186,8 +204,10 @@ class Run:
         """Write a text file in one piece and return its path."""
         return write_whole(self.path / name, content)
 
-    def describe(self, dataset: Dataset, schedule: VarianceSchedule, component: float) -> None:
-        """Write ``run.json`` at the start: versions, data and the resolved variance."""
+    def describe(
+        self, dataset: Dataset, schedule: VarianceSchedule, model_start: float, data_end: float
+    ) -> None:
+        """Write ``run.json`` at the start: versions, data and the resolved variances."""
         scaling = dataset.standardization
         self.write_json(
             "run.json",
@@ -199,6 +219,7 @@ class Run:
                     "fingerprint": fingerprint(dataset),
                     "dim": dataset.dim,
                     "image_shape": dataset.image_shape,
+                    "classes": dataset.classes,
                     "columns": dataset.columns,
                     "train": len(dataset.train),
                     "validation": len(dataset.validation),
@@ -209,7 +230,8 @@ class Run:
                 "variance": {
                     "start": schedule.start,
                     "end": schedule.end,
-                    "component_start": component,
+                    "component_start": model_start,
+                    "data_end": data_end,
                 },
                 "versions": versions(),
             },
@@ -228,19 +250,11 @@ class Run:
     def forget_results(self) -> None:
         """Remove the metrics and the report, because the weights are about to change."""
         for name in ("metrics.json", "report.html"):
-            _remove(self.path / name)
+            remove(self.path / name)
 
     def save_model(self, model: DensityModel) -> None:
         """Write the weights as safetensors, in one piece."""
-        target = self.path / "model.safetensors"
-        beside = target.with_suffix(".partial")
-        state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-        try:
-            beside.write_bytes(save(state))
-            beside.replace(target)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+        write_whole(self.path / "model.safetensors", to_bytes(model.state_dict()))
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -271,9 +285,12 @@ class Run:
 
     @property
     def component_variance(self) -> float:
-        """The variance of a component at the end of the training."""
+        """The variance of a component of the data at the end of the training."""
+        variance = self.read_json("run.json")["variance"]
         objective = create_objective(self.config.objective)
-        return objective.component_variance(self.read_json("run.json")["variance"]["end"])
+        # Older runs have the same for both sides.
+        own: float = variance.get("data_end", objective.component_variance(variance["end"]))
+        return own
 
     def keep(self, dataset: Dataset) -> None:
         """Use a data set that is already in memory as the data of this run."""
@@ -285,7 +302,7 @@ class Run:
         Raises:
             InputError: If the weights are missing or damaged, or belong to another model.
         """
-        file = self.path / "model.safetensors"
+        file = own_file(self.path, "model.safetensors")
         if not file.is_file():
             raise InputError(f"run {str(self.path)!r} has no weights: {_remedy(file.name)}")
         return load_weights(self.config, self.read_json("run.json"), file)
@@ -302,7 +319,7 @@ class Run:
 
     def read_bounds(self) -> list[dict[str, Any]]:
         """Return the rows of ``bounds.csv``, numbers as floats."""
-        return read_bounds(self.path / "bounds.csv")
+        return read_bounds(own_file(self.path, "bounds.csv"))
 
 
 def load_weights(config: RunConfig, facts: dict[str, Any], file: Path) -> DensityModel:
@@ -316,12 +333,19 @@ def load_weights(config: RunConfig, facts: dict[str, Any], file: Path) -> Densit
     Raises:
         InputError: If the file is missing or damaged, or belongs to another model.
     """
-    model = build_model(config, _data_shape(facts["data"]), facts["variance"]["component_start"])
+    setting = config, _data_shape(facts["data"]), facts["variance"]["component_start"]
     try:
-        state = load_file(file)
+        found = shapes_of(file)
+        wanted = with_components_of(model_shapes(*setting), found)
+        if wanted != found:
+            raise TypeError(_difference(wanted, found))
+        state, _ = read_tensors(file)
+        model = build_model(*setting)
         # The precision of the run: all its tensors share it.
         model.to(_precision(state)).load_state_dict(state)
-    except (SafetensorError, OSError, TypeError, RuntimeError) as error:
+    except DAMAGE as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"{str(file)!r} does not hold the weights of this run's model: {error}"
         ) from None
@@ -352,17 +376,27 @@ def load_dataset(config: RunConfig, *, known: bool = False) -> Dataset:
     )
 
 
+def _difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Return where two sets of shapes differ first."""
+    for name in (*wanted, *found):
+        if wanted.get(name) != found.get(name):
+            sides = (str(one.get(name, "missing")) for one in (found, wanted))
+            return "{!r} is {} there, and {} in the model".format(name, *sides)
+    return "nothing differs"
+
+
 def _precision(state: dict[str, torch.Tensor]) -> torch.dtype:
     """Return the precision of a run's weights, which all its tensors share.
 
     Raises:
         TypeError: If there are none, or they are no floating-point numbers.
     """
-    first = next(iter(state.values()), None)
-    if first is None or not first.is_floating_point():
-        kind = "nothing" if first is None else first.dtype
-        raise TypeError(f"floating-point numbers are needed, got {kind}")
-    return first.dtype
+    # Numbers of rows are whole numbers.
+    kinds = {tensor.dtype for tensor in state.values()}
+    floating = {kind for kind in kinds if kind.is_floating_point}
+    if not floating:
+        raise TypeError(f"floating-point numbers are needed, got {kinds or 'nothing'}")
+    return max(floating, key=lambda kind: kind.itemsize)
 
 
 def _lacking(content: dict[str, Any]) -> str | None:
@@ -372,20 +406,45 @@ def _lacking(content: dict[str, Any]) -> str | None:
         if not isinstance(block, dict):
             return name
         for key, kind in kinds.items():
-            if not isinstance(block.get(key), kind) or isinstance(block.get(key), bool):
+            value = block.get(key)
+            if key not in block or not isinstance(value, kind) or isinstance(value, bool):
                 return f"{name}.{key}"
-    return None
+    if not isinstance(content["step"], int) or isinstance(content["step"], bool):
+        return "step"
+    if not isinstance(content.get("findings", []), list):
+        return "findings"
+    return _impossible(content["data"])
+
+
+def _impossible(data: dict[str, Any]) -> str | None:
+    """Return which fact about the data contradicts the others, or ``None``."""
+    dim, shape = data["dim"], data["image_shape"]
+    if dim < 1 or data["train"] < 1:
+        return "data.dim" if dim < 1 else "data.train"
+    sides = [] if shape is None else [n for n in shape if type(n) is int and n > 0]
+    if shape is not None and (len(sides) != 3 or len(shape) != 3 or math.prod(sides) != dim):
+        return "data.image_shape"
+    for name, kind in (("columns", str), ("offset", float | int), ("scale", float | int)):
+        values = data[name]
+        if values is not None and (
+            len(values) != dim or not all(isinstance(v, kind) for v in values)
+        ):
+            return f"data.{name}"
+    return "data.scale" if (data["offset"] is None) != (data["scale"] is None) else None
 
 
 def _data_shape(data: dict[str, Any]) -> DataShape:
     """Return the shape of the data from their entry in ``run.json``."""
     shape = data["image_shape"]
     image_shape = None if shape is None else (shape[0], shape[1], shape[2])
-    return DataShape(data["dim"], image_shape, data["train"])
+    # Runs of older versions do not know their classes, and have no condition.
+    return DataShape(data["dim"], image_shape, data["train"], data.get("classes"))
 
 
 def read_bounds(file: Path) -> list[dict[str, Any]]:
     """Return the rows of a ``bounds.csv``, numbers as floats. Without a file there are no rows.
+
+    The tightness of real rows is ``None`` where it was not measured.
 
     Raises:
         InputError: If the file is damaged.
@@ -393,15 +452,35 @@ def read_bounds(file: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            return [
-                {k: row[k] if k == "split" else float(row[k]) for k in BOUND_COLUMNS}
-                for row in csv.DictReader(lines)
-            ]
+        text = read_text(file)
+        # A process that is killed may leave half a line; the rest of it is lost.
+        whole = text[: text.rfind("\n") + 1]
+        return [
+            {k: _read_cell(k, row) for k in BOUND_COLUMNS}
+            for row in csv.DictReader(io.StringIO(whole, newline=""))
+        ]
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
         raise InputError(
             f"{str(file)!r} is damaged: remove the lines that are not complete, or the file"
         ) from None
+
+
+def format_bounds(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of a ``bounds.csv`` with these rows."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, BOUND_COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _read_cell(name: str, row: dict[str, str]) -> str | float | None:
+    if name == "split":
+        return row[name]
+    # Files of earlier versions do not have this column, and runs without an encoder leave it empty.
+    if name == "real_tightness" and not row.get(name):
+        return None
+    return float(row[name])
 
 
 def expand(path: Path | str) -> Path:
@@ -437,10 +516,17 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
                 f"output {str(path)!r} already holds a run: choose another folder, {go_on}"
                 "or replace it (--overwrite)"
             )
-    elif path.is_dir() and any(file.name != LOCK for file in path.iterdir()):
+    elif path.is_dir() and not all(map(_is_left_over, path.iterdir())):
         raise InputError(
             f"output {str(path)!r} holds files that are no run of hilbound: choose another folder"
         )
+
+
+def _is_left_over(file: Path) -> bool:
+    """Whether a file is what a training leaves that was killed before it had begun."""
+    if file.name == "checkpoints" and file.is_dir():
+        return not any(file.iterdir())
+    return file.name == LOCK or (file.name.startswith(".") and file.name.endswith(PARTIAL))
 
 
 def _is_run(path: Path) -> bool:
@@ -458,9 +544,9 @@ def read_entries(folder: Path, name: str, wanted: Collection[str]) -> dict[str, 
     Raises:
         InputError: If the file is missing or damaged.
     """
-    file = folder / name
+    file = own_file(folder, name)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(read_text(file))
     except OSError:
         raise InputError(f"run {str(folder)!r} has no {name}: {_remedy(name)}") from None
     except ValueError as error:
@@ -475,8 +561,16 @@ def read_entries(folder: Path, name: str, wanted: Collection[str]) -> dict[str, 
 
 def clear(path: Path) -> None:
     """Remove what an earlier run left in its folder."""
+    remove_partials(path)
     for name in _OWN:
-        _remove(path / name)
+        remove(path / name)
+
+
+def remove_partials(path: Path) -> None:
+    """Remove files that are not whole, which a process has left that was killed."""
+    for folder in (path, path / "checkpoints"):
+        for left in folder.glob(f".*{PARTIAL}"):
+            remove(left)
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -485,26 +579,6 @@ def fingerprint(dataset: Dataset) -> str:
 
     rows = dataset.train.contiguous().numpy().tobytes()
     return hashlib.blake2b(rows, digest_size=8).hexdigest()
-
-
-def write_whole(target: Path, content: str) -> Path:
-    """Write the whole file or nothing. If writing fails, the former file is still there."""
-    beside = target.with_name(target.name + ".partial")
-    try:
-        beside.write_text(content, encoding="utf-8")
-        beside.replace(target)
-    except OSError:
-        # A full disk needs no half files.
-        beside.unlink(missing_ok=True)
-        raise
-    return target
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _remedy(name: str) -> str:

@@ -5,6 +5,10 @@ So a fixed sample stands for the data: one sample of the training rows and one o
 rows. Cost and limit are both computed on that sample (:meth:`EncoderMixtureDecoder.bound`), so the
 cost never exceeds the limit. The interval is chosen so that tracking takes a few percent of the
 training time.
+
+Beside the tightness stands the one that as many real rows reach in the place of the centres
+(:meth:`EncoderMixtureDecoder.real_bound`): for the training rows those are validation rows, and for
+the validation rows training rows, so that no row is compared with itself.
 """
 
 import logging
@@ -23,6 +27,8 @@ from hilbound.functional import effective_components
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
+from hilbound.models.classes import bound_of, real_bound_of, telling, with_encoder
+from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.failures import Finding
 from hilbound.training.plan import TrainingPlan
@@ -36,9 +42,13 @@ _SHARE = 0.03
 _TIMED_STEPS = 20
 # A curve has at least this many points.
 _FEWEST_POINTS = 5
+# The most real rows that are drawn from, in the place of centres.
+_REAL_ROWS = 4000
 # The number of inputs that are checked for a collapse, and the share of the steps before the check.
 _LOOKED_AT = 64
 _EARLIEST = 0.1
+# What the bar shows. "real" is the tightness of real rows.
+_IN_THE_BAR = ("tightness", "real")
 # Centres count as collapsed if their effective rank is at most this.
 _ONE = 1.01
 
@@ -75,8 +85,8 @@ def default_interval(measuring: float, step: float, steps: int) -> int:
 class ConditionalTracker(L.Callback):
     """Record cost, limit, gap and tightness on fixed rows, and warn if the decoder collapses.
 
-    All measurements go to ``bounds.csv``. Tightness and gap of the training rows also go to the
-    progress bar and to TensorBoard.
+    All measurements go to ``bounds.csv``. Of the training rows, the tightness, the gap and the
+    tightness that real rows reach also go to the progress bar and to TensorBoard.
 
     Args:
         plan: The training.
@@ -95,27 +105,42 @@ class ConditionalTracker(L.Callback):
         self.record = record
         self.run = run
         self.rows = {
-            split: self._fixed(split, rows)
-            for split, rows in (("train", dataset.train), ("validation", dataset.validation))
-            if len(rows) > 1
+            split: self._fixed(split, Batch(*dataset.split(split)), config.bound_rows)
+            for split in ("train", "validation")
+            if len(dataset.split(split)[0]) > 1
+        }
+        self.real_rows = {
+            split: self._fixed(f"real {split}", Batch(*dataset.split(other)), _REAL_ROWS)
+            for split, other in (("train", "validation"), ("validation", "train"))
         }
         self.interval = config.bound_every
         self.seconds = 0.0
         self._first, self._began = 0, 0.0
         self._told = False
 
-    def _fixed(self, split: str, rows: Tensor) -> Tensor:
-        order = torch.randperm(len(rows), generator=stream(self.plan.config.seed, "tracked", split))
-        return rows[order[: self.plan.config.bound_rows]]
+    def _fixed(self, split: str, rows: Batch, most: int) -> Batch:
+        draws = stream(self.plan.config.seed, "tracked", split)
+        chosen = torch.randperm(len(rows.x), generator=draws)[:most]
+        return Batch(rows.x[chosen], None if rows.labels is None else rows.labels[chosen])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the interval, which was measured, and whether a collapse was told."""
+        return {"interval": self.interval, "seconds": self.seconds, "told": self._told}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what was found before an interruption. An interval that was asked for stays."""
+        if self.interval is None:
+            self.interval = state_dict["interval"]
+        self.seconds, self._told = state_dict["seconds"], state_dict["told"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the step at which the training starts or continues."""
         self._first = trainer.global_step
         if self.interval is None:
             # The very first call takes longer, and would make measuring look too expensive.
-            few = self.rows["train"][:_LOOKED_AT].to(pl_module.device)
+            few = self.rows["train"].first(_LOOKED_AT).to(pl_module.device)
             draws = stream(0, "warm-up", device=pl_module.device)
-            _tracked(self.plan.model).bound(few, 1.0, generator=draws)
+            bound_of(self.plan.model, few.x, 1.0, draws, few.labels)
 
     def on_train_batch_start(
         self,
@@ -131,7 +156,7 @@ class ConditionalTracker(L.Callback):
             self.interval = default_interval(self.seconds, per_step, self.plan.config.steps)
         if self._is_due(step):
             for name, value in self._measure(trainer, pl_module).items():
-                pl_module.log(name, value, prog_bar=name == "tightness")
+                pl_module.log(name, value, prog_bar=name in _IN_THE_BAR)
         if step == self._first:
             self._began = time.perf_counter()
 
@@ -147,20 +172,22 @@ class ConditionalTracker(L.Callback):
         """Write a row for each set of rows, and return the numbers for the progress bar."""
         if not trainer.is_global_zero:
             return {}
-        model, config = _tracked(module.model), self.plan.config
+        model, config = module.model, self.plan.config
         kernel = self.plan.kernel_variance(trainer.global_step)
-        variance = self.plan.component_variance(trainer.global_step)
+        variance = self.plan.data_variance(trainer.global_step)
         # Lightning calls callbacks first: the module has not set the variance of this step yet.
         self.plan.smooth_model(trainer.global_step)
         shown = {}
         began = time.perf_counter()
         for split, rows in self.rows.items():
-            # The same noise every time, so that the curve shows only changes of the weights.
-            generator = stream(config.seed, "tracked-noise", split, device=module.device)
-            bound = self._bound(model, rows.to(module.device), variance, generator, trainer)
-            self.record.append(trainer.global_step, split, -bound.log_value, bound, kernel)
+            bound, real = self._bounds(model, split, rows.to(module.device), variance, trainer)
+            self.record.append(
+                trainer.global_step, split, -bound.log_value, bound, kernel, real=real
+            )
             if split == "train":
                 shown = {"tightness": float(bound.tightness), "gap": float(bound.gap)}
+                if real is not None:
+                    shown["real"] = float(real.tightness)
                 if trainer.global_step >= _EARLIEST * config.steps:
                     self._look_for_collapse(
                         model, rows.to(module.device), kernel, shown, trainer.global_step
@@ -168,40 +195,47 @@ class ConditionalTracker(L.Callback):
         self.seconds += time.perf_counter() - began
         return shown
 
-    @staticmethod
-    def _bound(
-        model: EncoderMixtureDecoder,
-        rows: Tensor,
-        variance: float,
-        generator: torch.Generator,
-        trainer: L.Trainer,
-    ) -> Bound:
+    def _bounds(
+        self, model: DensityModel, split: str, rows: Batch, variance: float, trainer: L.Trainer
+    ) -> tuple[Bound, Bound | None]:
+        """Return the bound of the model, and that of real rows if there are as many as centres."""
+        # The same noise every time, so that the curve shows only changes of the weights.
+        draws = [
+            stream(self.plan.config.seed, "tracked-noise", split, device=rows.x.device)
+            for _ in range(2)
+        ]
+        others = self.real_rows[split].to(rows.x.device)
+        labels = rows.labels, others.labels
         try:
-            return model.bound(rows, variance, generator=generator)
+            return (
+                bound_of(model, rows.x, variance, draws[0], rows.labels),
+                real_bound_of(model, rows.x, others.x, variance, draws[1], labels=labels),
+            )
         except InputError as error:
             raise spoilt_weights(trainer.global_step) from error
 
     def _look_for_collapse(
         self,
-        model: EncoderMixtureDecoder,
-        x: Tensor,
+        model: DensityModel,
+        rows: Batch,
         kernel: float,
         shown: dict[str, float],
         step: int,
     ) -> None:
         """Warn once if all centres of an input coincide, and name the likely cause."""
-        k = model.eval_centers
+        inner = _tracked(model)
+        k = inner.eval_centers
         if self._told or k == 1:
             return
-        few = x[:_LOOKED_AT]
-        generator = stream(self.plan.config.seed, "collapse", device=x.device)
-        with torch.no_grad():
-            q = model.decode(model.features_of(few), k, generator)
+        few, labels = rows.first(_LOOKED_AT)
+        generator = stream(self.plan.config.seed, "collapse", device=few.device)
+        with torch.no_grad(), telling(model, labels):
+            q = inner.decode(inner.features_of(few), k, generator)
         diversity = float(effective_components(q).mean())
         if diversity > _ONE:
             return
         self._told = True
-        cause = collapse_cause(model, few, self.plan.dataset.train.to(x.device), kernel)
+        cause = collapse_cause(inner, few, self.plan.dataset.train.to(few.device), kernel)
         finding = Finding(
             "decoder-collapse",
             f"the decoder has collapsed: the {k} centres of an input are as diverse as "
@@ -243,6 +277,7 @@ def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, varia
 
 
 def _tracked(model: DensityModel) -> EncoderMixtureDecoder:
-    if not isinstance(model, EncoderMixtureDecoder):
+    inner = with_encoder(model)
+    if not isinstance(inner, EncoderMixtureDecoder):
         raise TypeError(f"{type(model).__name__} has no conditional bound")
-    return model
+    return inner

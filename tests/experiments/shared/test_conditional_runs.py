@@ -95,7 +95,8 @@ def test_the_largest_limit_is_the_norm_of_one_gaussian():
 
 def test_curves_find_the_highest_cost_wherever_it_is():
     def row(step, split, value, limit):
-        return {"step": float(step), "split": split, "log_value": value, "log_limit": limit}
+        sides = {"log_value": value, "log_limit": limit, "real_tightness": None}
+        return {"step": float(step), "split": split, **sides}
 
     bounds = [
         row(0, "train", -9.0, -2.0),
@@ -115,11 +116,18 @@ def test_curves_find_the_highest_cost_wherever_it_is():
 def test_curves_tell_how_far_a_limit_moved_before_it_was_rounded():
     limits = (-1784.15972, -1784.15968, -1784.15971)
     bounds = [
-        {"step": i, "split": "train", "log_value": -1790.0, "log_limit": limit}
+        {
+            "step": i,
+            "split": "train",
+            "log_value": -1.8e3,
+            "log_limit": limit,
+            "real_tightness": 0.5,
+        }
         for i, limit in enumerate(limits)
     ]
     found = curves(bounds, -1784.0)
     assert len(set(found["train_limit"])) == 1
+    assert found["train_real"] == [0.5] * 3
     assert found["train_moved"] == pytest.approx(4e-5, rel=1e-6)
 
 

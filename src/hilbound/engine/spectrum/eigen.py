@@ -29,10 +29,17 @@ _FRAME, _LEAST_FRAME = 1 / 32, 48
 _POWER_ITERATIONS = 2
 # The number of edge directions of the remainder, as a multiple of the frame's directions.
 _EDGE = 2
-# Singular values below this share of the largest are the tail, which squaring resolves badly. The
-# tail is decomposed again, so it must be short.
+# Leading values within this ratio of each other are flat. A frame of flat directions does not
+# converge, and taking them out gains nothing. Above them, a direction is taken out on its own if
+# the next one is smaller by at least the second ratio.
+_FLAT, _GAP = 0.7, 0.5
+# Singular values below this share of the largest are the tail, which squaring resolves badly. So
+# the tail is decomposed again.
 _TAIL_LINE = 5e-3
-_LEAST_TAIL, _LARGEST_TAIL = 1 / 8, 0.7
+# The tail begins higher if its end lies in this interval: neither harmless nor rounding noise.
+_HIGHER_TAIL_LINE, _DEEP_END, _NOISE = 2e-2, 1e-3, 3e-5
+# The tail has at least this share of the directions, unless all values are above the second number.
+_LEAST_TAIL, _NO_TAIL = 1 / 8, 0.1
 # The error of a direction from rounding, in any method: this many rounding units, divided by the
 # ratio of its singular value to the largest.
 _ROUNDING = 8
@@ -90,15 +97,15 @@ def eigen_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] |
 
 def _scaled_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] | None:
     """Return the result of :func:`eigen_slope` for a matrix whose largest entry is 1."""
-    k = max(_LEAST_FRAME, int(_FRAME * a.shape[1]))
-    h = _frame(a, k)
+    h = _frame(a, max(_LEAST_FRAME, int(_FRAME * a.shape[1])))
+    if h is None:
+        return _undeflated(a, power, drop)
+    k = h.v.shape[1]
     rotated = h.right(a)
     u1, corner = torch.linalg.qr(rotated[:, :k])
     across = u1.mT @ rotated[:, k:]
     v, w = _decompose(torch.addmm(rotated[:, k:], u1, across, alpha=-1))
     c, t = len(w) - _EDGE * k, _tail_length(w)
-    if t is None:
-        return None
     _rotate_tail(v, w, t)
     s = _row_norms(w)
     w /= s.clamp_min(torch.finfo(a.dtype).tiny).unsqueeze(-1)
@@ -121,6 +128,19 @@ def _scaled_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]
     return value, h.right_transposed(slope)
 
 
+def _undeflated(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] | None:
+    """Return the result of :func:`eigen_slope` for a matrix whose largest values are flat."""
+    v, w = _decompose(a)
+    t = _tail_length(w)
+    _rotate_tail(v, w, t)
+    s = _row_norms(w)
+    w /= s.clamp_min(torch.finfo(a.dtype).tiny).unsqueeze(-1)
+    back = _directions(w, s, drop * s.amax(), power)
+    nothing = _Directions(w[:0], s[:0], s[:0])
+    corrected = _corrected(nothing, back, w.new_zeros(0, len(w)), t, power)
+    return None if corrected is None else (corrected[2], corrected[1].mT @ v.mT)
+
+
 def _with_edge(corner: Tensor, across: Tensor, s: Tensor) -> Tensor:
     """Return the small matrix between the directions of the frame and of the edge."""
     k, size = len(corner), len(corner) + len(s)
@@ -130,8 +150,12 @@ def _with_edge(corner: Tensor, across: Tensor, s: Tensor) -> Tensor:
     return matrix
 
 
-def _frame(a: Tensor, k: int) -> _Reflections:
-    """Return reflections whose first k columns nearly span the leading right directions."""
+def _frame(a: Tensor, k: int) -> _Reflections | None:
+    """Return reflections whose first columns nearly span the leading right directions.
+
+    There are k columns, or fewer if the values are flat from some direction on. If they are flat
+    from the first on, there is no frame.
+    """
     start = torch.randn(
         a.shape[1],
         k,
@@ -143,11 +167,31 @@ def _frame(a: Tensor, k: int) -> _Reflections:
     for _ in range(_POWER_ITERATIONS):
         frame = torch.linalg.householder_product(packed, tau)
         packed, tau = torch.geqrf(a.mT @ (a @ frame))
+    k = _outstanding(packed.diagonal().abs().sqrt())
+    if not k:
+        return None
+    packed, tau = packed[:, :k], tau[:k]
     v = packed.tril(-1)
     v.diagonal()[:] = 1
     inverse = (v.mT @ v).triu(1)
     inverse.diagonal()[:] = tau.reciprocal()
     return _Reflections(v, torch.linalg.inv_ex(inverse).inverse)
+
+
+def _outstanding(values: Tensor) -> int:
+    """Return how many of the leading directions are worth taking out.
+
+    Args:
+        values: Estimates of the leading singular values, in nearly descending order.
+
+    >>> one, none, steep = ([9.0, 1.1, 1.0, 1.0], [1.1, 1.0, 1.0], [8.0, 4.0, 2.0, 1.0])
+    >>> [_outstanding(torch.tensor(values)) for values in (one, none, steep)]
+    [1, 0, 4]
+    """
+    first = len(values) - int((_FLAT * values < values[-1]).sum())
+    if first > len(values) // 2:
+        return len(values)
+    return len(values) if first and values[first] > _GAP * values[first - 1] else first
 
 
 def _decompose(r: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,11 +215,14 @@ def _row_norms(w: Tensor) -> Tensor:
     return norms
 
 
-def _tail_length(w: Tensor) -> int | None:
-    """Return how many rows, ascending in norm, are the tail, or None if they are too many."""
+def _tail_length(w: Tensor) -> int:
+    """Return how many rows, ascending in norm, are the tail."""
     s = _row_norms(w)
-    below = int((s < _TAIL_LINE * s.amax()).sum())
-    return None if below > _LARGEST_TAIL * len(s) else max(below, int(_LEAST_TAIL * len(s)))
+    share = s / s.amax().clamp_min(torch.finfo(s.dtype).tiny)
+    if share[0] > _NO_TAIL:
+        return 0
+    line = _HIGHER_TAIL_LINE if _NOISE < share[0] < _DEEP_END else _TAIL_LINE
+    return max(int((share < line).sum()), int(_LEAST_TAIL * len(s)))
 
 
 def _rotate_tail(v: Tensor, w: Tensor, t: int) -> None:
@@ -196,11 +243,13 @@ def _corrected(
     """Return both rows ``(U (f(S) + ...))^T`` and the value, or None if corrections are large."""
     tail, body = (_Directions(*(part[i] for part in back)) for i in (slice(t), slice(t, None)))
     x, y, more = _first_order(front, back, m, power)
-    p, q, still_more = _first_order(tail, body, torch.zeros_like(m[:1, :1]), power)
+    p, q, still_more = _first_order(tail, body, m.new_zeros(1, 1), power)
     # The error of a direction is the square of its correction, or the rounding if that is larger.
+    # A direction at the noise of squaring is nothing but rounding.
+    s, eps = torch.cat([front.s, back.s]), torch.finfo(front.s.dtype).eps
+    rounding = (_ROUNDING * eps * s.amax() / s).clamp_max(1)
+    rounding = rounding.where(s > len(s) ** 0.5 * eps * s.amax(), 1)
     missed = _missed(front, y) + _missed(back, x.mT) + _missed(tail, q) + _missed(body, p.mT)
-    s = torch.cat([front.s, back.s])
-    rounding = (_ROUNDING * torch.finfo(s.dtype).eps * front.s[0] / s).clamp_max(1)
     if not missed <= float(rounding.square().sum()) + _HARMLESS * len(s):
         return None
     lead, rest = front.f.unsqueeze(-1) * front.u, back.f.unsqueeze(-1) * back.u

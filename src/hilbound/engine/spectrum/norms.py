@@ -25,6 +25,7 @@ from hilbound.engine.spectrum.eigen import eigen_slope
 from hilbound.engine.spectrum.plan import plan_norm
 from hilbound.engine.spectrum.polynomial import polynomial_slope
 from hilbound.engine.spectrum.svd import require_finite, singular_values, slope_by_svd
+from hilbound.engine.workers import over_batch
 from hilbound.errors import InputError
 
 
@@ -59,8 +60,16 @@ def _by_eigen(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor
     return total.to(matrix.dtype), slope
 
 
+def _by_threads(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
+    value, slope = over_batch(
+        lambda part: slope_by_svd(part, power, drop), matrix.reshape(-1, *matrix.shape[-2:])
+    )
+    return value.reshape(matrix.shape[:-2]), slope.reshape(matrix.shape)
+
+
 _METHODS: dict[str, Callable[[Tensor, float, float], tuple[Tensor, Tensor] | None]] = {
     "svd": slope_by_svd,
+    "threads": _by_threads,
     "eigen": _by_eigen,
     "polynomial": polynomial_slope,
 }
@@ -83,6 +92,7 @@ def _compute(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]
     matrix = _without_subnormal(matrix)
     *first, last = plan_norm(
         *matrix.shape[-2:],
+        batch=math.prod(matrix.shape[:-2]),
         dtype=matrix.dtype,
         device=matrix.device,
         power=power,

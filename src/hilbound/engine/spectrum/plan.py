@@ -7,6 +7,8 @@ eigen          one float32 eigen-decomposition with its tail kept (``eigen``)
 polynomial     an iteration of matrix products (``polynomial``): devices on which
                decompositions are slow
 svd            LAPACK's divide and conquer: small matrices, and float64
+threads        the same, for the matrices of a batch: each thread takes some of them and uses one
+               core, which wastes no time on waiting
 values         singular values alone, if no gradient is needed
 =============  ===================================================================================
 
@@ -64,6 +66,7 @@ def plan_norm(
     n: int,
     m: int,
     *,
+    batch: int = 1,
     dim: int | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
@@ -77,6 +80,7 @@ def plan_norm(
     Args:
         n: Rows.
         m: Columns.
+        batch: The number of matrices.
         dim: The dimension of the points, if the matrix is a cross Gram matrix of points without
             batch shape and with one variance for each set. ``None`` for any other matrix.
         dtype: The precision of the matrix or the points.
@@ -93,12 +97,18 @@ def plan_norm(
     ('svd', 'eigen')
     >>> plan_norm(1024, 1024, dtype=torch.float64).method
     'svd'
+    >>> plan_norm(128, 128, batch=32).order
+    ('threads', 'svd')
     >>> plan_norm(4096, 4096, device="cuda").method, plan_norm(1024, 1024, gradient=False).method
     ('polynomial', 'values')
     """
     dense = _dense_plan(min(n, m), dtype, torch.device(device), power, gradient=gradient)
     if drop is not None and drop > _LARGEST_DROP * torch.finfo(dtype).eps and gradient:
         dense = NormPlan("svd", f"a line at {drop:g} of the largest needs exact directions")
+    if dense.method == "svd" and batch > 1 and torch.device(device).type == "cpu":
+        dense = NormPlan(
+            "threads", f"{batch} matrices, one core for each; {dense.reason}", ("svd",)
+        )
     if dim is None or power != 1:
         return dense
     by_default = (

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, but not declared so
 
+from hilbound.engine.workers import over_batch
 from hilbound.errors import InputError
 
 
@@ -77,10 +78,17 @@ def singular_values(matrix: Tensor) -> Tensor:
         InputError: If the matrix holds NaN or infinite values.
     """
     require_finite(matrix)
+    if matrix.ndim == 2:
+        return _values(matrix.detach())
+    (values,) = over_batch(lambda part: (_values(part),), matrix.reshape(-1, *matrix.shape[-2:]))
+    return values.reshape(*matrix.shape[:-2], values.shape[-1])
+
+
+def _values(matrix: Tensor) -> Tensor:
     try:
-        values: Tensor = torch.linalg.svdvals(matrix.detach())
+        values: Tensor = torch.linalg.svdvals(matrix)
     except LinAlgError:
-        _, values, _ = _decompose(matrix.detach())
+        _, values, _ = _decompose(matrix)
     return values
 
 

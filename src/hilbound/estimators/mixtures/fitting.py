@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hilbound.estimators.mixtures.components import Components, log_density
+from hilbound.engine.expectation.components import Components, log_density
 from hilbound.estimators.mixtures.kernels import fit_kernel
 from hilbound.estimators.mixtures.members import (
     Folds,

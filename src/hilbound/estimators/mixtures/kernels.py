@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from hilbound.estimators.mixtures.components import LOG_2PI, Components, squared_distances
+from hilbound.engine.expectation.components import LOG_2PI, Components, squared_distances
 
 _STEPS = 20
 _PAIRS = 1_000_000  # pairs of rows that a step looks at

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hilbound.estimators.mixtures.components import Components, log_density
-from hilbound.estimators.mixtures.expectation import Regularisation, fit_components
+from hilbound.engine.expectation.algorithm import Regularisation, fit_components
+from hilbound.engine.expectation.components import Components, log_density
 from hilbound.estimators.mixtures.kernels import fit_kernel, kernel_components, leave_one_out
 from hilbound.estimators.mixtures.settings import Search, Setting, Trial, count_kinds
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hilbound import functional as F
-from hilbound.estimators.mixtures.components import Components, blur, log_inner, log_norm
+from hilbound.engine.expectation.components import Components, blur, log_inner, log_norm
 from hilbound.estimators.mixtures.kernels import kernel_components
 from hilbound.mixture import GaussianMixture
 

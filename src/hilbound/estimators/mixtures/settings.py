@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hilbound.estimators.mixtures.components import Components, log_density
-from hilbound.estimators.mixtures.expectation import (
+from hilbound.engine.expectation.algorithm import (
     Regularisation,
     fit_components,
     start_components,
 )
+from hilbound.engine.expectation.components import Components, log_density
 
 _SHRINKAGES = (0.0, 0.25, 1.0, 4.0, 16.0)  # in rows for each column
 _STEPS = 100

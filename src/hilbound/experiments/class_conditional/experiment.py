@@ -6,9 +6,10 @@ Models and their training are in :mod:`hilbound.experiments.class_conditional.tr
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,6 +26,7 @@ from hilbound.experiments.base import (
     Experiment,
     Picture,
     Row,
+    drawn_from,
     select,
     spread,
     values_of,
@@ -36,6 +38,9 @@ from hilbound.models.classes import ClassConditional
 from hilbound.reports import plots
 from hilbound.reports.drawing import PALETTE, REAL, tidy
 from hilbound.reports.page import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: The models, and the heading of each.
 MODELS = {
@@ -50,6 +55,7 @@ TRAINED = tuple(MODELS)[1:]
 #: Those of most claims; the other models test why one fails, and what more steps would change.
 COMPARED = TRAINED[:3]
 SHOWN = 3
+SAMPLES = "samples.safetensors"
 
 #: The measure, its digits, what is claimed of the mixture decoder, and whether more is better.
 _CLAIMS = (
@@ -140,7 +146,7 @@ classes.
         row, samples = measure_classes(dataset, classifier, settings, draw, reconstruct)
         shown = torch.stack([images[:SHOWN] for images in samples])
         images = shown.unflatten(-1, dataset.image_shape or (1, 1, dataset.dim)).contiguous()
-        save_file({"samples": images}, folder / "samples.safetensors")
+        save_file({"samples": images}, folder / SAMPLES)
         return row
 
     def claims(self, settings: ClassSettings, rows: Sequence[Row]) -> list[Claim]:
@@ -234,7 +240,7 @@ def _real_rows(dataset: Dataset, seed: int, n: int, label: int) -> Tensor:
 
 
 def _model_rows(model: ClassConditional, seed: int, n: int, label: int) -> Tensor:
-    return model.sample(n, label, stream(seed, "samples", label))
+    return model.sample(n, stream(seed, "samples", label), label)
 
 
 def ahead(
@@ -325,15 +331,28 @@ def _model_table(
 
 
 def _sample_grid(settings: ClassSettings, work: Path) -> Picture:
+    blocks = [("real", 0), *((kind, f) for f in settings.features for kind in COMPARED)]
+    files = {
+        block: work / Cell.of(model=block[0], features=block[1], seed=0).name / SAMPLES
+        for block in blocks
+    }
+    kept = Picture(
+        "samples",
+        None,
+        "A grid of images: a row for every class, a block for every model",
+        f"{SHOWN} images of every class, not chosen, seed 0.",
+    )
+    return drawn_from(files.values(), lambda: replace(kept, figure=_grid(settings, files)), kept)
+
+
+def _grid(settings: ClassSettings, files: Mapping[tuple[str, int], Path]) -> "Figure":
     from matplotlib.figure import Figure
 
     names = class_names(settings)
-    blocks = [("real", 0), *((kind, f) for f in settings.features for kind in COMPARED)]
     figure = Figure(figsize=(9.0, 4.4), layout="constrained")
-    axes = figure.subplots(1, len(blocks))
-    for ax, (kind, f) in zip(axes, blocks, strict=True):
-        cell = Cell.of(model=kind, features=f, seed=0).name
-        samples = load_file(work / cell / "samples.safetensors")["samples"]
+    axes = figure.subplots(1, len(files))
+    for ax, ((kind, f), file) in zip(axes, files.items(), strict=True):
+        samples = load_file(file)["samples"]
         plots.plot_images(ax, samples.flatten(0, 1), SHOWN)
         title = MODELS[kind].replace(" ", "\n")
         ax.set_title(f"{title}\n{_features(f)}" if f else title, fontsize=8)
@@ -341,12 +360,7 @@ def _sample_grid(settings: ClassSettings, work: Path) -> Picture:
     height = (axes[0].images[0].get_array().shape[0] + 1) / len(names)
     for c, name in enumerate(names):
         axes[0].text(-3, (c + 0.5) * height, name, ha="right", va="center", fontsize=8)
-    return Picture(
-        "samples",
-        figure,
-        "A grid of images: a row for every class, a block for every model",
-        f"{SHOWN} images of every class, not chosen, seed 0.",
-    )
+    return figure
 
 
 def _chart(settings: ClassSettings, rows: Sequence[Row]) -> Picture:

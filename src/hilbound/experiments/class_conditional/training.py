@@ -65,7 +65,7 @@ def train(
     for step, rows in enumerate(batches):
         noise = stream(seed, "noise", step)
         p, q, penalty = model.compare(
-            dataset.train[rows], labels[rows], variance, model.model.centers, noise
+            dataset.train[rows], variance, model.model.centers, noise, labels[rows]
         )
         loss = objective(p, q).mean() + penalty
         adam.zero_grad()

@@ -88,6 +88,16 @@ class Generation(Experiment[GenerationSettings]):
         samples = run.model.sample(settings.samples, stream(options["seed"], "generation"))
         return _quality(dataset, space, samples.to(dataset.test)) | trained
 
+    def identity(
+        self, settings: GenerationSettings, options: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Return what one training depends on: not which other methods and data there are."""
+        names = {"width", "noise_dim", "batch_size", "steps", "samples"}
+        own = settings.model_dump(mode="json", include=names)
+        if options["data"] == "celeba":
+            own["celeba"] = settings.celeba
+        return own | {"method": settings.methods.get(options["method"])}
+
     def claims(self, settings: GenerationSettings, rows: Sequence[Row]) -> list[Claim]:
         """Return the goals, and what came out."""
         return pages.claims(settings, rows)

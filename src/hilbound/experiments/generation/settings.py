@@ -37,5 +37,5 @@ class GenerationSettings(Settings):
     batch_size: int = 512
     steps: int = 300
     longer: float = 6.0
-    longer_methods: tuple[str, ...] = ("likelihood", "vae", "autoencoder")
+    longer_methods: tuple[str, ...] = ("debiased", "likelihood", "vae", "autoencoder")
     samples: int = 10_000

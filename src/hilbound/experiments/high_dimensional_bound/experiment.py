@@ -293,6 +293,7 @@ def _exact(rows: Sequence[Row]) -> Claim:
         f"by {worst:.1g} nats at most, certified {max(r['oracle']['certified'] for r in rows):.1g};"
         f" as a difference of plain float32 logarithms it would be off by up to {plain:.1g}",
         inside,
+        theorem=True,
     )
 
 

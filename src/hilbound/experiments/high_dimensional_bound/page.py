@@ -2,19 +2,22 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hilbound import datasets
 from hilbound.engine.seeding import stream
-from hilbound.experiments.base import Cell, Picture, Row, select, spread
+from hilbound.experiments.base import Cell, Picture, Row, drawn_from, select, spread
 from hilbound.reports import plots
 from hilbound.reports.drawing import PALETTE, REAL, tidy
 from hilbound.reports.page import Table
 from hilbound.training.runs import Run
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from hilbound.experiments.high_dimensional_bound.settings import HighSettings, Source
 
 
@@ -236,24 +239,35 @@ def gap_picture(settings: "HighSettings", rows: Sequence[Row]) -> Picture:
 
 def sample_picture(settings: "HighSettings", rows: Sequence[Row], work: Path) -> Picture:
     """Draw data and samples of the models of the first seed, side by side."""
+    runs = {}
+    for source in settings.sources:
+        row = select(rows, data=source.data)[0]
+        name = Cell.of(data=source.data, all_centers=row["all_centers"], seed=row["seed"]).name
+        runs[source.data] = work / name / "run"
+    kept = Picture(
+        "samples",
+        None,
+        "Images of the data beside samples of the models",
+        "Data, and samples of what a short training made: small networks, to have "
+        "something to bound.",
+    )
+    return drawn_from(
+        runs.values(), lambda: replace(kept, figure=_drawn(settings, rows, runs)), kept
+    )
+
+
+def _drawn(settings: "HighSettings", rows: Sequence[Row], runs: Mapping[str, Path]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.8, 1.6 * len(settings.sources)), layout="constrained")
     axes = figure.subplots(len(settings.sources), 2, squeeze=False)
     for pair, source in zip(axes, settings.sources, strict=True):
         row = select(rows, data=source.data)[0]
-        name = Cell.of(data=source.data, all_centers=row["all_centers"], seed=row["seed"]).name
         dataset = datasets.load(source.data, seed=row["seed"], **source.image_options)
-        samples = Run.open(work / name / "run").model.sample(8, stream(0, "shown"))
+        samples = Run.open(runs[source.data]).model.sample(8, stream(0, "shown"))
         for ax, images, what in zip(
             pair, (dataset.train[:8], samples), ("data", "model"), strict=True
         ):
             plots.plot_images(ax, images.reshape(-1, *(dataset.image_shape or ())), columns=4)
             ax.set_title(f"{source.data}: {what}", fontsize=9)
-    return Picture(
-        "samples",
-        figure,
-        "Images of the data beside samples of the models",
-        "Data, and samples of what a short training made: small networks, to have "
-        "something to bound.",
-    )
+    return figure

@@ -73,8 +73,8 @@ Distances have no scale; their nuclear norm is minimised, because zero means tha
 *Confidence* is the mean largest probability of a classifier that was trained on the data's labels:
 low where samples look like nothing. *Spread* is the total variance of the samples as a share of
 that of the data. The theory is in the repository's `docs/theory/distances.md`: squared distances
-have rank $d + 2$ at most, and all spectral costs of them see the mean, the covariance, $E|x|^2x$ and $E|x|^4$
-and nothing else.
+have rank $d + 2$ at most, and all spectral costs of them see the mean, the covariance, $E|x|^2x$
+and $E|x|^4$ and nothing else.
 """
 
     def settings(self, *, quick: bool) -> KernelSettings:
@@ -237,6 +237,7 @@ def _low_rank(settings: KernelSettings, rows: Sequence[Row]) -> Claim:
         f"in the plane rank {min(ranks)} to {max(ranks)}, of {settings.toy_points} points against "
         f"{full}; the Gaussian Gram matrix of a ring has numerical rank {min(others)}",
         max(ranks) <= 4 < min(others),
+        theorem=True,
     )
 
 

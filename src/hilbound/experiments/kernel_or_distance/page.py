@@ -1,6 +1,7 @@
 """Tables and pictures of :mod:`hilbound.experiments.kernel_or_distance.experiment`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,15 @@ import torch
 from hilbound import datasets
 from hilbound.engine.seeding import stream
 from hilbound.evaluation.quality import METRICS
-from hilbound.experiments.base import Cell, Picture, Row, select, spread, values_of
+from hilbound.experiments.base import Cell, Picture, Row, drawn_from, select, spread, values_of
 from hilbound.experiments.kernel_or_distance.kernels import COSTS, look_alikes
 from hilbound.reports import plots
 from hilbound.reports.drawing import MODEL
 from hilbound.reports.page import Table
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from hilbound.experiments.kernel_or_distance.settings import KernelSettings
 
 #: The metrics of :mod:`hilbound.evaluation.evaluate` that are reported.
@@ -87,6 +90,17 @@ def theory_table(settings: "KernelSettings", rows: Sequence[Row]) -> Table:
 
 def samples_picture(settings: "KernelSettings", work: Path) -> Picture:
     """Draw samples of every cost, and real images."""
+    files = {name: work / Cell.of(cost=name, seed=0).name / "samples.pt" for name in COSTS}
+    kept = Picture(
+        "samples",
+        None,
+        "Ten samples of each cost, and ten real images",
+        "The first ten samples of every cost, seed 0.",
+    )
+    return drawn_from(files.values(), lambda: replace(kept, figure=_drawn(settings, files)), kept)
+
+
+def _drawn(settings: "KernelSettings", files: Mapping[str, Path]) -> "Figure":
     from matplotlib.figure import Figure
 
     dataset = datasets.load(settings.data, samples=settings.rows)
@@ -96,16 +110,10 @@ def samples_picture(settings: "KernelSettings", work: Path) -> Picture:
     for ax, name in zip(axes, (*COSTS, "real"), strict=True):
         images = dataset.test[:10]
         if name != "real":
-            folder = work / Cell.of(cost=name, seed=0).name
-            images = torch.load(folder / "samples.pt", weights_only=True).float()
+            images = torch.load(files[name], weights_only=True).float()
         plots.plot_images(ax, images.reshape(-1, *shape), columns=10)
         ax.set_title(name, fontsize=9, loc="left")
-    return Picture(
-        "samples",
-        figure,
-        "Ten samples of each cost, and ten real images",
-        "The first ten samples of every cost, seed 0.",
-    )
+    return figure
 
 
 def sets_picture(settings: "KernelSettings", rows: Sequence[Row]) -> Picture:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hilbound.bounds import Bound, log_component_norm
 from hilbound.engine.seeding import stream
-from hilbound.experiments.base import Cell, Claim, Row, Settings, train
+from hilbound.experiments.base import Cell, Claim, Row, Settings, spread, train, values_of
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.training.runs import Run
 
@@ -178,10 +178,11 @@ def curves(bounds: Sequence[Mapping[str, Any]], largest: float) -> Row:
 
     Returns:
         ``tracked``, the number of rows; ``excess``, the largest log cost minus log limit in nats;
-        for both splits lists of steps, log costs and log limits, rounded for the page; and
-        ``SPLIT_moved``, the range of the log limits before they were rounded.
+        for both splits lists of steps, log costs, log limits and tightnesses of real rows, rounded
+        for the page; and ``SPLIT_moved``, the range of the log limits before they were rounded.
 
     >>> row = {"step": 0.0, "split": "train", "log_value": -3.0, "log_limit": -2.5}
+    >>> row["real_tightness"] = 0.3
     >>> curves([row], -2.0)["excess"], curves([row], -2.0)["train_limit"]
     (-0.5, [-0.5])
     """
@@ -195,9 +196,14 @@ def curves(bounds: Sequence[Mapping[str, Any]], largest: float) -> Row:
         found[f"{split}_cost"] = [round(row["log_value"] - largest, 4) for row in own]
         limits = [row["log_limit"] for row in own]
         found[f"{split}_limit"] = [round(limit - largest, 4) for limit in limits]
+        found[f"{split}_real"] = [_rounded(row["real_tightness"]) for row in own]
         # From what is rounded a drift of half a digit would pass for none.
         found[f"{split}_moved"] = max(limits, default=0.0) - min(limits, default=0.0)
     return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def bounds_at_end(
@@ -206,7 +212,8 @@ def bounds_at_end(
     """Return the exact bound of a trained model, on training rows and on held-out ones.
 
     One bound is that of one draw of the K noise vectors and of the features' noise; the mean over
-    a few is a figure of the model.
+    a few is a figure of the model. Beside it stands the tightness that K real test rows reach in
+    the place of the centres, none of them a row of the bound.
 
     Args:
         run: The run.
@@ -219,9 +226,11 @@ def bounds_at_end(
     for split in splits:
         rows = dataset.train if split == "train" else dataset.test
         several = list(_bounds(model, rows[: settings.bound_rows], run, split, settings))
+        real = list(_real_bounds(model, rows[: settings.bound_rows], run, split, settings))
         found[f"{split}_tightness"] = mean(float(b.tightness) for b in several)
         found[f"{split}_gap"] = mean(float(b.gap) for b in several)
         found[f"{split}_log_limit"] = mean(float(b.log_limit) for b in several) - largest
+        found[f"{split}_real_tightness"] = mean(float(b.tightness) for b in real)
     return found
 
 
@@ -231,3 +240,42 @@ def _bounds(
     variance = run.component_variance
     for draw in range(settings.noise_draws):
         yield model.bound(rows, variance, generator=stream(draw, "conditional", split))
+
+
+def _real_bounds(
+    model: EncoderMixtureDecoder, rows: Tensor, run: Run, split: str, settings: ConditionalSettings
+) -> Iterator[Bound]:
+    others = run.dataset.test[settings.bound_rows :]
+    for draw in range(settings.noise_draws):
+        generator = stream(draw, "conditional", split)
+        yield model.real_bound(rows, others, run.component_variance, generator=generator)
+
+
+def has_real(rows: Sequence[Row], split: str) -> bool:
+    """Whether it was measured what real rows reach; rows of earlier versions do not have it."""
+    return bool(values_of(rows, f"{split}_real_tightness"))
+
+
+def reach_real_rows(settings: ConditionalSettings, rows: Sequence[Row], split: str) -> Claim:
+    """Return the claim that decoders are as near to the limit as real rows in their place."""
+    by_k = {
+        k: [
+            (row[f"{split}_tightness"], row[f"{split}_real_tightness"])
+            for row in rows
+            if row["centers"] == k and row.get(f"{split}_real_tightness") is not None
+        ]
+        for k in settings.centers
+    }
+    by_k = {k: pairs for k, pairs in by_k.items() if pairs}
+    shares = {k: [own / real for own, real in pairs] for k, pairs in by_k.items()}
+    figures = "; ".join(
+        f"K = {k}: {mean(own for own, _ in pairs):.3f} against "
+        f"{mean(real for _, real in pairs):.3f}, {spread(shares[k], 2)} times that"
+        for k, pairs in by_k.items()
+    )
+    return Claim(
+        "With every K and seed the decoder is at least as near to the limit as K real rows with "
+        "the feature are in its place",
+        figures,
+        all(min(values) >= 1 for values in shares.values()),
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hilbound.datasets.arrays import read_archive
 from hilbound.errors import DataError
 from hilbound.experiments.base import (
     Cell,
@@ -123,9 +124,9 @@ def split_of(name: str, number: int) -> Split:
             f"{name!r} needs the file uci/{name}.npz: set HILBOUND_DATA to the folder that holds "
             "uci/, with the arrays features, target, train_0 to train_19 and test_0 to test_19"
         )
-    with np.load(file, allow_pickle=False) as data:
-        x, y = data["features"].astype(np.float64), data["target"].astype(np.float64)
-        train, test = data[f"train_{number}"], data[f"test_{number}"]
+    data = read_archive(file, ("features", "target", f"train_{number}", f"test_{number}"))
+    x, y = data["features"].astype(np.float64), data["target"].astype(np.float64)
+    train, test = data[f"train_{number}"], data[f"test_{number}"]
     return Split(x[train], y[train], x[test], y[test], number)
 
 

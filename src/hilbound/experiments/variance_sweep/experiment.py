@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hilbound import datasets, variance
+from hilbound import variance
 from hilbound.datasets import Dataset
 from hilbound.datasets.toys import TOYS
 from hilbound.engine.gram import squared_distances
@@ -23,7 +23,7 @@ from hilbound.evaluation import metrics
 from hilbound.evaluation.quality import measure_in_space
 from hilbound.evaluation.spaces import fit_space
 from hilbound.experiments.base import Cell, Claim, Experiment, Picture, Row, Settings, train
-from hilbound.experiments.variance_sweep import page, rules
+from hilbound.experiments.variance_sweep import fresh, page, rules
 from hilbound.reports.page import Table
 from hilbound.training import failures
 
@@ -47,7 +47,7 @@ class Training(Settings):
 
 
 class SweepSettings(Settings):
-    """What is swept: moons with every cost, the other data with the nuclear norm."""
+    """What is swept: moons and new toys with every cost, other data with the nuclear norm."""
 
     objectives: tuple[str, ...] = ("nuclear", "scalar", "likelihood")
     variances: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-6, 3))
@@ -88,8 +88,29 @@ class SweepSettings(Settings):
         seeds=2,
     )
 
+    #: Data that had no part in any rule; the toys are swept with every cost.
+    fresh_data: tuple[str, ...] = (*fresh.TOYS, *fresh.TABLES, *fresh.IMAGES)
+    fresh: Training = Training(
+        factors=(0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2),
+        width=64,
+        steps=250,
+        batch_size=256,
+        learning_rate=5e-3,
+        samples=2000,
+    )
+    fresh_images: Training = Training(
+        factors=(0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8),
+        width=256,
+        steps=200,
+        batch_size=256,
+        learning_rate=2e-3,
+        samples=2000,
+    )
+
     def training(self, data: str) -> Training:
         """Return how models of a data set are trained."""
+        if fresh.is_fresh(data):
+            return self.fresh_images if data in fresh.IMAGES else self.fresh
         if data in TOYS:
             return self.toys
         return self.mnist if data == "mnist" else self.digits
@@ -112,7 +133,15 @@ same of real points against real ones. Images: coverage + recall in the features
 classifier (2 is perfect). The other metrics are shown and decide nothing. Trainings are short: what
 is compared are variances, not what a cost can reach. The number in the rule 'rank', an effective
 rank of 8, was chosen on runs of other seeds and on moons, circles, eight-gaussians, 25-grid,
-swiss-roll, digits and MNIST; pinwheel and checkerboard had no part in it.
+swiss-roll, digits and MNIST. So what the rules do there is shown and judged by no claim. They are
+judged on data that had no part in the choice: two new toys (*spirals*, *funnel*), the columns of a
+table (*concrete*), and grey images of CIFAR-10 of 16 by 16 pixels. There the sweep is finer, a
+factor of two from point to point, has three seeds, and no rule's own training is a point of it. Of
+the table, what is best is decided as of toys, against held-out rows.
+
+The paper calls the nuclear norm the cost that is most tolerant to the variance. On moons and the
+new toys every cost is swept, and it is measured over how many decades of the variance each stays
+within twice the best of all.
 """
 
     def settings(self, *, quick: bool) -> SweepSettings:
@@ -129,6 +158,9 @@ swiss-roll, digits and MNIST; pinwheel and checkerboard had no part in it.
             toys=tiny,
             digits=tiny,
             mnist=tiny,
+            fresh_data=("spirals",),
+            fresh=tiny,
+            fresh_images=tiny,
         )
 
     def cells(
@@ -141,6 +173,7 @@ swiss-roll, digits and MNIST; pinwheel and checkerboard had no part in it.
         for i, seed in enumerate(seeds):
             yield _cell(rules.SWEPT, "real", "none", 0.0, seed)
             yield from _sweep_of_moons(settings, seed)
+            yield from _sweep_of_fresh(settings, seed)
             for data in settings.data:
                 training = settings.training(data)
                 if i >= training.seeds:
@@ -153,16 +186,19 @@ swiss-roll, digits and MNIST; pinwheel and checkerboard had no part in it.
     def measure(self, settings: SweepSettings, options: Mapping[str, Any], folder: Path) -> Row:
         """Train once and measure the samples, or measure real data in their place."""
         data, seed = str(options["data"]), int(options["seed"])
-        dataset, training = datasets.load(data, seed=seed), settings.training(data)
+        training, named = settings.training(data), {"data": data}
+        if fresh.is_fresh(data):
+            named = fresh.options_of(data, folder, seed)
+        dataset = fresh.load(named, seed)
         if options["objective"] == "real":
             real = fresh_rows(dataset, training.samples, seed, "train")
             return rules_of(dataset, seed) | quality(dataset, real, seed)
         run = train(
             folder,
-            data=data,
             objective=options["objective"],
             variance=_specification(options["rule"], options["factor"]),
             seed=seed,
+            **named,
             **training.model_dump(include={"steps", "batch_size", "width", "learning_rate"}),
         )
         kernel = float(run.read_json("run.json")["variance"]["end"])
@@ -170,6 +206,10 @@ swiss-roll, digits and MNIST; pinwheel and checkerboard had no part in it.
         n = training.batch_size
         row = {"variance": kernel, "cross_rank": cross_rank(dataset.test[:n], samples[:n], kernel)}
         return row | quality(dataset, samples, seed)
+
+    def identity(self, settings: SweepSettings, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return how models of the cell's data are trained; which others there are is no part."""
+        return settings.training(options["data"]).model_dump(mode="json", exclude={"factors"})
 
     def claims(self, settings: SweepSettings, rows: Sequence[Row]) -> list[Claim]:
         """Return what the sweep of moons says, and each rule's verdict."""
@@ -210,6 +250,17 @@ def _sweep_of_moons(settings: SweepSettings, seed: int) -> Iterator[Cell]:
         yield _cell(rules.SWEPT, "nuclear", "fixed", v, seed)
     for rule in ("median", "rank"):
         yield _cell(rules.SWEPT, "nuclear", rule, 1.0, seed)
+
+
+def _sweep_of_fresh(settings: SweepSettings, seed: int) -> Iterator[Cell]:
+    for data in settings.fresh_data:
+        if not fresh.is_there(data):
+            continue
+        yield _cell(data, "real", "none", 0.0, seed)
+        yield _cell(data, "nuclear", "rank", 1.0, seed)
+        for objective in settings.objectives if data in fresh.TOYS else ("nuclear",):
+            for factor in settings.training(data).factors:
+                yield _cell(data, objective, "median", factor, seed)
 
 
 def _specification(rule: str, factor: float) -> float | str:
@@ -256,7 +307,7 @@ def quality(dataset: Dataset, samples: Tensor, seed: int) -> Row:
         "squared_mmd": metrics.squared_mmd(test[:PAIR_ROWS], samples[:PAIR_ROWS], kernel),
         "spread": float(samples.double().var(0).sum() / test.double().var(0).sum()),
     }
-    if dataset.name in TOYS:
+    if dataset.image_shape is None:
         return row
     found = measure_in_space(test, samples, fit_space(dataset))
     kept = ("precision", "recall", "coverage", "frechet_distance")

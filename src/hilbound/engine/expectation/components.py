@@ -16,8 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hilbound.mixture import FullGaussianMixture, GaussianMixture
-
 # Entries of an intermediate array that are held at a time: 8 MiB in float64.
 _BLOCK_ENTRIES = 2**20
 #: Twice the constant of a standard normal log density.
@@ -139,22 +137,6 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Return squared distances with shape ``(n, m)`` of rows ``(n, d)`` and ``(m, d)``."""
     distances: Tensor = a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * (a @ b.mT)
     return distances.clamp_min(0)
-
-
-def as_mixture(parts: Sequence[Components]) -> GaussianMixture | FullGaussianMixture:
-    """Return all parts as one mixture, full if any of them is."""
-    means = torch.cat([c.means for c in parts])
-    weights = torch.cat([c.log_weights for c in parts]).softmax(0)
-    if any(c.full for c in parts):
-        spread = torch.cat([_covariances(c) for c in parts])
-        return FullGaussianMixture(means, (spread + spread.mT) / 2, weights)
-    spread = torch.cat([c.spread.expand_as(c.means) for c in parts])
-    return GaussianMixture(means, spread, weights)
-
-
-def _covariances(c: Components) -> Tensor:
-    matrices = c.spread if c.full else torch.diag_embed(c.spread)
-    return matrices.expand(*c.means.shape, c.means.shape[1])
 
 
 def log_inner(p: Sequence[Components], q: Sequence[Components]) -> Tensor:

@@ -6,21 +6,21 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture as Reference
 
-from hilbound.estimators.mixtures.components import (
+from hilbound.engine.expectation.algorithm import (
+    Regularisation,
+    fit_components,
+    start_components,
+)
+from hilbound.engine.expectation.components import (
     Components,
-    as_mixture,
     blur,
     draw,
     log_density,
     log_inner,
     log_norm,
 )
-from hilbound.estimators.mixtures.expectation import (
-    Regularisation,
-    fit_components,
-    start_components,
-)
-from hilbound.estimators.mixtures.moments import expect
+from hilbound.engine.expectation.moments import expect
+from hilbound.estimators.mixtures.joined import as_mixture
 
 
 def made(n=300, dim=3, seed=0):

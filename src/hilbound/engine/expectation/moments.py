@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hilbound.estimators.mixtures.components import LOG_2PI, Components, log_joint, patterns
+from hilbound.engine.expectation.components import LOG_2PI, Components, log_joint, patterns
 
 _ROWS = 2048  # rows whose products are held at a time
 _RARE = 32  # fewer rows of a pattern than this are done together with those of others

@@ -1,6 +1,6 @@
 r"""Expectation-maximisation for Gaussian mixtures, exact where values are missing.
 
-The E-step (:mod:`hilbound.estimators.mixtures.moments`) gives every row its posterior weights
+The E-step (:mod:`hilbound.engine.expectation.moments`) gives every row its posterior weights
 :math:`r_{ik}` and fills its gaps. The M-step is regularised,
 
 .. math:: S_k = \frac{\sum_i r_{ik} \big[ (x_{ik} - m_k)(x_{ik} - m_k)^T + C_{ik} \big] + c\, S_0}
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hilbound.estimators.mixtures.components import Components, squared_distances
-from hilbound.estimators.mixtures.moments import Moments, expect
+from hilbound.engine.expectation.components import Components, squared_distances
+from hilbound.engine.expectation.moments import Moments, expect
 
 _LLOYD_STEPS = 10
 _STARTS = 4
@@ -107,6 +107,7 @@ def start_components(
     *,
     full: bool,
     generator: torch.Generator,
+    starts: int = _STARTS,
 ) -> Components:
     """Return components around centres that k-means finds.
 
@@ -116,10 +117,13 @@ def start_components(
         regularisation: What is added to the scatter.
         full: Whether to give covariances.
         generator: Draws the centres.
+        starts: The number of draws, of which the best goes on.
     """
     filled = x.nan_to_num(0.0)
-    starts = [_spread_centres(filled, count, generator) for _ in range(_STARTS)]
-    centres = min(starts, key=lambda some: _inertia(filled, some))
+    centres = _spread_centres(filled, count, generator)
+    for _ in range(starts - 1):
+        other = _spread_centres(filled, count, generator)
+        centres = min(centres, other, key=lambda some: _inertia(filled, some))
     for _ in range(_LLOYD_STEPS):
         r = _nearest(filled, centres)
         centres = (r.mT @ filled) / r.sum(0).clamp_min(1).unsqueeze(1)

@@ -1,0 +1,1 @@
+"""Gaussian components as tensors, and expectation-maximisation that fits them to rows."""

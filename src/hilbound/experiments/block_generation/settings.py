@@ -1,0 +1,25 @@
+"""The settings of the experiment: what each method is told, and what all of them share."""
+
+from typing import Any
+
+from hilbound.experiments.base import Settings
+
+#: Every method with its options. The page says how they were chosen.
+METHODS: dict[str, dict[str, Any]] = {
+    "unconditional": {"variance": 50.0, "batch_size": 1024},
+    "clusters": {"variance": 60.0, "batch_size": 3072, "condition": "clusters=64"},
+}
+
+
+class BlockSettings(Settings):
+    """The training that all methods share."""
+
+    data: str = "mnist"
+    methods: dict[str, dict[str, Any]] = METHODS
+    objective: str = "debiased"
+    weight: float = 0.5
+    width: int = 512
+    noise_dim: int = 16
+    steps: int = 1500
+    pilot_steps: int = 20
+    samples: int = 10_000

@@ -1,0 +1,32 @@
+"""The settings of the latent-mixture experiment."""
+
+from typing import Any
+
+from pydantic import Field
+
+from hilbound.experiments.base import Settings
+
+#: The name of the model. It has the defaults of the command line.
+OWN = "latent-mixture"
+#: What is trained for the same time beside it.
+PEERS: dict[str, dict[str, Any]] = {
+    "autoencoder": {
+        "model": "autoencoder",
+        "features": 64,
+        "variance_y": 0.1,
+        "batch_size": 256,
+        "width": 768,
+        "learning_rate": 2e-3,
+    },
+    "vae": {"model": "vae", "features": 16, "batch_size": 256, "width": 768},
+}
+
+
+class LatentSettings(Settings):
+    """The data, the options of the latent mixture that differ from its defaults, and the peers."""
+
+    data: str = "mnist"
+    options: dict[str, Any] = Field(default_factory=dict)
+    peers: dict[str, dict[str, Any]] = PEERS
+    pilot_steps: int = 100
+    samples: int = 10_000

@@ -1,0 +1,160 @@
+"""Workers in processes of their own, which compute the same batches as one process does.
+
+``python workers.py RANK PORT FOLDER`` is one of three; two of them repeat every case as a pair.
+"""
+
+import datetime as dt
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from hilbound.config import RunConfig
+from hilbound.engine.gather import Team
+from hilbound.engine.seeding import stream
+from hilbound.models.blocks import BlockDensityNetwork
+from hilbound.models.build import DataShape, build_model
+from hilbound.models.classes import with_encoder
+from hilbound.objectives import BlockObjective, create_objective
+from hilbound.training.batches import Batch
+from hilbound.training.together import OwnBlocks, compare_together, loss_together
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from support.models import randomised
+
+DIM, VARIANCE = 3, 4.0
+#: Rows of which the shares of workers have nothing in common.
+ROWS = torch.randn(12, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+ROWS = ROWS + torch.linspace(-3, 3, 12, dtype=torch.float64).unsqueeze(-1)
+LABELS = torch.tensor([0, 1, 2, 1, 0, 1, 2, 1, 1, 0, 1, 1])
+
+_NOISE = "mixture-density-network"
+_HEADS = {"learn_weights": True, "learn_variance": True}
+#: (options, rows of the batch): eleven rows for three workers, or two of which one has none.
+CASES = {
+    f"{objective} of {rows}": ({"objective": objective}, rows)
+    for objective in (
+        *("nuclear", "scalar", "vector", "schur", "trace"),
+        *("schatten", "debiased", "distance", "likelihood"),
+    )
+    for rows in (11, 2)
+} | {
+    "few centres": ({"objective": "nuclear", "centers": 2}, 11),
+    "many centres": ({"objective": "scalar", "centers": 13}, 11),
+    "heads": ({"objective": "nuclear", **_HEADS}, 11),
+    "heads, likelihood": ({"objective": "likelihood", **_HEADS}, 11),
+    "heads without rows": ({"objective": "scalar", **_HEADS}, 2),
+    "running averages": ({"objective": "scalar", "objective_options": {"momentum": 0.9}}, 11),
+    "calibrated": ({"objective": "debiased", "objective_options": {"calibrate": True}}, 11),
+    "encoder": ({"model": "encoder-mixture-decoder"}, 11),
+    "encoder without rows": ({"model": "encoder-mixture-decoder"}, 2),
+    "encoder, heads": ({"model": "encoder-mixture-decoder", **_HEADS}, 11),
+    "encoder, likelihood": ({"model": "encoder-mixture-decoder", "objective": "likelihood"}, 11),
+    "autoencoder": ({"model": "autoencoder"}, 11),
+    "autoencoder with noise": ({"model": "autoencoder", "variance_y": 0.1}, 11),
+    "autoencoder, variances": ({"model": "autoencoder", "learn_variance": True}, 2),
+    "autoencoder, mse": ({"model": "autoencoder", "objective": "mse"}, 11),
+    "classes": ({"model": "encoder-mixture-decoder", "condition": "classes"}, 11),
+    "classes, autoencoder": ({"model": "autoencoder", "condition": "classes"}, 2),
+    "classes, vae": ({"model": "vae", "condition": "classes"}, 11),
+    "latent": ({"model": "latent-mixture"}, 11),
+    "latent, variances": ({"model": "latent-mixture", "learn_variance": True}, 11),
+    **{
+        f"blocks, {objective}": ({"objective": objective, "condition": "classes"}, 12)
+        for objective in (
+            *("nuclear", "scalar", "vector", "schur", "trace", "schatten"),
+            *("debiased", "likelihood"),
+        )
+    },
+    "blocks, heads": ({"objective": "nuclear", "condition": "classes", **_HEADS}, 12),
+    "blocks, heads, scalar": ({"objective": "scalar", "condition": "classes", **_HEADS}, 12),
+    "blocks, calibrated": (
+        {
+            "objective": "debiased",
+            "objective_options": {"calibrate": True},
+            "condition": "classes",
+        },
+        12,
+    ),
+    "blocks, clusters without workers": ({"objective": "nuclear", "condition": "clusters=2"}, 12),
+    "vae": ({"model": "vae"}, 11),
+    "vae without rows": ({"model": "vae"}, 2),
+}
+
+
+def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
+    """Return loss, bound, gradients and running averages of a case after two steps."""
+    options, rows = CASES[name]
+    mixed = options.get("model", _NOISE) in {_NOISE, "encoder-mixture-decoder"}
+    small = {"noise_dim": 2} if mixed else {}
+    config = RunConfig.create(data="moons", width=8, depth=1, **small | options)
+    shape = DataShape(DIM, None, len(ROWS), classes=int(LABELS.max()) + 1)
+    # Heads begin at zero, where they could not be told apart.
+    model = randomised(build_model(config, shape, VARIANCE), 0.4).double()
+    objective = create_objective(config.objective, **config.objective_options)
+    batch = Batch(ROWS[:rows], LABELS[:rows])
+    if isinstance(model, BlockDensityNetwork):
+        model.learn_blocks(ROWS, LABELS)
+        objective = BlockObjective(objective, model.share)
+        # All have the blocks, and each compares its own.
+        batch, rows = Batch(ROWS.reshape(model.blocks, -1, DIM)), rows // model.blocks
+    else:
+        own = workers.share(rows) or range(1)
+        # Not contiguous, as a batch may be.
+        x = batch.x[own.start : own.stop].T.contiguous().T
+        batch = Batch(x, batch.labels[own.start : own.stop])
+    inner = with_encoder(model)
+    if inner is not None:
+        centers = inner.centers
+    else:
+        centers = rows if objective.paired else config.centers or rows
+    found = {}
+    for step in range(2):
+        compared = compare_together(
+            model,
+            batch,
+            VARIANCE,
+            centers,
+            stream(0, "noise", step),
+            workers=workers,
+            rows=rows,
+        )
+        loss = loss_together(objective, compared)
+        whole = compared.whole() if isinstance(compared, OwnBlocks) else compared
+        bound = objective.bound(whole.p, whole.q, stream(0, "bound"))
+        model.zero_grad()
+        (loss * workers.world).backward()
+        found |= {f"loss {step}": loss, f"limit {step}": bound.log_limit.mean()}
+        for key, parameter in model.named_parameters():
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            if not workers.alone:
+                assert parameter.grad is not None or name.startswith("distance"), key
+                dist.all_reduce(gradient)
+                gradient = gradient / workers.world
+            found[f"gradient {step} {key}"] = gradient
+    model.remember(ROWS, LABELS)
+    found |= {f"state {k}": t for k, t in {**model.state_dict(), **objective.state_dict()}.items()}
+    return {key: value.detach().clone() for key, value in found.items()}
+
+
+def main() -> None:
+    """Compute all cases with two workers and with three."""
+    rank, port, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    torch.set_num_threads(1)
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    for world in map(int, sys.argv[4:]):
+        os.environ["MASTER_PORT"] = str(port + world)
+        if rank < world:
+            dist.init_process_group(
+                "gloo", rank=rank, world_size=world, timeout=dt.timedelta(seconds=60)
+            )
+            found = {name: compute(name, Team(rank, world)) for name in CASES}
+            torch.save(found, folder / f"{rank}-of-{world}.pt")
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""One objective over several workers: loss, gradients and averages are those of one process."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hilbound.engine.gather import Team, share
+from hilbound.errors import InputError
+from hilbound.training import together
+from support import workers
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each of two and of three workers found, for every case."""
+    folder = tmp_path_factory.mktemp("workers")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [
+        subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, workers.__file__, str(rank), str(port), folder, "2", "3"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(3)
+    ]
+    errors = [one.communicate(timeout=300)[1] for one in started]
+    assert not any(one.returncode for one in started), "\n".join(errors)
+    return {
+        (rank, world): torch.load(folder / f"{rank}-of-{world}.pt", weights_only=True)
+        for world in (2, 3)
+        for rank in range(world)
+    }
+
+
+@pytest.mark.parametrize("name", workers.CASES)
+def test_workers_find_what_one_process_finds(found, name):
+    alone = workers.compute(name, Team())
+    for who, theirs in found.items():
+        assert theirs[name].keys() == alone.keys()
+        for key, value in alone.items():
+            torch.testing.assert_close(
+                theirs[name][key], value, rtol=1e-6, atol=1e-9, equal_nan=True, msg=f"{who}: {key}"
+            )
+
+
+def test_the_gradients_are_of_some_size(found):
+    """Otherwise they would agree whatever their factor."""
+    for name in workers.CASES:
+        largest = max(
+            float(value.abs().max())
+            for key, value in found[0, 2][name].items()
+            if key.startswith("gradient 0")
+        )
+        assert largest > 1e-4, name
+
+
+def test_the_workers_agree_to_the_last_bit(found):
+    for world in (2, 3):
+        for name in workers.CASES:
+            first = found[0, world][name]
+            for rank in range(1, world):
+                other = found[rank, world][name]
+                assert all(
+                    torch.equal(first[key].nan_to_num(), other[key].nan_to_num()) for key in first
+                )
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize("total", [0, 1, 6, 20])
+def test_shares_are_parts_of_the_whole_in_its_order(total, world):
+    shares = [share(total, rank, world) for rank in range(world)]
+    assert [row for one in shares for row in one] == list(range(total))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_where_no_program_can_be_started_again_that_is_said(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    with pytest.raises(InputError, match="several devices need a program"):
+        together.require_a_program()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    together.require_a_program()
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    monkeypatch.setattr(sys, "argv", [str(Path(__file__))])
+    monkeypatch.setitem(sys.modules, "IPython", object())
+    with pytest.raises(InputError, match="several devices need a program"):
+        together.require_a_program()
+
+
+def test_the_number_of_workers_is_torchruns(monkeypatch):
+    assert together.launched_devices("2") == ("2", 1)
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("LOCAL_WORLD_SIZE", 2), ("WORLD_SIZE", 6)):
+        monkeypatch.setenv(name, str(value))
+    assert together.launched_devices("1") == together.launched_devices("auto") == ("2", 3)
+    with pytest.raises(InputError, match="torchrun has started 2 workers here"):
+        together.launched_devices("4")
+    monkeypatch.setenv("RANK", "4")
+    assert together.is_helper()
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not together.is_helper()
