@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+import hilbound
 from hilbound.config import TableConfig
 from hilbound.errors import InputError
 from hilbound.estimators import ConditionalDensityEstimator
@@ -15,7 +16,7 @@ from hilbound.export import export_run
 from hilbound.export.files import part_of
 from hilbound.export.tables import columns_as_numbers, density_part
 from hilbound.training.runs import Run
-from support.tiny_runs import ask, train, write_table
+from support.tiny_runs import TINY, ask, train, write_table
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +24,15 @@ def runs(tmp_path_factory):
     """One run of every kind: a network on a table with units, an encoder, and a plain decoder."""
     folder = tmp_path_factory.mktemp("runs")
     table = write_table(folder / "table.csv")
+    few = {name: value for name, value in TINY.items() if name != "noise_dim"}
     learned = {"learn_weights": True, "learn_variance": True}
     encoder = {"model": "encoder-mixture-decoder", "features": 1, "centers": 3}
+    latent = {**encoder, "model": "latent-mixture", "objective": "conditional"}
     return {
         "network": train(folder / "network", data=table, objective="scalar", **learned),
         "encoder": train(folder / "encoder", data=table, **encoder),
-        "vae": train(folder / "vae", model="vae", features=1, objective="likelihood"),
+        "latent": train(folder / "latent", **latent),
+        "vae": hilbound.fit(folder / "vae", data=table, model="vae", features=1, quiet=True, **few),
     }
 
 
@@ -76,13 +80,18 @@ def test_encoder_and_decoder_are_those_of_the_model(runs, tmp_path):
     assert np.allclose(centers, run.to_user_units(q.means), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["encoder", "vae"])
+@pytest.mark.parametrize("kind", ["encoder", "vae", "latent"])
 def test_a_sampler_of_features_decodes_remembered_rows(runs, kind):
     run = Run.open(runs[kind].path)
     part = part_of(run.path, "sampler")
     rows, *noises = part.example(6)
     density = run.model.feature_density()
-    features = density.means[rows] + density.component_variance.sqrt() * noises[0]
+    if kind == "latent":
+        factor = torch.linalg.cholesky(density.component_covariance)[rows]
+        features = density.means[rows] + (factor @ noises[0].double().unsqueeze(-1)).squeeze(-1)
+        features = features.float()
+    else:
+        features = density.means[rows] + density.component_variance.sqrt() * noises[0]
     noise = noises[1].unsqueeze(1) if len(noises) > 1 else noises[0].new_zeros(6, 1, 0)
     with torch.no_grad():
         (got,) = part.module(rows, *noises)

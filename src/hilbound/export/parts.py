@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from hilbound.errors import InputError
+from hilbound.mixture import FullGaussianMixture, GaussianMixture
 from hilbound.models.autoencoders import FeatureModel
 from hilbound.models.base import DensityModel, MixtureNetwork
+from hilbound.models.blocks import BlockDensityNetwork
+from hilbound.models.classes import ClassDecoder
 from hilbound.models.density import MixtureDensityNetwork
 from hilbound.models.encoder import Encoder
 
@@ -100,16 +104,34 @@ class _Head(nn.Module):
 
 
 class _Decoder(nn.Module):
-    def __init__(self, head: _Head) -> None:
-        super().__init__()
-        self.head = head
+    """Features, then a class if the decoder is told one, then noise if it has any."""
 
-    def forward(self, features: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
-        inputs = features
+    def __init__(self, head: _Head, classes: int) -> None:
+        super().__init__()
+        self.head, self.classes = head, classes
+
+    def forward(self, features: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        told = features
+        if self.classes:
+            told = torch.cat([told, one_hot(others[0], self.classes).to(features)], -1)
+        noise = others[-1] if len(others) > bool(self.classes) else None
         if noise is not None:
-            several = features.unsqueeze(1).expand(-1, noise.shape[1], -1)
-            inputs = torch.cat([several, noise], -1)
-        results: tuple[Tensor, ...] = self.head(inputs)
+            told = told.unsqueeze(1).expand(-1, noise.shape[1], -1)
+            told = torch.cat([told, noise], -1)
+        results: tuple[Tensor, ...] = self.head(told)
+        return results
+
+
+class _BlockSampler(nn.Module):
+    """Draws from the network of one block: a class, or a cluster."""
+
+    def __init__(self, head: _Head, blocks: int) -> None:
+        super().__init__()
+        self.head, self.blocks = head, blocks
+
+    def forward(self, noise: Tensor, block: Tensor) -> tuple[Tensor, ...]:
+        code = one_hot(block, self.blocks).to(noise)
+        results: tuple[Tensor, ...] = self.head(torch.cat([noise, code], -1))
         return results
 
 
@@ -129,24 +151,27 @@ class _Encoder(nn.Module):
 
 
 class _FeatureSampler(nn.Module):
-    """Draws features around those of the training rows, and decodes each once."""
+    """Draws features from one component of their density, and decodes each once."""
 
     means: Tensor
-    deviation: Tensor
+    factor: Tensor
 
-    def __init__(self, model: FeatureModel, head: _Head) -> None:
+    def __init__(self, density: GaussianMixture | FullGaussianMixture, head: _Head) -> None:
         super().__init__()
-        density = model.feature_density()
         self.head = head
-        self.register_buffer("means", density.means)
-        self.register_buffer(
-            "deviation", density.component_variance.sqrt().expand_as(density.means).clone()
-        )
+        means = density.means
+        if isinstance(density, FullGaussianMixture):
+            factor = torch.linalg.cholesky(density.component_covariance)
+        else:
+            factor = torch.diag_embed(density.component_variance.sqrt().expand_as(means))
+        self.register_buffer("means", means.clone())
+        self.register_buffer("factor", factor.expand(len(means), -1, -1).to(means).clone())
 
     def forward(
         self, rows: Tensor, feature_noise: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        features = self.means[rows] + self.deviation[rows] * feature_noise
+        spread = (self.factor[rows] @ feature_noise.unsqueeze(-1)).squeeze(-1)
+        features = self.means[rows] + spread
         inputs = features if noise is None else torch.cat([features, noise], -1)
         results: tuple[Tensor, ...] = self.head(inputs)
         return results
@@ -161,6 +186,8 @@ def parts_of(model: DensityModel, units: Units, dim: int) -> dict[str, Callable[
         dim: Number of coordinates of a row.
     """
     head = _Head(model.head, units)
+    if isinstance(model, BlockDensityNetwork):
+        return {"sampler": lambda: _block_sampler(model, head)}
     if isinstance(model, MixtureDensityNetwork):
         return {"sampler": lambda: _network_sampler(model, head)}
     if isinstance(model, FeatureModel):
@@ -182,14 +209,36 @@ def _network_sampler(model: MixtureDensityNetwork, head: _Head) -> Part:
     )
 
 
+def _block_sampler(model: BlockDensityNetwork, head: _Head) -> Part:
+    return Part(
+        "sampler",
+        _BlockSampler(head, model.blocks),
+        {
+            "noise": _normal(model.head.variance, model.noise_dim),
+            "block": _whole(model.blocks),
+        },
+        head.outputs,
+        {"noise": ("batch",), "block": ("batch",)},
+        {"block": f"numbers of blocks, drawn with the shares {model.share.tolist()}"},
+    )
+
+
+def _classes(model: FeatureModel) -> int:
+    """Return the number of classes that the decoder is told, or 0."""
+    return model.decoder.classes if isinstance(model.decoder, ClassDecoder) else 0
+
+
 def _decoder(model: FeatureModel, head: _Head) -> Part:
-    like, noise_dim = model.head.variance, model.decoder.noise_dim
+    like, noise_dim, classes = model.head.variance, model.decoder.noise_dim, _classes(model)
     inputs = {"features": _normal(like, model.decoder.feature_dim)}
     free: dict[str, tuple[str, ...]] = {"features": ("batch",)}
+    if classes:
+        inputs["label"] = _whole(classes)
+        free["label"] = ("batch",)
     if noise_dim:
         inputs["noise"] = _normal(like, _DRAWS, noise_dim)
         free["noise"] = ("batch", "draws")
-    return Part("decoder", _Decoder(head), inputs, head.outputs, free)
+    return Part("decoder", _Decoder(head, classes), inputs, head.outputs, free)
 
 
 def _encoder(model: FeatureModel, units: Units, dim: int) -> Part:
@@ -208,30 +257,36 @@ def _encoder(model: FeatureModel, units: Units, dim: int) -> Part:
 
 
 def _feature_sampler(model: FeatureModel, head: _Head) -> Part:
-    if model.head.weight_head is not None:
+    if model.head.weight_head is not None or _classes(model):
+        reason = "classes" if _classes(model) else "learned weights"
         raise InputError(
-            "part 'sampler' is not exported for an encoder with learned weights, because centres "
-            "are drawn by them: export the decoder, which returns the weights"
+            f"part 'sampler' is not exported for an encoder with {reason}: export the decoder, "
+            "and draw its inputs"
         )
-    module = _FeatureSampler(model, head)
-    like, count = model.head.variance, len(module.means)
-
-    def rows(n: int, generator: torch.Generator) -> Tensor:
-        return torch.randint(count, (n,), generator=generator)
-
+    density = model.feature_density()
+    like, count = model.head.variance, density.components
     inputs: dict[str, Example] = {
-        "rows": rows,
+        "rows": _whole(count),
         "feature_noise": _normal(like, model.decoder.feature_dim),
     }
     if model.decoder.noise_dim:
         inputs["noise"] = _normal(like, model.decoder.noise_dim)
-    free = dict.fromkeys(inputs, ("batch",))
-    notes = {"rows": f"numbers of remembered rows, from 0 to {count - 1}, drawn evenly"}
-    return Part("sampler", module, inputs, head.outputs, free, notes)
+    free: dict[str, tuple[str, ...]] = dict.fromkeys(inputs, ("batch",))
+    weights = density.weights
+    drawn = "evenly" if bool((weights == weights[0]).all()) else f"with weights {weights.tolist()}"
+    notes = {"rows": f"numbers of components of the features, from 0 to {count - 1}, drawn {drawn}"}
+    return Part("sampler", _FeatureSampler(density, head), inputs, head.outputs, free, notes)
 
 
 def _normal(like: Tensor, *shape: int) -> Example:
     def draw(n: int, generator: torch.Generator) -> Tensor:
         return torch.randn((n, *shape), generator=generator, dtype=like.dtype)
+
+    return draw
+
+
+def _whole(count: int) -> Example:
+    def draw(n: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(count, (n,), generator=generator)
 
     return draw

@@ -114,7 +114,9 @@ def _of_run(path: Path, licence: str) -> tuple[dict[str, Any], str]:
     run = Run.open(path)
     facts = run.read_json("run.json")
     options = run.config.model_dump(mode="json", exclude_none=True)
-    options["data"] = facts["data"]["name"]
+    # Others have the data elsewhere: a path would only tell where they were.
+    name = Path(str(facts["data"]["name"])).name
+    options["data"], data = name, {**facts["data"], "name": name}
     config = {
         "library_name": "hilbound",
         "model_type": run.config.model,
@@ -122,7 +124,7 @@ def _of_run(path: Path, licence: str) -> tuple[dict[str, Any], str]:
         "hilbound_format": _VERSION,
         "hilbound_version": hilbound.__version__,
         "options": options,
-        "data": facts["data"],
+        "data": data,
         "variance": facts["variance"],
     }
     measured = run.read_json("metrics.json") if (path / "metrics.json").is_file() else None
