@@ -4,15 +4,13 @@ Everything is read from the run folder and its data. :mod:`hilbound.reports.page
 and :mod:`hilbound.reports.plots` makes the pictures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hilbound.datasets import Dataset
-from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import stream
 from hilbound.engine.spectrum.svd import effective_rank, singular_values
 from hilbound.errors import InputError
@@ -21,10 +19,9 @@ from hilbound.evaluation.quality import (
     METRICS,
     RECONSTRUCTION,
     MetricInfo,
-    format_metric,
+    format_entry,
     reference_rows,
 )
-from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.evaluation.telling import Tell, silent
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import FeatureModel
@@ -40,12 +37,13 @@ from hilbound.reports.feature_report import (
     reconstructions_section,
     tracked_section,
 )
+from hilbound.reports.glossary import samples_glossary
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
+from hilbound.reports.sample_sections import samples_section
 from hilbound.training.runs import Run, write_whole
 from hilbound.variance import of_component
 
 _SPECTRUM_ROWS = 512
-_SHOWN_IMAGES = 64
 _SHOWN_POINTS = 1000
 
 
@@ -73,12 +71,14 @@ def write_report(run: Run, output: Path | None = None, *, tell: Tell = silent) -
         metrics_section(measured) if measured else _too_few_section(dataset),
         configuration_section(run),
     ]
+    shown = [section for section in sections if section is not None]
+    facts = _facts(run, measured)
     versions = run.read_json("run.json")["versions"]
     page = Page(
         title=_title(run),
         lead=_lead(run, dataset),
-        facts=_facts(run, measured),
-        sections=tuple(section for section in sections if section is not None),
+        facts=facts,
+        sections=(*shown, samples_glossary(_words(shown, facts))),
         footer="Made by "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + ".",
@@ -90,6 +90,16 @@ def write_report(run: Run, output: Path | None = None, *, tell: Tell = silent) -
         raise InputError(
             f"{str(target)!r} cannot be written: {error.strerror}. Name another place (--output)"
         ) from None
+
+
+def _words(sections: Iterable[Section], facts: Iterable[Fact]) -> str:
+    """Return all words of a page, of which the glossary explains some."""
+    parts = [f"{fact.label} {fact.note} {fact.value}" for fact in facts]
+    for section in sections:
+        parts += [section.title, section.text, *(figure.caption for figure in section.figures)]
+        for table in section.tables:
+            parts += [table.caption, *table.columns, *(cell for row in table.rows for cell in row)]
+    return " ".join(parts)
 
 
 def _measured(run: Run, model: DensityModel, tell: Tell) -> dict[str, Any]:
@@ -167,8 +177,8 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
     facts += [
         Fact(
             METRICS[name].title,
-            format_metric(name, values[name]["model"]),
-            f"real data: {format_metric(name, values[name]['real'])}",
+            format_entry(name, values[name], "model"),
+            f"real data: {format_entry(name, values[name], 'real')}",
         )
         for name in ("coverage", "recall", "precision", "frechet_distance")
         if name in values and not (name == "recall" and (of_features or far))
@@ -240,68 +250,6 @@ def findings_section(run: Run) -> Section | None:
     return Section("Diagnosis", "\n\n".join(said))
 
 
-def samples_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tensor) -> Section:
-    """Samples of the model beside the data: images, a scatter, or ranges of the coordinates."""
-    if dataset.image_shape is not None:
-        return _image_section(run, dataset, fake)
-    if dataset.dim == 2:
-        return _planar_section(run, dataset, model, fake)
-    figure, ax = canvas(7.0, 3.6)
-    real, own = dataset.to_user_units(dataset.test), dataset.to_user_units(fake)
-    plots.plot_marginals(ax, real, own, columns=dataset.columns)
-    alt = "quantile ranges of every coordinate, of held-out data and of samples"
-    return Section("Samples", "", (Figure(figure_uri(figure), alt, alt.capitalize() + "."),))
-
-
-def _image_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
-    space = fit_space(dataset, seed=run.config.seed)
-    shape = dataset.image_shape or ()
-    figures = []
-    for title, rows in (("Samples", fake), ("Held-out images", dataset.test)):
-        figure, ax = canvas(4.4, 4.4)
-        plots.plot_images(ax, rows[:_SHOWN_IMAGES].reshape(-1, *shape), columns=8)
-        figures.append(Figure(figure_uri(figure, "png"), f"a grid of {title.lower()}", f"{title}."))
-    figure, ax = canvas(7.0, 4.4)
-    few = fake[:10]
-    nearest = nearest_rows(space, few, dataset.train, 6)
-    plots.plot_neighbours(ax, few.reshape(-1, *shape), nearest.reshape(len(few), 6, *shape))
-    caption = (
-        "Samples beside their nearest training images (by "
-        f"{space.description}). A good sample resembles them but is not a copy."
-    )
-    alt = "samples and their nearest training images"
-    return Section("Samples", "", (*figures, Figure(figure_uri(figure, "png"), alt, caption)))
-
-
-def nearest_rows(space: MetricSpace, samples: Tensor, train: Tensor, k: int) -> Tensor:
-    """Return the ``k`` training rows nearest to every sample in feature space, ``(n, k, d)``."""
-    distances = squared_distances(space.transform(samples), space.transform(train))
-    return train[distances.topk(k, largest=False).indices]
-
-
-def _planar_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tensor) -> Section:
-    test = dataset.test[:_SHOWN_POINTS]
-    figure, ax = canvas(4.4, 4.2)
-    plots.plot_points(ax, test, fake, dataset.log_density)
-    density = "with the true density behind" if dataset.log_density is not None else "as they came"
-    drawn = Figure(
-        figure_uri(figure, "png"),
-        "scatter of held-out points and samples",
-        f"Samples (centres of the mixture) over held-out points, {density}.",
-    )
-    with torch.no_grad():
-        q = model.draw(_SHOWN_POINTS, stream(run.config.seed, "report-density"))
-    figure, ax = canvas(4.4, 4.2)
-    plots.plot_points(ax, test, fake, q.log_prob)
-    smooth = Figure(
-        figure_uri(figure, "png"),
-        "density of the model with held-out points and samples",
-        f"The model's density: the mixture of {q.components:,} centres with component variance "
-        f"{float(model.head.variance):.3g}.",
-    )
-    return Section("Samples", "", (drawn, smooth))
-
-
 def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     """The singular values of the cross Gram matrix, model against real."""
     variance = run.read_json("run.json")["variance"]["end"]
@@ -336,6 +284,11 @@ def metrics_section(measured: dict[str, Any]) -> Section:
         f"{measured['split']} split, in the features of {measured['features']}. “Real data” are "
         "training rows, measured in place of the samples."
     )
+    if any("model_error" in entry for entry in measured["metrics"].values()):
+        text += (
+            " So few rows leave much to chance: behind ± stands one standard error, and a "
+            "difference within the errors says nothing."
+        )
     tables = [_metrics_table(METRICS, measured["metrics"], "Samples against held-out data")]
     if "reconstruction" in measured:
         block = measured["reconstruction"]
@@ -360,8 +313,8 @@ def _metrics_table(infos: Mapping[str, MetricInfo], entries: dict[str, Any], cap
     rows = tuple(
         (
             infos[name].title,
-            format_metric(name, entry["model"]),
-            format_metric(name, entry["real"]),
+            format_entry(name, entry, "model"),
+            format_entry(name, entry, "real"),
             infos[name].better,
             infos[name].meaning,
         )
