@@ -287,6 +287,8 @@ class TableConfig(BaseModel):
     kind: Literal["table"] = "table"
     data: str
     target: list[str] = Field(min_length=1)
+    columns: list[str] | None = Field(None, min_length=1)
+    drop: list[str] = []
     effort: Literal["default", "high"] = "default"
     seed: int = Field(0, ge=0, lt=2**32)
     test_fraction: float = Field(0.2, gt=0, lt=1)
@@ -297,12 +299,25 @@ class TableConfig(BaseModel):
     def _listed(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else [value]
 
+    @field_validator("columns", "drop", mode="before")
+    @classmethod
+    def _parted(cls, value: Any) -> Any:
+        """Part ``"a,b"``, the form on the command line."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
     @field_validator("target")
     @classmethod
     def _different(cls, value: list[str]) -> list[str]:
         if len(set(value)) < len(value):
             raise ValueError("each column can be a target only once")
         return value
+
+    @model_validator(mode="after")
+    def _keep_targets(self) -> Self:
+        dropped = [name for name in self.target if name in self.drop]
+        if dropped:
+            raise ValueError(f"drop names {dropped[0]!r}, which is a target: leave it out of drop")
+        return self
 
     @classmethod
     def create(cls, **options: Any) -> Self:
@@ -314,8 +329,8 @@ class TableConfig(BaseModel):
         >>> TableConfig.create(data="houses.csv", target="price", steps=3)
         Traceback (most recent call last):
             ...
-        hilbound.errors.InputError: --steps does not go with --target: a table takes --effort, \
---seed, --test-fraction, --max-epochs
+        hilbound.errors.InputError: --steps does not go with --target: a table takes --columns, \
+--drop, --effort, --seed, --test-fraction, --max-epochs
         """
         foreign = [n for n in options if n in RunConfig.model_fields and n not in cls.model_fields]
         if foreign:

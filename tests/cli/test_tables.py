@@ -79,6 +79,8 @@ def test_fit_leaves_a_run_and_prints_what_it_is_worth(tmp_path):
         "kind": "table",
         "data": str(table),
         "target": ["price"],
+        "columns": None,
+        "drop": [],
         "effort": "default",
         "seed": 3,
         "test_fraction": 0.25,
@@ -198,6 +200,39 @@ def test_two_targets(tmp_path):
         *("price_mean", "price_std", "price_q0.5"),
         *("rent_mean", "rent_std", "rent_q0.5", "log_density"),
     ]
+
+
+def numbered(n=40, seed=0):
+    """A table with columns that nothing should be predicted from: a number, a date, all missing."""
+    days = pd.date_range("2020-01-01", periods=n).astype(str)
+    return houses(n, seed).assign(id=range(n), day=days, empty=np.nan)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--drop", "id,day, empty,rent"),
+        ("--columns", "area,rooms,city"),
+        ("--columns", "city,area,rooms,day", "--drop", "day"),
+    ],
+)
+def test_columns_are_left_out_and_may_stay_in_the_file(fitted, tmp_path, options):
+    table, run = write(numbered(120), tmp_path / "t.csv"), tmp_path / "run"
+    result = fit_quickly(table, run, "-q", *options)
+    assert result.exit_code == 0, result.stderr
+    # As if the columns had never been there, with what is kept in the table's own order.
+    assert (run / "model.safetensors").read_bytes() == (fitted / "model.safetensors").read_bytes()
+    assert ask("evaluate", run).exit_code == 0
+    rows = numbered(6, 1)
+    ask("predict", run, write(rows, tmp_path / "new.csv"), "-o", tmp_path / "p.csv")
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert list(found)[: rows.shape[1]] == list(rows)  # a row is still known by its number
+    ask("predict", run, write(new_rows(), tmp_path / "bare.csv"), "-o", tmp_path / "q.csv")
+    bare = pd.read_csv(tmp_path / "q.csv")
+    np.testing.assert_array_equal(found["price_mean"], bare["price_mean"])
+    again = ask("fit", "--config", run / "config.yaml", "-o", tmp_path / "again", "-q")
+    assert again.exit_code == 0, again.stderr
+    refused("fit", table, "--target", "price", "-o", tmp_path / "other", words="'day' .*--drop")
 
 
 def test_the_default_folder_bears_the_names(tmp_path, monkeypatch):
@@ -327,6 +362,12 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, name, content, words):
     ("options", "words"),
     [
         (["--target", "prise"], "no column 'prise': did you mean 'price'"),
+        (["--target", "price", "--drop", "aera"], "^error: --drop: .* did you mean 'area'"),
+        (["--target", "price", "--columns", "citi,area"], "^error: --columns: .* 'citi': did you"),
+        (["--target", "price", "--columns", ""], "^error: --columns: .* no column ''"),
+        (["--target", "price", "--drop", "area,price"], "drop names 'price', which is a target"),
+        (["--target", "price", "--columns", "price"], "no column is left beside the target"),
+        (["--drop", "area"], "--drop goes with --target"),
         (["--target", "city"], "'city' holds '.*', a category or text"),
         (["--target", "price", "--target", "price"], "a target only once"),
         (["--target", "price", "--steps", 3], "--steps does not go with --target: a table takes"),

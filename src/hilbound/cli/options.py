@@ -14,7 +14,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command)
     parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     for name, field in RunConfig.model_fields.items():
-        if name == "data":
+        if name in own.parameters:
             continue
         extra = field.json_schema_extra
         panel = str(extra["panel"]) if isinstance(extra, dict) else None

@@ -6,7 +6,7 @@ same one, dates written as text.
 """
 
 import csv
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,12 +24,18 @@ _DATE = r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{4}"
 _DECIMAL_COMMA = r"[-+]?\d+,\d+"
 
 
-def read_mixed(path: Path, *, texts: Collection[str] = ()) -> "pd.DataFrame":
+def read_mixed(
+    path: Path,
+    *,
+    texts: Collection[str] = (),
+    used: "Callable[[pd.DataFrame], pd.DataFrame] | None" = None,
+) -> "pd.DataFrame":
     """Read a table, each column with its own type.
 
     Args:
         path: The file.
         texts: Columns that hold texts even where all of them look like numbers.
+        used: Picks the columns that are used; what the others hold is not looked at.
 
     Raises:
         DataError: If the file is missing, damaged, empty or ragged, names two columns alike or one
@@ -42,7 +48,7 @@ def read_mixed(path: Path, *, texts: Collection[str] = ()) -> "pd.DataFrame":
     frame.columns = frame.columns.map(str)
     if frame.empty:
         raise DataError(f"{path}: no rows below the header: there is nothing to read")
-    for name in frame:
+    for name in frame if used is None else used(frame):
         _check_texts(path, frame[name])
     return frame
 
@@ -155,7 +161,7 @@ def _check_texts(path: Path, column: "pd.Series[str]") -> None:
         raise DataError(
             f"{path}: column {column.name!r} holds dates such as {present.iloc[0]!r}, which have "
             "no scale of their own: replace it by numbers, such as the days since the first date, "
-            "the month or the hour"
+            "the month or the hour, or leave it out (--drop)"
         )
     if present.str.fullmatch(_DECIMAL_COMMA).all():
         raise DataError(

@@ -15,7 +15,7 @@ from hilbound.datasets.mixed import require_pyarrow, suffix_of
 from hilbound.errors import DataError, InputError
 from hilbound.estimators import predictions
 from hilbound.estimators.frames import Floats
-from hilbound.estimators.table_data import Unknown, match_columns, read_target
+from hilbound.estimators.table_data import Unknown, read_target
 from hilbound.estimators.table_run import TableRun
 from hilbound.evaluation.calibration import log_scores
 from hilbound.mixture import GaussianMixture
@@ -65,7 +65,7 @@ def prediction_table(
     import pandas as pd
 
     y = _targets_there(run, frame, source)
-    table = match_columns(run.model, frame, run.config.target, source, unknown)
+    table = run.match(frame, source, unknown)
     parts = []
     for start in range(0, len(frame), _ROWS):
         rows = slice(start, start + _ROWS)

@@ -29,6 +29,7 @@ from hilbound.errors import InputError
 from hilbound.estimators.conditional import ConditionalDensityEstimator
 from hilbound.estimators.frames import Floats
 from hilbound.estimators.table_data import (
+    Choice,
     Examples,
     Unknown,
     count_unseen,
@@ -126,9 +127,20 @@ class TableRun:
             )
         return cls(path, TableConfig.create(**options))
 
+    @property
+    def choice(self) -> Choice:
+        """The columns that the run uses."""
+        return Choice(self.config.target, self.config.columns, self.config.drop)
+
     def _read(self) -> Examples:
         path = Path(self.config.data).expanduser()
-        return read_examples(read_mixed(path), self.config.target, str(path))
+
+        def choose(frame: "pd.DataFrame") -> "pd.DataFrame":
+            self.choice.check(list(frame.columns), str(path))
+            return self.choice.of(frame)
+
+        frame = choose(read_mixed(path, used=choose))
+        return read_examples(frame, self.config.target, str(path))
 
     def _split(self, examples: Examples) -> tuple[Examples, Examples]:
         c = self.config
@@ -180,19 +192,26 @@ class TableRun:
         """Return densities in the targets' units, with batch shape ``(n,)``.
 
         Args:
-            frame: Rows with the columns of the training, in any order; targets may be there.
+            frame: Rows with the columns of the training, in any order; targets and what the run
+                leaves out may be there.
             source: What to call them in messages.
             unknown: Whether a text never seen is an error, or counts as missing.
 
         Raises:
             InputError: If the columns cannot be used.
         """
-        table = match_columns(self.model, frame, self.config.target, source, unknown)
-        return self.model.predict_distribution(table)
+        return self.model.predict_distribution(self.match(frame, source, unknown))
+
+    def match(
+        self, frame: "pd.DataFrame", source: str, unknown: Unknown = "error"
+    ) -> "pd.DataFrame":
+        """Return the columns that the model was fitted on, in its order; see :meth:`predict`."""
+        used = self.choice.of(frame)
+        return match_columns(self.model, used, self.config.target, source, unknown)
 
     def read_new(self, path: Path) -> "pd.DataFrame":
         """Read a table of new rows, in which columns of texts are texts."""
-        return read_mixed(path, texts=texts_of(self.model).keys())
+        return read_mixed(path, texts=texts_of(self.model).keys(), used=self.choice.of)
 
     def evaluate(self, split: Split = "test") -> dict[str, Any]:
         """Measure the model, and write ``metrics.json`` for the test rows.

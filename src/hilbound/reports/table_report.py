@@ -224,7 +224,7 @@ def _metrics(result: TableResult) -> Section:
 def _configuration(result: TableResult) -> Section:
     data = result.facts["data"]
     options = [
-        (name.replace("_", "-"), "–" if value is None else _listed(value))
+        (name.replace("_", "-"), "–" if value in (None, []) else _listed(value))
         for name, value in result.config.model_dump(mode="json").items()
         if name != "kind"
     ]
