@@ -26,7 +26,8 @@ from hilbound.evaluation.quality import METRICS, format_metric
 from hilbound.evaluation.table_metrics import TABLE_METRICS, format_value
 from hilbound.export.parts import Units
 from hilbound.models.base import DensityModel
-from hilbound.training.runs import Run, load_weights, write_whole
+from hilbound.training.files import write_whole
+from hilbound.training.runs import Run, load_weights
 
 _FILES = ("config.json", "model.safetensors", "README.md")
 _VERSION = 1
@@ -51,7 +52,7 @@ class Pretrained:
         Raises:
             InputError: If the model predicts a target: its ``sample`` needs rows.
         """
-        if not isinstance(self.model, DensityModel):
+        if isinstance(self.model, ConditionalDensityEstimator):
             raise InputError(
                 "this model predicts a target, so its samples need rows: use model.sample(X)"
             )
