@@ -14,9 +14,19 @@ import torch.distributed as dist
 from hilbound.config import RunConfig
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
+from hilbound.models.autoencoders import marginal
+from hilbound.models.blocks import BlockDensityNetwork
 from hilbound.models.build import DataShape, build_model
-from hilbound.objectives import create_objective
-from hilbound.training.together import compare_together
+from hilbound.models.classes import with_encoder
+from hilbound.objectives import BlockObjective, create_objective
+from hilbound.training.batches import Batch
+from hilbound.training.together import (
+    OwnBlocks,
+    Shared,
+    compare_pairs_together,
+    compare_together,
+    loss_together,
+)
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -24,8 +34,9 @@ from support.models import randomised
 
 DIM, VARIANCE = 3, 4.0
 #: Rows of which the shares of workers have nothing in common.
-ROWS = torch.randn(11, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-ROWS = ROWS + torch.linspace(-3, 3, 11, dtype=torch.float64).unsqueeze(-1)
+ROWS = torch.randn(12, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+ROWS = ROWS + torch.linspace(-3, 3, 12, dtype=torch.float64).unsqueeze(-1)
+LABELS = torch.tensor([0, 1, 2, 1, 0, 1, 2, 1, 1, 0, 1, 1])
 
 _NOISE = "mixture-density-network"
 _HEADS = {"learn_weights": True, "learn_variance": True}
@@ -53,9 +64,68 @@ CASES = {
     "autoencoder with noise": ({"model": "autoencoder", "variance_y": 0.1}, 11),
     "autoencoder, variances": ({"model": "autoencoder", "learn_variance": True}, 2),
     "autoencoder, mse": ({"model": "autoencoder", "objective": "mse"}, 11),
+    "classes": ({"model": "encoder-mixture-decoder", "condition": "classes"}, 11),
+    "classes, autoencoder": ({"model": "autoencoder", "condition": "classes"}, 2),
+    "classes, vae": ({"model": "vae", "condition": "classes"}, 11),
+    "latent": ({"model": "latent-mixture"}, 11),
+    "latent, variances": ({"model": "latent-mixture", "learn_variance": True}, 11),
+    **{
+        f"blocks, {objective}": ({"objective": objective, "condition": "classes"}, 12)
+        for objective in (
+            *("nuclear", "scalar", "vector", "schur", "trace", "schatten"),
+            *("debiased", "likelihood"),
+        )
+    },
+    "blocks, heads": ({"objective": "nuclear", "condition": "classes", **_HEADS}, 12),
+    "blocks, heads, scalar": ({"objective": "scalar", "condition": "classes", **_HEADS}, 12),
+    "blocks, calibrated": (
+        {
+            "objective": "debiased",
+            "objective_options": {"calibrate": True},
+            "condition": "classes",
+        },
+        12,
+    ),
+    "blocks, clusters without workers": ({"objective": "nuclear", "condition": "clusters=2"}, 12),
+    "pairs": ({"model": "encoder-mixture-decoder", "objective": "joint-nuclear"}, 11),
+    "pairs without rows": ({"model": "encoder-mixture-decoder", "objective": "joint-nuclear"}, 2),
+    "pairs, weights": (
+        {
+            "model": "encoder-mixture-decoder",
+            "objective": "joint-nuclear",
+            "centers": 3,
+            "learn_weights": True,
+        },
+        11,
+    ),
+    "pairs of classes": (
+        {
+            "model": "encoder-mixture-decoder",
+            "objective": "joint-nuclear",
+            "condition": "classes",
+        },
+        11,
+    ),
+    "marginal": ({"model": "autoencoder", "objective": "nuclear"}, 11),
+    "marginal, heads": (
+        {"model": "encoder-mixture-decoder", "objective": "scalar", **_HEADS},
+        11,
+    ),
     "vae": ({"model": "vae"}, 11),
     "vae without rows": ({"model": "vae"}, 2),
 }
+
+
+def compare(model, objective, shared: Shared) -> tuple:
+    """Return both mixtures of a batch, and the loss, as training computes them."""
+    if objective.pairs:
+        compared = compare_pairs_together(model, shared, 0.5)
+        loss = loss_together(objective, compared)
+        return compared, loss + objective.encoder_loss(*compared.each)
+    compared = compare_together(model, shared)
+    if objective.marginal and with_encoder(model) is not None:
+        compared = marginal(compared)
+    return compared, loss_together(objective, compared)
 
 
 def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
@@ -64,29 +134,33 @@ def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
     mixed = options.get("model", _NOISE) in {_NOISE, "encoder-mixture-decoder"}
     small = {"noise_dim": 2} if mixed else {}
     config = RunConfig.create(data="moons", width=8, depth=1, **small | options)
+    shape = DataShape(DIM, None, len(ROWS), classes=int(LABELS.max()) + 1)
     # Heads begin at zero, where they could not be told apart.
-    model = randomised(build_model(config, DataShape(DIM, None, len(ROWS)), VARIANCE), 0.4)
-    model = model.double()
+    model = randomised(build_model(config, shape, VARIANCE), 0.4).double()
     objective = create_objective(config.objective, **config.objective_options)
-    if config.model == _NOISE:
-        centers = rows if objective.paired else config.centers or rows
+    batch = Batch(ROWS[:rows], LABELS[:rows])
+    if isinstance(model, BlockDensityNetwork):
+        model.learn_blocks(ROWS, LABELS)
+        objective = BlockObjective(objective, model.share)
+        # All have the blocks, and each compares its own.
+        batch, rows = Batch(ROWS.reshape(model.blocks, -1, DIM)), rows // model.blocks
     else:
-        centers = getattr(model, "centers", 1)
-    own = workers.share(rows) or range(1)
+        own = workers.share(rows) or range(1)
+        # Not contiguous, as a batch may be.
+        x = batch.x[own.start : own.stop].T.contiguous().T
+        batch = Batch(x, batch.labels[own.start : own.stop])
+    inner = with_encoder(model)
+    if inner is not None:
+        centers = inner.centers
+    else:
+        centers = rows if objective.paired else config.centers or rows
     found = {}
     for step in range(2):
-        compared = compare_together(
-            model,
-            # Not contiguous, as a batch may be.
-            ROWS[own.start : own.stop].T.contiguous().T,
-            VARIANCE,
-            centers,
-            stream(0, "noise", step),
-            workers=workers,
-            rows=rows,
-        )
-        loss = objective(compared.p, compared.q).mean() + compared.penalty
-        bound = objective.bound(compared.p, compared.q, stream(0, "bound"))
+        noise = stream(0, "noise", step)
+        shared = Shared(batch, VARIANCE, centers, noise, workers, rows)
+        compared, loss = compare(model, objective, shared)
+        whole = compared.whole() if isinstance(compared, OwnBlocks) else compared
+        bound = objective.bound(whole.p, whole.q, stream(0, "bound"))
         model.zero_grad()
         (loss * workers.world).backward()
         found |= {f"loss {step}": loss, f"limit {step}": bound.log_limit.mean()}
@@ -97,7 +171,7 @@ def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
                 dist.all_reduce(gradient)
                 gradient = gradient / workers.world
             found[f"gradient {step} {key}"] = gradient
-    model.remember(ROWS)
+    model.remember(ROWS, LABELS)
     found |= {f"state {k}": t for k, t in {**model.state_dict(), **objective.state_dict()}.items()}
     return {key: value.detach().clone() for key, value in found.items()}
 

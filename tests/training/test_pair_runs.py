@@ -159,7 +159,6 @@ def test_defaults_of_pairs_do_not_overrule_the_user():
     [
         ({"model": "mixture-density-network"}, "'joint-nuclear' cannot train model"),
         ({"learn_variance": True}, "one variance for all centres"),
-        ({"devices": "2"}, "runs on one device"),
         ({"objective_options": {"power": 1.2}}, r"power must lie in \(0, 1\]"),
         ({"objective_options": {"weight": -1}}, "weight must be 0 or more"),
         ({"objective_options": {"feature_variance": 0}}, "feature_variance must be positive"),

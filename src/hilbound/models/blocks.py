@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hilbound.arguments import require_rows
+from hilbound.engine.gather import team
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import Source, choose
 from hilbound.errors import InputError
@@ -217,9 +218,20 @@ class BlockDensityNetwork(MixtureNetwork, DensityModel):
             require_label(label, self.blocks)
         return labels.long()
 
+    def own_blocks(self) -> range:
+        """Return which blocks this worker compares: all, or its share of a team's."""
+        workers = team()
+        own = range(self.blocks) if workers.alone else workers.share(self.blocks)
+        # A worker without a block computes one that does not count.
+        return own or range(1)
+
     def forward(self, noise: Tensor) -> GaussianMixture:
-        """Return the mixtures of all blocks, for noise with shape ``(C, K, noise_dim)``."""
-        numbers = torch.arange(self.blocks, device=noise.device)
+        """Return the mixtures of all blocks, for noise with shape ``(C, K, noise_dim)``.
+
+        In a team it is the mixtures of this worker's blocks.
+        """
+        own = self.own_blocks()
+        numbers = torch.arange(own.start, own.stop, device=noise.device)
         return self.mixture(self._told(noise, numbers.unsqueeze(-1).expand(noise.shape[:-1])))
 
     def _told(self, noise: Tensor, blocks: Tensor) -> Tensor:
@@ -251,10 +263,12 @@ class BlockDensityNetwork(MixtureNetwork, DensityModel):
             raise InputError(
                 f"x must have shape (C, n, d) with C = {self.blocks} blocks, got {tuple(x.shape)}"
             )
+        own = self.own_blocks()
         q: GaussianMixture = self(
-            self.normal(self.blocks, centers, self.noise_dim, generator=generator)
+            self.normal(len(own), centers, self.noise_dim, generator=generator)
         )
-        return Comparison(GaussianMixture(x.to(q.means), variance), q, q.means.new_zeros(()))
+        p = GaussianMixture(x[own.start : own.stop].to(q.means), variance)
+        return Comparison(p, q, q.means.new_zeros(()))
 
     def draw(
         self, n: int, generator: torch.Generator | None = None, label: int | None = None
@@ -270,7 +284,7 @@ class BlockDensityNetwork(MixtureNetwork, DensityModel):
             InputError: If there is no such block.
         """
         inputs = self._draw_inputs(n, generator, label)
-        v = self._component_variance(inputs)
+        v = self.variances(inputs)
         return GaussianMixture(self.centers(inputs).to(self.variance.dtype), v)
 
     @torch.no_grad()

@@ -236,12 +236,8 @@ class SafetyNet(Interruption, Checkpoint):
             self._save(trainer, pl_module, "running")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the final state. A model with a second stage is not finished yet."""
-        self._save(trainer, pl_module, "finished" if self._stages(pl_module) == 1 else "running")
-
-    @staticmethod
-    def _stages(module: Any) -> int:
-        return int(module.model.stages)
+        """Save the final state. What is left to do after the last step is not done yet."""
+        self._save(trainer, pl_module, "running")
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException

@@ -17,7 +17,7 @@ from hilbound.training.checkpoints import read_checkpoint
 from hilbound.training.lock import locked
 from hilbound.training.loop import Loop
 from hilbound.training.plan import TrainingPlan, plan_training
-from hilbound.training.runs import Run, expand, fingerprint, refuse_occupied
+from hilbound.training.runs import Run, expand, fingerprint, refuse_occupied, remove_partials
 from hilbound.training.together import is_helper
 
 log = logging.getLogger(__name__)
@@ -136,19 +136,19 @@ def resume(
             f"the data of run {str(run.path)!r} ({run.config.data}) have changed since it started: "
             "restore them, or fit anew"
         )
-    if done and prepared.model.stages == 1:
-        raise _all_done(run)
     loop = Loop(run, prepared, quiet=quiet)
     loop.check(checkpoint, run.checkpoint)
     loop.take(checkpoint)
     with _alone(run.path):
         if not is_helper():
+            remove_partials(run.path)
             run.write_text("config.yaml", run.config.to_yaml())
             _note_length(run, before, checkpoint["global_step"])
             run.forget_results()
-        if done:  # the steps, but not the second stage of the model
-            loop.keep_best(run.best_checkpoint)
-            loop.conclude()
+        if done:  # the steps, but not what is left after them
+            loop.module.remember()
+            run.save_model(loop.module.model)
+            loop.finish(run.best_checkpoint)
         else:
             loop.train(run.checkpoint, checkpoint["global_step"])
     run.keep(prepared.dataset)
@@ -178,7 +178,6 @@ def _start_again(run: Run, *, quiet: bool) -> Run:
     with _alone(run.path):
         _begin(run, prepared, run.config.data, overwrite=True)
         loop.train()
-        loop.conclude()
     run.keep(prepared.dataset)
     return run
 

@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -60,6 +60,8 @@ def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) ->
     options |= {"seed": config.seed}
     if isinstance(model, BlockDensityNetwork):
         options["batch_size"] = plan.rows_per_block
+        # Workers share the blocks, not their rows.
+        options |= {"rank": 0, "world": 1}
         blocks = model.blocks_of(rows.to(model.share.device), labels).cpu()
         return BlockStream(rows, blocks, **options)
     if config.condition is not None and labels is not None:
@@ -212,26 +214,33 @@ class Loop:
         if not self.trainer.is_global_zero:
             raise SystemExit(0)
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        self.keep_best(Path(best) if best else None)
         if self.run is None:
             self.module.remember()
-        self.conclude()
+        self.finish(Path(best) if best else None)
         if self.asked.is_set():
             raise KeyboardInterrupt
 
-    def conclude(self) -> None:
-        """Do what is left once the weights are trained: the second stage of some models."""
-        if self.module.model.stages == 1:
-            return
+    def finish(self, best: Path | None) -> None:
+        """Do what is left after the last step, and then say that the run is finished.
+
+        The best weights are kept, if there was patience, and some models have a second stage. A run
+        that is killed meanwhile does it when it is resumed.
+
+        Args:
+            best: The checkpoint of the best validation, if there is one.
+        """
+        self.keep_best(best)
         try:
-            with nullcontext() if self._quiet else second_stage():
-                self.module.conclude()
+            if self.module.model.stages > 1:
+                with nullcontext() if self._quiet else second_stage():
+                    self.module.conclude()
         except KeyboardInterrupt:
             if self.run is not None:
                 self.run.update(status="interrupted")
             raise
         if self.run is not None:
-            self.run.save_model(self.module.model)
+            if self.module.model.stages > 1:
+                self.run.save_model(self.module.model)
             self.run.update(status="finished")
 
     def _explained(self, error: Exception, checkpoint: Path | None) -> Exception:
@@ -280,10 +289,6 @@ class Loop:
             self.run.update(kept_step=int(checkpoint["global_step"]))
 
 
-def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: getattr(value, "shape", None) for name, value in state.items()}
-
-
 def _tensor_shapes(tree: Any) -> set[torch.Size]:
     """Return the shapes of all tensors in a tree of dictionaries and lists."""
     if isinstance(tree, torch.Tensor):
@@ -330,11 +335,6 @@ def _lightning_trainer(
     # What is missing for a device is a package, to Lightning.
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"{wish} cannot be used here: {error}") from None
-    if trainer.world_size > 1 and config.condition is not None:
-        raise InputError(
-            f"condition {config.condition!r} cannot be trained on {trainer.world_size} devices: "
-            "workers share the rows of a batch, not its classes or clusters; use devices '1'"
-        )
     if trainer.precision != config.precision:
         raise InputError(f"{wish} cannot be used here: on a CPU, use 'bf16-mixed' or '32-true'")
     return trainer

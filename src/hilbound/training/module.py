@@ -12,14 +12,20 @@ from hilbound.bounds import Bound
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.autoencoders import FeatureModel, marginal
+from hilbound.models.autoencoders import marginal
 from hilbound.models.base import Comparison, PairComparison
 from hilbound.models.build import REMEMBERED_ROWS
-from hilbound.models.classes import ClassConditional, with_encoder
+from hilbound.models.classes import with_encoder
 from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
-from hilbound.training.together import compare_together
+from hilbound.training.together import (
+    OwnBlocks,
+    Shared,
+    compare_pairs_together,
+    compare_together,
+    loss_together,
+)
 
 # Steps between two bounds of a training batch: often enough for a curve, rarely enough to be cheap.
 _BOUND_EVERY = 20
@@ -52,27 +58,21 @@ class DensityModule(L.LightningModule):
 
         In training, workers share a batch. For validation all compute the same.
         """
-        x, labels = batch if isinstance(batch, Batch) else (batch, None)
+        rows = batch if isinstance(batch, Batch) else Batch(batch)
         workers = self._workers if self.training else Team()
-        variance = self.plan.data_variance(self.global_step)
-        generator = stream(self.config.seed, purpose, index, 0, device=self.device)
+        count = rows.x.shape[-2] if workers.alone else self.plan.rows_per_block
+        shared = Shared(
+            rows,
+            self.plan.data_variance(self.global_step),
+            self._centers(count),
+            stream(self.config.seed, purpose, index, 0, device=self.device),
+            workers,
+            count,
+        )
         try:
             if self.objective.pairs:
-                return self._compare_pairs(x, variance, generator, labels)
-            if workers.alone:
-                centers = self._centers(x.shape[-2])
-                compared = self.model.compare(x, variance, centers, generator, labels)
-            else:
-                rows = self.config.batch_size
-                compared = compare_together(
-                    self.model,
-                    x,
-                    variance,
-                    self._centers(rows),
-                    generator,
-                    workers=workers,
-                    rows=rows,
-                )
+                return compare_pairs_together(self.model, shared, self.plan.feature_variance)
+            compared = compare_together(self.model, shared)
             return marginal(compared) if self._is_marginal else compared
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
@@ -81,20 +81,6 @@ class DensityModule(L.LightningModule):
     def _is_marginal(self) -> bool:
         """Whether all rows of a batch are compared with all centres, not each with its own."""
         return self.objective.marginal and with_encoder(self.model) is not None
-
-    def _compare_pairs(
-        self, x: Tensor, variance: float, generator: torch.Generator, labels: Tensor | None
-    ) -> PairComparison:
-        if not isinstance(self.model, FeatureModel | ClassConditional):
-            raise TypeError(f"{type(self.model).__name__} has no features")  # the plan refuses it
-        return self.model.compare_pairs(
-            x,
-            variance,
-            self._centers(len(x)),
-            self.plan.feature_variance,
-            generator=generator,
-            labels=labels,
-        )
 
     @property
     def _workers(self) -> Team:
@@ -110,13 +96,6 @@ class DensityModule(L.LightningModule):
             return rows
         training = config.centers or config.batch_size
         return (training if self.training else config.eval_centers or training) // self.plan.blocks
-
-    def on_fit_start(self) -> None:
-        """Refuse to divide pairs among workers that torchrun has started."""
-        if self.objective.pairs and not self._workers.alone:
-            raise InputError(
-                f"objective {self.config.objective!r} runs on one device: start one process"
-            )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Move the model's variance along the schedule."""
@@ -139,13 +118,14 @@ class DensityModule(L.LightningModule):
         return loss * self._workers.world
 
     def _loss(self, compared: Comparison | PairComparison) -> Tensor:
-        """Return the loss. An objective with one value for each row is averaged over the rows."""
-        loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
+        loss = loss_together(self.objective, compared)
         if isinstance(compared, PairComparison) and compared.each is not None:
             loss = loss + self.objective.encoder_loss(*compared.each)
         return loss
 
     def _bound(self, compared: Comparison | PairComparison, draws: torch.Generator) -> Bound:
+        if isinstance(compared, OwnBlocks):
+            compared = compared.whole()
         bound = self.objective.bound(compared.p, compared.q, draws)
         return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
 
@@ -177,17 +157,17 @@ class DensityModule(L.LightningModule):
             order = torch.randperm(len(rows), generator=stream(self.config.seed, "remembered"))
             rows = rows[order[:REMEMBERED_ROWS]]
             labels = None if labels is None else labels[order[:REMEMBERED_ROWS]]
-        self.model.remember(
-            rows.to(self.device), None if labels is None else labels.to(self.device)
-        )
+        self.model.remember(rows.to(self.device), self._here(labels))
 
     def conclude(self) -> None:
         """Let the model do what is left once its weights are trained."""
-        (rows, labels), (others, other_labels) = (
-            tuple(None if t is None else t.to(self.device) for t in self.plan.dataset.split(name))
-            for name in ("train", "validation")
-        )
-        self.model.conclude(rows, others, self.config.seed, (labels, other_labels))
+        dataset, seed = self.plan.dataset, self.config.seed
+        (rows, labels), (others, other_labels) = dataset.split("train"), dataset.split("validation")
+        both = (self._here(labels), self._here(other_labels))
+        self.model.conclude(rows.to(self.device), others.to(self.device), seed, both)
+
+    def _here(self, labels: Tensor | None) -> Tensor | None:
+        return None if labels is None else labels.to(self.device)
 
     def _record(self, split: str, loss: Tensor, bound: Bound) -> None:
         self.log("tightness", bound.tightness, prog_bar=True)
