@@ -1,7 +1,8 @@
 """The site: `make docs` builds it into docs/_build/html, without a network.
 
-MathJax comes from npm when the tools are installed and is copied into the site. Fonts are the theme's own and the system's.
-Reference pages are written here from the list of public modules below.
+MathJax comes from npm when the tools are installed and is copied into the site. Fonts are the
+theme's own and the system's. Reference pages are written here from the list of public modules
+below.
 """
 
 import os
@@ -94,7 +95,7 @@ mathjax_path = "mathjax/tex-svg-full.js"
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
 
 
-def _prepare(app: object) -> None:
+def _prepare() -> None:
     """Write what pages need and the repository does not keep."""
     static = DOCS / "_generated" / "static"
     write_playground(static / "playground.html")
@@ -109,4 +110,5 @@ def _prepare(app: object) -> None:
 
 def setup(app: object) -> None:
     """Connect the preparation; it has to come before Sphinx looks for pages."""
-    _prepare(app)
+    del app
+    _prepare()

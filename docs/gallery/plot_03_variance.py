@@ -3,8 +3,8 @@ What the variance does
 ======================
 
 The variance of the kernel is the only scale of an objective. If it is too small, points do not
-overlap and centres feel nothing. If it is too large, a blur is nearly perfect. The rule ``rank`` looks
-for a kernel that can tell about eight points of the data apart.
+overlap and centres feel nothing. If it is too large, a blur is nearly perfect. The rule ``rank``
+looks for a kernel that can tell about eight points of the data apart.
 """
 
 import matplotlib.pyplot as plt
@@ -36,5 +36,5 @@ for ax, factor in zip(axes, (0.003, 0.1, 1, 30), strict=True):
     )
 
 # %%
-# The highest fidelity is not the best picture. A fidelity is relative to its kernel: under the widest
-# one, centres in the middle of the data already look right.
+# The highest fidelity is not the best picture. A fidelity is relative to its kernel: under the
+# widest one, centres in the middle of the data already look right.

@@ -2,8 +2,8 @@
 Condition a fitted mixture on two columns
 =========================================
 
-A mixture of all columns of a table answers any question about them. Fix two columns, and the density
-of the others is again a mixture, in closed form.
+A mixture of all columns of a table answers any question about them. Fix two columns, and the
+density of the others is again a mixture, in closed form.
 """
 
 import matplotlib.pyplot as plt

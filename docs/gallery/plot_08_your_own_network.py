@@ -2,8 +2,8 @@
 Your own network
 ================
 
-An objective needs two mixtures. Where the centres come from is up to you. Here a network bends a line
-into a curve, and learns a variance for every centre as well.
+An objective needs two mixtures. Where the centres come from is up to you. Here a network bends a
+line into a curve, and learns a variance for every centre as well.
 """
 
 import matplotlib.pyplot as plt

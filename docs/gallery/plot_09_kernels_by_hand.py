@@ -2,8 +2,8 @@ r"""
 Mixture kernels by hand
 =======================
 
-The fidelity is the nuclear norm of a matrix that you can write down in one line. For equal variances
-:math:`v/2` on both sides, the overlap of two normalised Gaussians is
+The fidelity is the nuclear norm of a matrix that you can write down in one line. For equal
+variances :math:`v/2` on both sides, the overlap of two normalised Gaussians is
 :math:`k_{ij} = \exp(-|x_i - y_j|^2 / 2v)`.
 """
 
@@ -25,8 +25,8 @@ by_library = float(F.fidelity(GaussianMixture(x, v / 2), GaussianMixture(y, v / 
 print(f"by hand {by_hand:.12f}, by the library {by_library:.12f}")
 
 # %%
-# The singular values are its parts. One large value says that all points look alike, many values say
-# that the kernel tells points apart.
+# The singular values are its parts. One large value says that all points look alike, many values
+# say that the kernel tells points apart.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.4), layout="constrained")
 shown = left.imshow(k, cmap="Blues")

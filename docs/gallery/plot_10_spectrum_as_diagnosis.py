@@ -3,8 +3,8 @@ The spectrum as a diagnosis
 ===========================
 
 Three models of the same data. The first covers them, the second puts every centre into one of two
-moons, the third is a blur. The spectrum of the cross Gram matrix tells them apart without a picture:
-what is missing, is missing in the tail.
+moons, the third is a blur. The spectrum of the cross Gram matrix tells them apart without a
+picture: what is missing, is missing in the tail.
 """
 
 import matplotlib.pyplot as plt

@@ -2,9 +2,9 @@
 Digits by class
 ===============
 
-One small network for every class of digits, all trained with the debiased nuclear norm. Labels cut the
-data into blocks. Each block is a smaller and easier problem, and the joint fidelity is the sum of
-the blocks.
+One small network for every class of digits, all trained with the debiased nuclear norm. Labels cut
+the data into blocks. Each block is a smaller and easier problem, and the joint fidelity is the sum
+of the blocks.
 """
 
 import matplotlib.pyplot as plt

@@ -3,8 +3,8 @@ Undo the bias
 =============
 
 On small batches the nuclear norm prefers centres between the points: one compromise overlaps with
-many. So the ring becomes too thin. The debiased norm subtracts what two batches of the model have in
-common, and the ring keeps its width. (Here it is even a little too wide.)
+many. So the ring becomes too thin. The debiased norm subtracts what two batches of the model have
+in common, and the ring keeps its width. (Here it is even a little too wide.)
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@ r"""
 Where the scalar cost is highest
 ================================
 
-By Cauchy-Schwarz :math:`\langle p, q \rangle^2 / \langle q, q \rangle \le \langle p, p \rangle`, with
-equality only at q = p. Here q has two components whose places can be chosen. The map shows the
+By Cauchy-Schwarz :math:`\langle p, q \rangle^2 / \langle q, q \rangle \le \langle p, p \rangle`,
+with equality only at q = p. Here q has two components whose places can be chosen. The map shows the
 tightness. It has two peaks of the same height, because components have no names.
 """
 

@@ -2,8 +2,9 @@ r"""
 Two entropies of a mixture
 ==========================
 
-Rényi's quadratic entropy :math:`-\log \langle p, p \rangle` has a closed form for mixtures. Shannon's
-entropy has none, and is estimated by draws. Rényi's is never larger. Both grow with the variance.
+Rényi's quadratic entropy :math:`-\log \langle p, p \rangle` has a closed form for mixtures.
+Shannon's entropy has none, and is estimated by draws. Rényi's is never larger. Both grow with the
+variance.
 """
 
 import matplotlib.pyplot as plt

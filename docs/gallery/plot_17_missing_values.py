@@ -2,8 +2,8 @@
 Rows with gaps
 ==============
 
-A mixture does not need complete rows. Missing values are integrated out, not filled in. Here half of
-one column is lost, and the fitted density hardly changes.
+A mixture does not need complete rows. Missing values are integrated out, not filled in. Here half
+of one column is lost, and the fitted density hardly changes.
 """
 
 import matplotlib.pyplot as plt

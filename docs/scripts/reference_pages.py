@@ -1,7 +1,7 @@
 """Write one reference page for every public module, and the page that lists them.
 
-The list below says what is public. Its sections are the rooms of ``docs/internals/architecture.md``.
-``docs/conf.py`` calls :func:`write` when the site is built.
+The list below says what is public. Its sections are the rooms of
+``docs/internals/architecture.md``. ``docs/conf.py`` calls :func:`write` when the site is built.
 """
 
 import importlib
