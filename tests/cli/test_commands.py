@@ -732,11 +732,11 @@ def test_a_small_table_is_reported_without_metrics(tmp_path):
 def test_samples_of_a_table_are_a_table_and_its_names_no_formulas(tmp_path, monkeypatch):
     table = tmp_path / "table.csv"
     rows = np.random.default_rng(0).normal(size=(100, 2))
-    np.savetxt(table, rows, delimiter=",", header="$x_{$,b", comments="")
+    np.savetxt(table, rows, delimiter=",", header="$x_{$,=cmd()", comments="")
     monkeypatch.chdir(tmp_path)
     run = train(tmp_path / "run", data=table)
     assert "64 samples: samples.csv" in ask("sample", run.path).stdout
-    assert (tmp_path / "samples.csv").read_text().startswith("$x_{$,b\n")
+    assert (tmp_path / "samples.csv").read_text().startswith("$x_{$,'=cmd()\n")
     result = ask("sample", run.path, "-o", "picture.png")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "picture.png").stat().st_size > 1000

@@ -14,12 +14,19 @@ import torch.distributed as dist
 from hilbound.config import RunConfig
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
+from hilbound.models.autoencoders import marginal
 from hilbound.models.blocks import BlockDensityNetwork
 from hilbound.models.build import DataShape, build_model
 from hilbound.models.classes import with_encoder
 from hilbound.objectives import BlockObjective, create_objective
 from hilbound.training.batches import Batch
-from hilbound.training.together import OwnBlocks, compare_together, loss_together
+from hilbound.training.together import (
+    OwnBlocks,
+    Shared,
+    compare_pairs_together,
+    compare_together,
+    loss_together,
+)
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -80,9 +87,45 @@ CASES = {
         12,
     ),
     "blocks, clusters without workers": ({"objective": "nuclear", "condition": "clusters=2"}, 12),
+    "pairs": ({"model": "encoder-mixture-decoder", "objective": "joint-nuclear"}, 11),
+    "pairs without rows": ({"model": "encoder-mixture-decoder", "objective": "joint-nuclear"}, 2),
+    "pairs, weights": (
+        {
+            "model": "encoder-mixture-decoder",
+            "objective": "joint-nuclear",
+            "centers": 3,
+            "learn_weights": True,
+        },
+        11,
+    ),
+    "pairs of classes": (
+        {
+            "model": "encoder-mixture-decoder",
+            "objective": "joint-nuclear",
+            "condition": "classes",
+        },
+        11,
+    ),
+    "marginal": ({"model": "autoencoder", "objective": "nuclear"}, 11),
+    "marginal, heads": (
+        {"model": "encoder-mixture-decoder", "objective": "scalar", **_HEADS},
+        11,
+    ),
     "vae": ({"model": "vae"}, 11),
     "vae without rows": ({"model": "vae"}, 2),
 }
+
+
+def compare(model, objective, shared: Shared) -> tuple:
+    """Return both mixtures of a batch, and the loss, as training computes them."""
+    if objective.pairs:
+        compared = compare_pairs_together(model, shared, 0.5)
+        loss = loss_together(objective, compared)
+        return compared, loss + objective.encoder_loss(*compared.each)
+    compared = compare_together(model, shared)
+    if objective.marginal and with_encoder(model) is not None:
+        compared = marginal(compared)
+    return compared, loss_together(objective, compared)
 
 
 def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
@@ -113,16 +156,9 @@ def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
         centers = rows if objective.paired else config.centers or rows
     found = {}
     for step in range(2):
-        compared = compare_together(
-            model,
-            batch,
-            VARIANCE,
-            centers,
-            stream(0, "noise", step),
-            workers=workers,
-            rows=rows,
-        )
-        loss = loss_together(objective, compared)
+        noise = stream(0, "noise", step)
+        shared = Shared(batch, VARIANCE, centers, noise, workers, rows)
+        compared, loss = compare(model, objective, shared)
         whole = compared.whole() if isinstance(compared, OwnBlocks) else compared
         bound = objective.bound(whole.p, whole.q, stream(0, "bound"))
         model.zero_grad()

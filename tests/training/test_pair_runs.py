@@ -159,7 +159,6 @@ def test_defaults_of_pairs_do_not_overrule_the_user():
     [
         ({"model": "mixture-density-network"}, "'joint-nuclear' cannot train model"),
         ({"learn_variance": True}, "one variance for all centres"),
-        ({"devices": "2"}, "runs on one device"),
         ({"objective_options": {"power": 1.2}}, r"power must lie in \(0, 1\]"),
         ({"objective_options": {"weight": -1}}, "weight must be 0 or more"),
         ({"objective_options": {"feature_variance": 0}}, "feature_variance must be positive"),
@@ -182,3 +181,10 @@ def test_pairs_beyond_memory_are_refused_before_anything_is_made(monkeypatch):
     monkeypatch.setattr("hilbound.training.plan.build_model", lambda *_: pytest.fail("was built"))
     with pytest.raises(InputError, match=r"lower --batch-size, --centers or --width"):
         plan_training(config)
+
+
+def test_a_class_conditional_model_learns_from_pairs(tmp_path):
+    options = PAIRS | {"data": "digits", "samples": 200, "condition": "classes", "steps": 8}
+    run = train(tmp_path / "run", **options)
+    assert run.model.sample(3, label=2).shape == (3, 64)
+    assert all(row["gap"] >= -1e-6 for row in run.read_bounds())

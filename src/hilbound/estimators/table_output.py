@@ -1,7 +1,7 @@
 """Predictions as a file: the rows that came, and beside them what is expected of their targets.
 
-A text that a spreadsheet would take for a formula gets an apostrophe before it, as the Open
-Worldwide Application Security Project recommends against CSV injection.
+Texts are written so that a spreadsheet finds no formula
+(:func:`hilbound.training.files.plain_cell`).
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from hilbound.estimators.table_data import Unknown, read_target
 from hilbound.estimators.table_run import TableRun
 from hilbound.evaluation.calibration import log_scores
 from hilbound.mixture import GaussianMixture
+from hilbound.training.files import plain_cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _ROWS = 10_000  # predicted at once
 
 
@@ -140,12 +140,8 @@ def harmless(frame: "pd.DataFrame") -> "pd.DataFrame":
     """
     from pandas.api.types import is_numeric_dtype
 
-    plain = frame.rename(columns=_plain)
+    plain = frame.rename(columns=plain_cell)
     for name in plain:
         if not is_numeric_dtype(plain[name]):
-            plain[name] = plain[name].astype(object).map(_plain)
+            plain[name] = plain[name].astype(object).map(plain_cell)
     return plain
-
-
-def _plain(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -9,6 +9,7 @@ from torch import Tensor
 from hilbound.errors import InputError
 from hilbound.reports import plots
 from hilbound.reports.drawing import canvas
+from hilbound.training.files import plain_cell
 from hilbound.training.runs import Run
 
 SUFFIXES = (".png", ".npz", ".npy", ".csv")
@@ -55,7 +56,8 @@ def write_samples(run: Run, samples: Tensor, output: Path) -> Path:
 
 def _write_table(samples: Tensor, columns: list[str], output: Path) -> None:
     with output.open("w", newline="", encoding="utf-8") as lines:
-        csv.writer(lines, lineterminator="\n").writerow(columns)
+        # A column may be called =cmd(), which a spreadsheet would run.
+        csv.writer(lines, lineterminator="\n").writerow(map(plain_cell, columns))
         np.savetxt(lines, samples.numpy(), "%.9g", ",")
 
 

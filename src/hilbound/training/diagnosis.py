@@ -13,9 +13,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from hilbound.config import RunConfig
+from hilbound.config import ONE_CENTRE, RunConfig
 from hilbound.engine.seeding import stream
-from hilbound.models.autoencoders import Autoencoder
 from hilbound.models.base import DensityModel
 from hilbound.training.failures import (
     Finding,
@@ -46,7 +45,7 @@ _FROM_NOISE = frozenset({"mixture-density-network", "vae"})
 
 def _one_centre(config: RunConfig) -> bool:
     """Whether every row has a centre of its own, so that no variance can blur the data."""
-    paired = config.model == "latent-mixture" and config.objective in Autoencoder.objectives
+    paired = config.model == "latent-mixture" and config.objective in ONE_CENTRE
     return paired or config.model == "autoencoder"
 
 

@@ -18,6 +18,7 @@ from hilbound.errors import InputError
 
 #: What a file is called until it is whole.
 PARTIAL = ".partial"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 # Facts, metrics and the curves of a run are far smaller.
 _MOST_TEXT = 1 << 24
 
@@ -124,3 +125,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def plain_cell(value: Any) -> Any:
+    """Return a value for a table in which no spreadsheet finds a formula. Only texts are changed.
+
+    A text that starts like a formula gets an apostrophe before it, as the Open Worldwide
+    Application Security Project recommends against CSV injection.
+
+    >>> [plain_cell(value) for value in ("=1+1", "-x", "b", -1)]
+    ["'=1+1", "'-x", 'b', -1]
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

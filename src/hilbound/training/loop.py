@@ -150,8 +150,6 @@ class Loop:
             callbacks = self._callbacks(diagnose=diagnose, quiet=quiet)
             self.trainer = _lightning_trainer(plan.config, callbacks, self._logger())
             self.module = DensityModule(plan, self.bounds)
-        if self.trainer.world_size > 1:
-            _refuse_what_cannot_be_shared(plan, self.trainer.world_size)
 
     def _callbacks(self, *, diagnose: bool, quiet: bool) -> "list[Callback]":
         from hilbound.training import callbacks, diagnosis, tracking
@@ -289,15 +287,6 @@ class Loop:
         if self.run is not None:
             self.run.save_model(self.module.model)
             self.run.update(kept_step=int(checkpoint["global_step"]))
-
-
-def _refuse_what_cannot_be_shared(plan: TrainingPlan, workers: int) -> None:
-    """Raise an InputError if several workers cannot share a batch of this training."""
-    if plan.objective.pairs:
-        raise InputError(
-            f"objective {plan.config.objective!r} cannot be trained on {workers} devices yet: its "
-            "batches are not shared row by row; use devices '1'"
-        )
 
 
 def _tensor_shapes(tree: Any) -> set[torch.Size]:

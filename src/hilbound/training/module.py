@@ -12,14 +12,20 @@ from hilbound.bounds import Bound
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.autoencoders import FeatureModel, marginal
+from hilbound.models.autoencoders import marginal
 from hilbound.models.base import Comparison, PairComparison
 from hilbound.models.build import REMEMBERED_ROWS
-from hilbound.models.classes import ClassConditional, with_encoder
+from hilbound.models.classes import with_encoder
 from hilbound.training.batches import Batch
 from hilbound.training.callbacks import BoundsRecord, spoilt_weights
 from hilbound.training.plan import TrainingPlan
-from hilbound.training.together import OwnBlocks, compare_together, loss_together
+from hilbound.training.together import (
+    OwnBlocks,
+    Shared,
+    compare_pairs_together,
+    compare_together,
+    loss_together,
+)
 
 # Steps between two bounds of a training batch: often enough for a curve, rarely enough to be cheap.
 _BOUND_EVERY = 20
@@ -54,21 +60,19 @@ class DensityModule(L.LightningModule):
         """
         rows = batch if isinstance(batch, Batch) else Batch(batch)
         workers = self._workers if self.training else Team()
-        variance = self.plan.data_variance(self.global_step)
-        generator = stream(self.config.seed, purpose, index, 0, device=self.device)
+        count = rows.x.shape[-2] if workers.alone else self.plan.rows_per_block
+        shared = Shared(
+            rows,
+            self.plan.data_variance(self.global_step),
+            self._centers(count),
+            stream(self.config.seed, purpose, index, 0, device=self.device),
+            workers,
+            count,
+        )
         try:
             if self.objective.pairs:
-                return self._compare_pairs(rows.x, variance, generator, rows.labels)
-            count = rows.x.shape[-2] if workers.alone else self.plan.rows_per_block
-            compared = compare_together(
-                self.model,
-                rows,
-                variance,
-                self._centers(count),
-                generator,
-                workers=workers,
-                rows=count,
-            )
+                return compare_pairs_together(self.model, shared, self.plan.feature_variance)
+            compared = compare_together(self.model, shared)
             return marginal(compared) if self._is_marginal else compared
         except InputError as error:
             raise spoilt_weights(self.global_step) from error
@@ -77,20 +81,6 @@ class DensityModule(L.LightningModule):
     def _is_marginal(self) -> bool:
         """Whether all rows of a batch are compared with all centres, not each with its own."""
         return self.objective.marginal and with_encoder(self.model) is not None
-
-    def _compare_pairs(
-        self, x: Tensor, variance: float, generator: torch.Generator, labels: Tensor | None
-    ) -> PairComparison:
-        if not isinstance(self.model, FeatureModel | ClassConditional):
-            raise TypeError(f"{type(self.model).__name__} has no features")  # the plan refuses it
-        return self.model.compare_pairs(
-            x,
-            variance,
-            self._centers(len(x)),
-            self.plan.feature_variance,
-            generator=generator,
-            labels=labels,
-        )
 
     @property
     def _workers(self) -> Team:
@@ -128,13 +118,10 @@ class DensityModule(L.LightningModule):
         return loss * self._workers.world
 
     def _loss(self, compared: Comparison | PairComparison) -> Tensor:
-        """Return the loss. An objective with one value for each row is averaged over the rows."""
-        if isinstance(compared, PairComparison):
-            loss: Tensor = self.objective(compared.p, compared.q).mean() + compared.penalty
-            if compared.each is not None:
-                loss = loss + self.objective.encoder_loss(*compared.each)
-            return loss
-        return loss_together(self.objective, compared)
+        loss = loss_together(self.objective, compared)
+        if isinstance(compared, PairComparison) and compared.each is not None:
+            loss = loss + self.objective.encoder_loss(*compared.each)
+        return loss
 
     def _bound(self, compared: Comparison | PairComparison, draws: torch.Generator) -> Bound:
         if isinstance(compared, OwnBlocks):

@@ -315,11 +315,6 @@ def _check_objective(config: RunConfig, objective: Objective, model: DensityMode
             f"objective {config.objective!r} cannot train model {config.model!r}: it is trained by "
             + " or ".join(repr(name) for name in model.objectives)
         )
-    if objective.pairs and config.devices != "1":
-        raise InputError(
-            f"objective {config.objective!r} runs on one device, because pairs of a batch are not "
-            f"divided among several: leave out devices, got {config.devices!r}"
-        )
     if objective.pairs and config.learn_variance:
         raise InputError(
             f"objective {config.objective!r} needs one variance for all centres, or overlaps of "

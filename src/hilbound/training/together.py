@@ -5,8 +5,10 @@ order of the whole; :class:`hilbound.engine.gather.Team` says which. All draw th
 batch and use their own rows, so that the batch is the one that a single process would compute.
 """
 
+import math
 import os
 import sys
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,30 +17,18 @@ from hilbound.engine.gather import Team, working_in
 from hilbound.engine.seeding import Part
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture
-from hilbound.models.base import Comparison, DensityModel, MixturePart
+from hilbound.models.autoencoders import FeatureModel
+from hilbound.models.base import Comparison, DensityModel, MixturePart, PairComparison
 from hilbound.models.blocks import BlockDensityNetwork
-from hilbound.models.classes import with_encoder
+from hilbound.models.classes import ClassConditional, with_encoder
 from hilbound.objectives import BlockObjective, Objective
 from hilbound.training.batches import Batch
 
 
-def compare_together(
-    model: DensityModel,
-    batch: Batch,
-    variance: float,
-    centers: int,
-    generator: torch.Generator,
-    *,
-    workers: Team,
-    rows: int,
-) -> Comparison:
-    """Return both mixtures of the whole batch on every worker, live in this worker's part.
-
-    The loss must be multiplied by the number of workers, and gradients be averaged over them. See
-    :mod:`hilbound.engine.gather`.
+class Shared(NamedTuple):
+    """A batch that workers share, as one of them sees it.
 
     Args:
-        model: The model.
         batch: This worker's rows of the batch with shape ``(n, d)``, any one row if it has none; or
             all rows of all blocks, with shape ``(C, n, d)``.
         variance: Variance of a component of the data's mixture.
@@ -46,37 +36,86 @@ def compare_together(
             are blocks, otherwise in all.
         generator: Draws the noise of the whole batch.
         workers: The team.
-        rows: How many rows the whole batch has.
+        rows: How many rows the whole batch has, or each block of it.
+    """
+
+    batch: Batch
+    variance: float
+    centers: int
+    generator: torch.Generator
+    workers: Team
+    rows: int
+
+    @property
+    def own(self) -> range:
+        """Which rows of the whole batch this worker has."""
+        return self.workers.share(self.rows)
+
+
+def compare_together(model: DensityModel, shared: Shared) -> Comparison:
+    """Return both mixtures of the whole batch on every worker, live in this worker's part.
+
+    The loss must be multiplied by the number of workers, and gradients be averaged over them. See
+    :mod:`hilbound.engine.gather`.
+
+    Args:
+        model: The model.
+        shared: The batch.
 
     Returns:
         The comparison. If there are blocks, it is one of this worker's blocks, :class:`OwnBlocks`.
     """
+    batch, variance, centers, generator, workers, rows = shared
     if workers.alone:
         return model.compare(batch.x, variance, centers, generator, batch.labels)
     if isinstance(model, BlockDensityNetwork):
-        return _compare_blocks(model, batch.x, variance, centers, generator, workers=workers)
+        return _compare_blocks(model, shared)
     of_rows = with_encoder(model) is not None
-    own_rows, own_centers = workers.share(rows), workers.share(centers)
     # A worker without rows, or without centres, computes one that does not count.
-    made = own_rows if of_rows else own_centers
+    made = shared.own if of_rows else workers.share(centers)
     source = Part(generator, made or range(1), rows if of_rows else centers)
-    count = centers if of_rows else max(1, len(own_centers))
+    count = centers if of_rows else max(1, len(made))
     with working_in(workers, filled=not made):
         compared = model.compare(batch.x, variance, count, source, batch.labels)
-    p = _whole(compared.p, len(own_rows), workers)
+    p = _whole(compared.p, len(shared.own), workers)
     q = _whole(compared.q, len(made), workers, learned=model.head.variance_head is not None)
-    share = compared.penalty * len(own_rows) / rows
-    penalty = workers.gather(share[None]).sum()
-    return Comparison(p, q, penalty if made else penalty + _nothing(compared.q))
+    share = compared.penalty * len(shared.own) / rows
+    return Comparison(p, q, workers.gather(share[None]).sum())
 
 
-def _nothing(q: GaussianMixture) -> Tensor:
-    """Return zero, in which all weights of the model have a part.
+def compare_pairs_together(
+    model: DensityModel, shared: Shared, feature_variance: float
+) -> PairComparison:
+    """Return both mixtures over pairs of a row and its features, of the whole batch.
 
-    Without any share in the loss they would have no gradient, and the others would wait.
+    Args:
+        model: A model with an encoder.
+        shared: The batch.
+        feature_variance: Variance of a component in the features.
     """
-    nothing = 0 * (q.means.sum() + q.component_variance.sum())
-    return nothing + 0 * q.log_mass.sum() if isinstance(q, MixturePart) else nothing
+    if not isinstance(model, FeatureModel | ClassConditional):
+        raise TypeError(f"{type(model).__name__} has no features")  # the plan refuses it
+    batch, variance, centers, generator, workers, rows = shared
+    own = shared.own
+    source = generator if workers.alone else Part(generator, own or range(1), rows)
+    with working_in(workers, filled=not own):
+        compared = model.compare_pairs(
+            batch.x, variance, centers, feature_variance, generator=source, labels=batch.labels
+        )
+    if workers.alone:
+        return compared
+    learned, size = model.head.variance_head is not None, len(own)
+    # Weights of a part sum to one; each row has the same share of the whole.
+    mass = math.log(max(1, size))
+    return PairComparison(
+        _whole(compared.p, size, workers),
+        _whole(compared.q, size * centers, workers, learned=learned, log_mass=mass),
+        compared.each
+        and (
+            _whole(compared.each[0], size, workers),
+            _whole(compared.each[1], size, workers, learned=learned),
+        ),
+    )
 
 
 # ------------------------------------------------------------------ block by block
@@ -97,31 +136,23 @@ class OwnBlocks(Comparison):
 
     def whole(self) -> Comparison:
         """Return the comparison of all blocks. All workers must call this."""
-        size, nothing = len(self.own), 0 if self.own else _nothing(self.q)
-        p = _whole(self.p, size, self.workers)
-        q = _whole(self.q, size, self.workers, learned=self.learned)
-        return Comparison(p, q, self.penalty + nothing)
+        p = _whole(self.p, len(self.own), self.workers)
+        q = _whole(self.q, len(self.own), self.workers, learned=self.learned)
+        return Comparison(p, q, self.penalty)
 
 
-def _compare_blocks(
-    model: BlockDensityNetwork,
-    x: Tensor,
-    variance: float,
-    centers: int,
-    generator: torch.Generator,
-    *,
-    workers: Team,
-) -> OwnBlocks:
+def _compare_blocks(model: BlockDensityNetwork, shared: Shared) -> OwnBlocks:
+    workers = shared.workers
     own = workers.share(model.blocks)
+    source = Part(shared.generator, own or range(1), model.blocks)
     with working_in(workers, filled=not own):
-        source = Part(generator, own or range(1), model.blocks)
-        found = OwnBlocks(*model.compare(x, variance, centers, source))
+        found = OwnBlocks(*model.compare(shared.batch.x, shared.variance, shared.centers, source))
     found.workers, found.own = workers, own
     found.learned = model.variance_head is not None
     return found
 
 
-def loss_together(objective: Objective, compared: Comparison) -> Tensor:
+def loss_together(objective: Objective, compared: Comparison | PairComparison) -> Tensor:
     """Return the loss of the whole batch, of which a worker may have compared its blocks only.
 
     Where it is a sum over blocks, every worker computes its own terms, and one number travels.
@@ -143,7 +174,12 @@ def loss_together(objective: Objective, compared: Comparison) -> Tensor:
 
 
 def _whole(
-    part: GaussianMixture, size: int, workers: Team, *, learned: bool = False
+    part: GaussianMixture,
+    size: int,
+    workers: Team,
+    *,
+    learned: bool = False,
+    log_mass: float | None = None,
 ) -> GaussianMixture:
     """Return the mixture, or the mixtures, of which every worker has a part.
 
@@ -152,6 +188,7 @@ def _whole(
         size: How many of them count; the first ones.
         workers: The team.
         learned: Whether every component has a variance of its own.
+        log_mass: Logarithm of what the weights were divided by, if it is not with the part.
     """
     variance = part.component_variance
     if learned:
@@ -160,11 +197,24 @@ def _whole(
     log_weights = None
     if not part.equal_weights:
         own = part.log_weights
-        if isinstance(part, MixturePart) and not part.batch_shape:
-            own = own + part.log_mass
+        if not part.batch_shape:
+            own = own + (part.log_mass if isinstance(part, MixturePart) else log_mass or 0)
         log_weights = workers.gather(own[:size])
     means = workers.gather(part.means[:size])
+    if not size:
+        # Without any share in the loss its weights would have no gradient, and others would wait.
+        means = means + _nothing(part)
     return GaussianMixture(means, variance, log_weights=log_weights)
+
+
+def _nothing(q: GaussianMixture) -> Tensor:
+    """Return zero, in which all weights of the model have a part."""
+    nothing = 0 * (q.means.sum() + q.component_variance.sum())
+    if q.equal_weights:
+        return nothing
+    # Weights of zero have a logarithm that no zero tames.
+    weights = q.log_mass.sum() if isinstance(q, MixturePart) else q.weights.sum()
+    return nothing + 0 * weights
 
 
 # ------------------------------------------------------------------ how workers are started
