@@ -9,6 +9,8 @@ RUN := $(BIN)/python -m
 STAMP := $(VENV)/.installed
 SKPRO := .venv-skpro
 AXE := $(VENV)/browser
+MATHJAX := $(VENV)/docs/node_modules/mathjax/es5/tex-svg-full.js
+CLEAN := $(VENV)/clean
 RAY := .venv-ray
 
 .DEFAULT_GOAL := help
@@ -89,6 +91,30 @@ test-hostile: $(STAMP) ## mutate valid files 100,000 times, and look for foreign
 test-killed: $(STAMP) ## kill a training at 50 random moments, and compare how it ends
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/support/killed.py $$(mktemp -d) --kills 50
 
+.PHONY: docs
+docs: $(STAMP) $(MATHJAX) ## build the site into docs/_build/html, and check it
+	@echo "installing the site's tools"
+	@$(RUN) pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@echo "== building (the gallery is executed: some minutes)"
+	@OMP_NUM_THREADS=1 $(RUN) sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "== links"
+	@$(BIN)/python docs/scripts/check_links.py docs/_build/html
+	@echo "== in a browser"
+	@$(RUN) pytest tests/test_site.py --quiet
+
+$(MATHJAX):
+	@npm install --silent --no-audit --no-fund --prefix $(VENV)/docs mathjax@3.2.2 < /dev/null
+
+.PHONY: wheel
+wheel: $(STAMP) ## build the wheel, install it elsewhere, and run the demo and a type check there
+	@rm -rf dist $(CLEAN)
+	@$(RUN) build --outdir dist > /dev/null
+	@$(PYTHON) -m venv $(CLEAN)
+	@$(CLEAN)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl mypy
+	@cp tests/support/consumer.py $(CLEAN)/consumer.py
+	@cd $(CLEAN) && bin/python -m mypy --strict --python-executable bin/python consumer.py
+	@cd $(CLEAN) && bin/hilbound demo --quiet -o demo && bin/hilbound playground --no-browser -o page.html
+
 .PHONY: lint
 lint: $(STAMP) ## check style, types and the direction of imports
 	@echo "== style"
@@ -106,5 +132,5 @@ format: $(STAMP) ## mend the style, where a tool can
 
 .PHONY: clean
 clean: ## delete .venv, caches and build outputs
-	rm -rf $(VENV) $(SKPRO) $(RAY) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(SKPRO) $(RAY) build dist docs/_build docs/_generated docs/examples docs/reference/api .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

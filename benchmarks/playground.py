@@ -46,8 +46,8 @@ FRAMES = """() => new Promise((done) => {
     last = now;
     if (now - start < 5000) return requestAnimationFrame(count);
     gaps.sort((a, b) => a - b);
-    const per_second = (1000 * gaps.length) / (now - start);
-    done({ per_second, median_gap_ms: gaps[gaps.length >> 1] });
+    const median = gaps[gaps.length >> 1];
+    done({ per_second: (1000 * gaps.length) / (now - start), median_gap_ms: median });
   };
   requestAnimationFrame(count);
 })"""

@@ -14,6 +14,7 @@ from .models import BlockDensityNetwork as BlockDensityNetwork
 from .models import ClassConditional as ClassConditional
 from .models import Encoder as Encoder
 from .models import EncoderMixtureDecoder as EncoderMixtureDecoder
+from .models import LatentMixture as LatentMixture
 from .models import MixtureDecoder as MixtureDecoder
 from .models import MixtureDensityNetwork as MixtureDensityNetwork
 from .objectives import BlockObjective as BlockObjective

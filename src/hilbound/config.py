@@ -62,7 +62,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "variance_y": 0.02,
         "width": 768,
         "batch_size": 256,
-        "steps": 4000,
+        "steps": 6000,
         "validate_every": 500,
         "learning_rate": 2e-3,
         "beta1": 0.9,

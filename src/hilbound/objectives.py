@@ -275,6 +275,10 @@ class NuclearNorm(Objective):
         """Return the logarithm of the fidelity, against 1."""
         return F.log_fidelity(p, q, self.drop)
 
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return minus the :func:`~hilbound.functional.block_fidelity`."""
+        return -F.block_fidelity(p, q, share.to(q.means), drop=self.drop)
+
 
 @OBJECTIVES.register("scalar", "normalised inner product <p,q>^2/<q,q>, limit <p,p>")
 class ScalarCost(Objective):
@@ -570,7 +574,6 @@ class ConditionalScalarCost(Objective):
             raise InputError(f"wide must be 1 or more and finite, got {wide}: it widens the kernel")
         self.diagonal = diagonal
         self.wide = wide
-        self.diagonal = diagonal
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``()`` for mixtures with batch shape ``(B,)``."""
@@ -686,6 +689,10 @@ class Schatten(Objective):
         """Return the logarithm of the sum."""
         return F.log_schatten_overlap(p, q, self.power, self.drop)
 
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return minus the :func:`~hilbound.functional.block_fidelity` with the power."""
+        return -F.block_fidelity(p, q, share.to(q.means), drop=self.drop, power=self.power)
+
     def log_limit(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the logarithm of the limit, which a flat spectrum reaches."""
         rank = min(p.components, q.components)
@@ -746,15 +753,25 @@ class DebiasedNuclearNorm(Objective):
 
     def forward(self, p: GaussianMixture, q: GaussianMixture) -> Tensor:
         """Return the loss with shape ``(*)``."""
+        return F.debiased_fidelity(*self._batches(p, q), float(self.weight))
+
+    def block_loss(self, p: GaussianMixture, q: GaussianMixture, share: Tensor) -> Tensor:
+        """Return the :func:`~hilbound.functional.debiased_block_fidelity`."""
+        return F.debiased_block_fidelity(
+            *self._batches(p, q), float(self.weight), shares=share.to(q.means)
+        )
+
+    def _batches(
+        self, p: GaussianMixture, q: GaussianMixture
+    ) -> tuple[GaussianMixture, GaussianMixture | None, GaussianMixture, GaussianMixture]:
+        """Return two batches of the data and two of the model, and move the weight if it is due."""
         first, second = _halves(q)
         data, copy = _halves(p)
         if self.calibrate and self.training:
             if int(self.calls) % _CALIBRATE_EVERY == 0:
                 self._move(data, copy, first, second)
             self.calls += 1
-        return F.debiased_fidelity(
-            data, copy if self.reference else None, first, second, float(self.weight)
-        )
+        return data, copy if self.reference else None, first, second
 
     @torch.no_grad()
     def _move(

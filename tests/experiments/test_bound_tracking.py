@@ -83,7 +83,7 @@ def test_one_seed_below_its_real_rows_is_not_as_near():
     assert claims(rows)[2].holds is False
     for own in rows:
         del own["train_real_tightness"]
-    assert claims(rows)[2].holds is None
+    assert len(claims(rows)) == 6, "rows of earlier versions say nothing of real rows"
 
 
 def test_steps_that_go_down_are_told():

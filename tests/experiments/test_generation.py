@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from hilbound.experiments.generation.experiment import EXPERIMENT, METHODS
-from hilbound.experiments.generation.page import BASELINES, best_rows
+from hilbound.experiments.generation.page import BASELINES, NAMED, best_rows
 from hilbound.experiments.generation.settings import GenerationSettings
 from hilbound.experiments.runner import run_experiment
 
@@ -43,7 +43,12 @@ def row(method, budget="steps", seed=0, seconds=10.0, **values):
 def all_rows(seconds=None, **changes):
     seconds = seconds or {}
     rows = [row("real", "none")]
-    return rows + [row(m, seconds=seconds.get(m, 10.0), **changes.get(m, {})) for m in METHODS]
+    for m in METHODS:
+        own = row(m, seconds=seconds.get(m, 10.0), **changes.get(m, {}))
+        rows.append(own)
+        if m in NAMED and not seconds:
+            rows.append(own | {"budget": "longer"})
+    return rows
 
 
 def verdicts(rows):
@@ -112,6 +117,12 @@ def test_the_two_kinds_of_ours_are_judged_apart():
     assert verdicts(rows)[2:8] == [False, True, False, False, True, True]
 
 
+def test_a_method_without_a_longer_training_is_not_judged_by_one():
+    rows = [r for r in all_rows() if (r["method"], r["budget"]) != ("debiased", "longer")]
+    assert len(verdicts(rows)) == 8
+    assert not [c for c in EXPERIMENT.claims(SETTINGS, rows) if "times it, debiased" in c.claim]
+
+
 def test_the_best_figure_of_several_methods_changes_no_verdict():
     """What is judged was named beforehand: figures of test rows pick nothing."""
     rows = all_rows(debiased=WEAK)
@@ -173,5 +184,5 @@ def test_a_folder_in_the_layout_of_celeba_is_measured(tmp_path, monkeypatch):
     result = run_experiment("generation", tmp_path / "out", quick=True, quiet=True)
     assert {r["data"] for r in result.rows} == {"digits", "celeba"}
     page = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "celeba-samples.png" in page
+    assert "celeba-equal-time.png" in page
     assert "was not at hand" not in page

@@ -288,7 +288,7 @@ def test_the_cells_are_all_different_and_within_the_budget(monkeypatch):
     moons = [options for options in trained if options["data"] == "moons"]
     new = [options for options in trained if fresh.is_fresh(options["data"])]
     assert len(moons) == 3 * (3 * 9 + 2 + 2)
-    assert len(new) == 3 * 2 * (3 * 8 + 1)
+    assert len(new) == 3 * 2 * (3 * 7 + 1)
     assert len(trained) == len(moons) + len(new) + 3 * 7 * (4 + 1) + 2 * (4 + 1)
 
 

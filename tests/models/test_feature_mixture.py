@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 
 from hilbound.errors import InputError
 from hilbound.models import feature_mixture
-from hilbound.models.feature_mixture import FeatureMixture, choose_count
+from hilbound.models.feature_mixture import FeatureMixture, choose_mixture
 
 
 def seeded(seed=0):
@@ -56,9 +56,9 @@ def test_the_number_of_components_is_that_of_the_highest_held_out_density(monkey
                 for m, s, w in zip(parts.means, parts.spread, parts.log_weights, strict=True)
             )
         ).mean()
-    assert choose_count(y, held_out, seeded()) == max(means, key=means.get) == 3
+    assert len(choose_mixture(y, held_out, seeded()).means) == max(means, key=means.get) == 3
     # Without held-out rows a part of the rows is set aside.
-    assert choose_count(y, None, seeded()) == 3
+    assert len(choose_mixture(y, None, seeded()).means) == 3
     density = FeatureMixture(2).double()
     density.fit(y, held_out, generator=seeded())
     assert len(density.means) == 3
@@ -74,7 +74,7 @@ def test_few_rows_try_few_components(monkeypatch):
 
     monkeypatch.setattr(feature_mixture, "fit_mixture", spy)
     y, _ = clusters(100)
-    choose_count(y, y[:20], seeded())
+    choose_mixture(y, y[:20], seeded())
     assert tried == [1]
 
 

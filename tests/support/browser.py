@@ -21,7 +21,7 @@ SERIOUS = {"serious", "critical"}
 
 def chromium() -> str:
     """Return the path of Debian's Chromium, or of the one that HILBOUND_CHROMIUM names."""
-    found = os.environ.get("HILBOUND_CHROMIUM") or shutil.which("chromium")
+    found = shutil.which(os.environ.get("HILBOUND_CHROMIUM") or "chromium")
     if found is None:
         pytest.skip(f"no chromium on this machine: {HOW}")
     return found

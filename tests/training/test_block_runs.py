@@ -55,8 +55,10 @@ def groups(tmp_path):
     return write_groups(tmp_path / "groups.npz")
 
 
-@pytest.mark.parametrize("objective", BY_BLOCKS)
-@pytest.mark.parametrize("condition", ["classes", "clusters=3"])
+@pytest.mark.parametrize(
+    ("objective", "condition"),
+    [*((name, "clusters=3") for name in BY_BLOCKS), ("nuclear", "classes")],
+)
 def test_every_objective_learns_within_its_limit(tmp_path, groups, objective, condition):
     run = train(tmp_path / "run", data=groups, steps=24, objective=objective, condition=condition)
     rows = validation(run)
@@ -68,8 +70,7 @@ def test_every_objective_learns_within_its_limit(tmp_path, groups, objective, co
     assert draw(run, 5).isfinite().all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("step", [3, 5])
+@pytest.mark.parametrize(("kind", "step"), [*((kind, 5) for kind in KINDS), ("clusters", 3)])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, groups, monkeypatch, kind, step):
     whole = train(tmp_path / "whole", data=groups, **KINDS[kind])
     stop_at(monkeypatch, step, press_ctrl_c)

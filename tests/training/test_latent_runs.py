@@ -143,7 +143,7 @@ def test_the_command_line_fits_samples_and_resumes(tmp_path, whole):
 
 
 def test_every_class_has_a_density_and_samples_of_its_own(tmp_path):
-    options = {"data": "digits", "condition": "classes", "samples": 300, "steps": 60, "width": 32}
+    options = {"data": "digits", "condition": "classes", "samples": 300, "steps": 200, "width": 64}
     run = train(tmp_path / "run", **LATENT | options | {"features": 4})
     model = Run.open(run.path).load_model()
     assert model.model.density.classes == 10
@@ -154,6 +154,11 @@ def test_every_class_has_a_density_and_samples_of_its_own(tmp_path):
         for c in range(10)
     ]
     assert sum(right) >= 9
+    inner = model.model
+    with inner.decoder.told(torch.tensor(3)):
+        drawn = inner.density.draw(6, 3, torch.Generator().manual_seed(1))
+        expected = inner.decode(drawn, 1).means.squeeze(1).detach()
+    assert torch.equal(model.sample(6, torch.Generator().manual_seed(1), label=3), expected)
     assert draw(run, 12).isfinite().all()
     assert "latent" not in evaluate(run, samples=100)
 

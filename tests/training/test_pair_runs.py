@@ -181,3 +181,10 @@ def test_pairs_beyond_memory_are_refused_before_anything_is_made(monkeypatch):
     monkeypatch.setattr("hilbound.training.plan.build_model", lambda *_: pytest.fail("was built"))
     with pytest.raises(InputError, match=r"lower --batch-size, --centers or --width"):
         plan_training(config)
+
+
+def test_a_class_conditional_model_learns_from_pairs(tmp_path):
+    options = PAIRS | {"data": "digits", "samples": 200, "condition": "classes", "steps": 8}
+    run = train(tmp_path / "run", **options)
+    assert run.model.sample(3, label=2).shape == (3, 64)
+    assert all(row["gap"] >= -1e-6 for row in run.read_bounds())

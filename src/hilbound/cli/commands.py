@@ -237,6 +237,45 @@ def demo(
 
 
 @app.command()
+def export(
+    run: RunPath,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="A .onnx or .pt2 file; for huggingface a new folder."),
+    ],
+    form: Annotated[
+        Literal["onnx", "torch", "huggingface"],
+        typer.Option(
+            "--format",
+            help="ONNX, a program of torch.export, or a folder with weights and model card.",
+        ),
+    ] = "onnx",
+    part: Annotated[
+        Literal["sampler", "encoder", "decoder", "density"] | None,
+        typer.Option(help="What to export. (default: what the model is made for)"),
+    ] = None,
+) -> None:
+    """Write a trained RUN as a file for other programs, and compare it with the model."""
+    from hilbound.export import export_run, save_pretrained
+
+    if form == "huggingface":
+        if part is not None:
+            raise InputError("--part is for single files, a folder holds the whole model")
+        out.print(f"model: {save_pretrained(run, output)}", soft_wrap=True)
+        return
+    with err.status("exporting"):
+        made = export_run(run, output, form, part)
+    equal = "bit for bit" if form == "torch" else f"within {made.difference:.0e}"
+    out.print(
+        f"{made.part}: {', '.join(made.inputs)} -> {', '.join(made.outputs)}, equal to the model "
+        f"{equal}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print(f"file: {made.path}", soft_wrap=True)
+
+
+@app.command()
 def playground(
     output: Annotated[
         Path | None,

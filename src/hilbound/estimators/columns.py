@@ -15,7 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from hilbound.errors import DataError
 from hilbound.estimators.frames import Column, Floats
 
-_LIMIT = 8.0  # standard deviations; beyond, a value says only that it is far out
+LIMIT = 8.0  # standard deviations; beyond, a value says only that it is far out
 _MOST_LEVELS = 50  # rarer texts share the row of zeros
 _SHOWN = 5
 
@@ -89,6 +89,11 @@ class TextReader:
         known = sorted(counts, key=lambda text: (-counts[text], text))
         return cls(column.name, known, refuse)
 
+    @property
+    def levels(self) -> list[str]:
+        """The texts that have an indicator of their own, in order."""
+        return self.known[:_MOST_LEVELS]
+
     def read(self, column: Column) -> Floats:
         """Return indicators with shape ``(n, m)``; missing and rare texts are rows of zeros.
 
@@ -108,7 +113,7 @@ class TextReader:
                 f"known are {_some(self.known)}. Correct the spelling, fit on rows that have it, "
                 "or choose handle_unknown='missing'"
             )
-        levels = self.known[:_MOST_LEVELS]
+        levels = self.levels
         if not levels:
             return np.zeros((len(texts), 0))
         encoder = OneHotEncoder(
@@ -174,7 +179,7 @@ class Columns:
             DataError: If a column holds another kind of value than when fitted.
         """
         table = _stack(self.readers, columns)[:, np.asarray(self.kept, dtype=bool)]
-        return np.clip((table - self.mean) / self.scale, -_LIMIT, _LIMIT)
+        return np.clip((table - self.mean) / self.scale, -LIMIT, LIMIT)
 
 
 def _reader(column: Column, *, refuse: bool) -> NumberReader | TextReader:

@@ -33,6 +33,7 @@ from hilbound.experiments.shared.conditional_runs import (
     bounds_at_end,
     conditional_model,
     frozen_cell,
+    has_real,
     joint_cell,
     reach_real_rows,
     seeds_with_encoder,
@@ -125,7 +126,7 @@ falls shows that a smaller gap is not enough for it.
         return [
             _smaller_with_centers(settings, frozen),
             _smaller_jointly(settings, rows),
-            *([reach_real_rows(settings, longest, "test")] if _has_real(longest) else []),
+            *([reach_real_rows(settings, longest, "test")] if has_real(longest, "test") else []),
             *(_with_k(settings, longest, name) for name in QUALITIES),
             _while_training(settings, frozen),
         ]
@@ -183,11 +184,6 @@ falls shows that a smaller gap is not enough for it.
             f"{settings.bound_rows} held-out images as the whole of the data, the mean over "
             f"{settings.noise_draws} draws of the noise."
         )
-
-
-def _has_real(rows: Sequence[Row]) -> bool:
-    """Whether it was measured what real rows reach; rows of earlier versions do not have it."""
-    return bool(values_of(rows, "test_real_tightness"))
 
 
 def falls(settings: TightnessSettings, rows: Sequence[Row]) -> list[float]:

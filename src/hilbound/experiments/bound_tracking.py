@@ -32,6 +32,7 @@ from hilbound.experiments.shared.conditional_runs import (
     curves,
     deviation,
     frozen_cell,
+    has_real,
     joint_cell,
     reach_real_rows,
     seeds_with_encoder,
@@ -102,10 +103,11 @@ to it for every K: all share one limit, and only the decoder can close the gap.
 
     def claims(self, settings: TrackingSettings, rows: Sequence[Row]) -> list[Claim]:
         """Return claims about K, real rows and held-out rows, then what is proved."""
+        frozen = select(rows, protocol="frozen")
         return [
             _tighter_with_centers(settings, rows, "frozen"),
             _tighter_with_centers(settings, rows, "joint"),
-            reach_real_rows(settings, select(rows, protocol="frozen"), "train"),
+            *([reach_real_rows(settings, frozen, "train")] if has_real(frozen, "train") else []),
             _limit_moves(rows),
             _held_out(rows),
             _never_above(rows),
@@ -285,8 +287,9 @@ def _over_centers(settings: TrackingSettings, rows: Sequence[Row]) -> Picture:
                 ("tightness", f"decoder, {name}", (PALETTE[i], "-")),
                 ("real_tightness", f"K real rows, {name}", (PALETTE[i + 2], "--")),
             ):
-                values = _means(settings, own, f"{split}_{entry}")
-                draw_line(ax, np.array(settings.centers), np.array(values), title, look_)
+                values = np.array(_means(settings, own, f"{split}_{entry}"))
+                if not np.isnan(values).all():
+                    draw_line(ax, np.array(settings.centers), values, title, look_)
         ax.axhline(1, color="black", linestyle=":", linewidth=1.2)
         ax.set(xscale="log", ylim=(0, 1.05), xlabel="centres K")
         ax.set_xticks(settings.centers, [str(k) for k in settings.centers])

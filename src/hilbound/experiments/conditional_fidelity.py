@@ -369,7 +369,7 @@ def _above_the_floor(settings: FidelitySettings, rows: Sequence[Row]) -> Claim:
 def _tightness_picture(settings: FidelitySettings, rows: Sequence[Row]) -> Picture:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.0, 3.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     ax = figure.subplots()
     for color, (name, (title, _)) in zip(PALETTE, DECODERS.items(), strict=False):
         own = select(rows, decoder=name)
@@ -379,14 +379,15 @@ def _tightness_picture(settings: FidelitySettings, rows: Sequence[Row]) -> Pictu
         mean(row[f"floor_{k}"] for row in rows if f"floor_{k}" in row) for k in settings.centers
     ]
     ax.plot(settings.centers, floors, "*--", color=REAL, label="real images with the feature")
-    ax.axhline(1, color=REAL, linewidth=0.8)
+    ax.axhline(1, color=REAL, linewidth=0.8, label="limit")
     ax.set_xscale("log")
+    ax.minorticks_off()
     ax.set_xticks(settings.centers, [str(k) for k in settings.centers])
     ax.set_xlabel("K")
-    ax.set_ylabel("tightness, limit 1")
+    ax.set_ylabel("tightness")
     ax.set_ylim(0, 1.05)
     tidy(ax)
-    ax.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     return Picture(
         "tightness",
         figure,

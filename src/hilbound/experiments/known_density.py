@@ -67,7 +67,7 @@ class KnownSettings(Settings):
     depth: int = 2
     noise_dim: int = 4
     batch_size: int = 256
-    steps: int = 600
+    steps: int = 400
     learning_rate: float = 5e-3
     points: int = 1000
     many: int = 200

@@ -155,7 +155,7 @@ have noise of the kernel's variance.
             _all_modes(settings, rows),
             _small_keeps_apart(settings, rows),
             _large_contracts(settings, rows),
-            _distances_agree(settings, rows),
+            *([_distances_agree(settings, rows)] if values_of(rows, "distance_error") else []),
             _trace_needs_pairs(settings, rows),
             _norm_forbids_collapse(settings, rows),
         ]

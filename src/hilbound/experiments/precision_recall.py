@@ -174,46 +174,59 @@ should be the default?
         work: Path,
     ) -> Iterator[Picture]:
         """Draw the map."""
-        figure, ax = canvas(6.8, 5.2)
-        lines = [("debiased", v) for v in settings.variances]
-        lines += [("schatten", v) for v in settings.variances]
-        for i, (objective, variance) in enumerate(lines):
-            _draw(ax, _line(rows, objective, variance, settings.batch_size), look(i)[0])
-        for size, batch in zip((5, 10), settings.batches, strict=False):
-            for objective, marker in (("debiased", "o"), ("schatten", "s")):
-                own = select(rows, part="map", objective=objective, batch=batch)
-                ax.plot(
-                    values_of(own, "recall"),
-                    values_of(own, "precision"),
-                    marker,
-                    color=look(lines.index((objective, settings.variances[0])))[0],
-                    fillstyle="none",
-                    markersize=size,
-                    label=f"{objective}, batch {batch}",
-                )
-        floor = select(rows, part="floor")[0]
-        ax.scatter(
-            [floor["recall"]],
-            [floor["precision"]],
-            color="black",
-            marker="+",
-            s=90,
-            label="training rows",
-        )
-        ax.set_xlabel("recall")
-        ax.set_ylabel("precision")
-        # Labels beside the marks would lie on each other: everything is said in the legend.
-        ax.legend(frameon=False, fontsize=8, ncol=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-        yield Picture(
-            "map",
-            figure,
-            "Precision against recall, a line for each objective and variance",
-            f"Precision against recall on {settings.map_data}, batch {settings.batch_size}, "
-            f"{settings.steps} steps, one seed. Along a solid line the weight λ of the debiased "
-            "norm changes, along a dashed one the power r of the Schatten overlap (1 is the "
-            "nuclear norm), in the order of the legend from the left to the right; hollow marks "
-            "have another batch. Variances are multiples of the median heuristic.",
-        )
+        del work
+        yield _map_picture(settings, rows)
+
+
+def _map_picture(settings: MapSettings, rows: Sequence[Row]) -> Picture:
+    """Draw precision against recall; what the marks are is said in the legend."""
+    figure, ax = canvas(6.8, 5.2)
+    lines = [("debiased", v) for v in settings.variances]
+    lines += [("schatten", v) for v in settings.variances]
+    for i, (objective, variance) in enumerate(lines):
+        _draw(ax, _line(rows, objective, variance, settings.batch_size), look(i)[0])
+    _other_batches(ax, settings, rows, lines)
+    floor = select(rows, part="floor")[0]
+    ax.scatter(
+        [floor["recall"]],
+        [floor["precision"]],
+        color="black",
+        marker="+",
+        s=90,
+        label="training rows",
+    )
+    ax.set_xlabel("recall")
+    ax.set_ylabel("precision")
+    # Labels beside the marks would lie on each other: everything is said in the legend.
+    ax.legend(frameon=False, fontsize=8, ncol=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return Picture(
+        "map",
+        figure,
+        "Precision against recall, a line for each objective and variance",
+        f"Precision against recall on {settings.map_data}, batch {settings.batch_size}, "
+        f"{settings.steps} steps, one seed. Along a solid line the weight λ of the debiased "
+        "norm changes, along a dashed one the power r of the Schatten overlap (1 is the "
+        "nuclear norm), in the order of the legend from the left to the right; hollow marks "
+        "have another batch. Variances are multiples of the median heuristic.",
+    )
+
+
+def _other_batches(
+    ax: "Axes", settings: MapSettings, rows: Sequence[Row], lines: Sequence[tuple[str, float]]
+) -> None:
+    """Draw hollow marks of trainings with other batches."""
+    for size, batch in zip((5, 10), settings.batches, strict=False):
+        for objective, marker in (("debiased", "o"), ("schatten", "s")):
+            own = select(rows, part="map", objective=objective, batch=batch)
+            ax.plot(
+                values_of(own, "recall"),
+                values_of(own, "precision"),
+                marker,
+                color=look(lines.index((objective, settings.variances[0])))[0],
+                fillstyle="none",
+                markersize=size,
+                label=f"{objective}, batch {batch}",
+            )
 
 
 def _map_cell(objective: str, number: float, variance: float, batch: int) -> Cell:

@@ -142,7 +142,7 @@ with the feature*, drawn with the weights of p(x|y), show what a perfect decoder
             _right_classes,
             _sharper_than_averages,
             _as_diverse_as_real,
-            _ahead_of_likelihood,
+            *([_ahead_of_likelihood] if select(rows, change=BASELINE) else []),
         )
         return reasons_once([make(settings, rows) for make in makers])
 
@@ -157,6 +157,7 @@ with the feature*, drawn with the weights of p(x|y), show what a perfect decoder
         changes = [
             (f"K = {centers_of(settings, name)}, {title}", select(rows, change=name))
             for name, (title, _) in CHANGES.items()
+            if select(rows, change=name)
         ]
         return [
             Table(columns, _lines([*per_k, *stand_in]), "Reconstructions of held-out images"),
@@ -268,7 +269,9 @@ def _why_lost(settings: DiversitySettings, rows: Sequence[Row]) -> str:
     """Return what the changed trainings say of the likely reason."""
     k = settings.centers[-1]
     found = "; ".join(
-        f"with {CHANGES[name][0]} {_lost_and_spread(select(rows, change=name))}" for name in ON_LOST
+        f"with {CHANGES[name][0]} {_lost_and_spread(select(rows, change=name))}"
+        for name in ON_LOST
+        if select(rows, change=name)
     )
     return (
         "The likely reason is that the cost hardly sees them. A share s of q's mass where no data "

@@ -99,7 +99,7 @@ class MixtureNetwork(nn.Module):
         """Return the mixture of K components for inputs with shape ``(*batch, K, inputs)``."""
         # Under mixed precision outputs are half floats, which are too coarse for inner products.
         centers = self.centers(inputs).to(self.variance.dtype)
-        variance, weights = self._component_variance(inputs), self.weights(inputs)
+        variance, weights = self.variances(inputs), self.weights(inputs)
         if team().alone or self.weight_head is None:
             return GaussianMixture(centers, variance, weights)
         mass = self.weight_head(inputs).squeeze(-1).logsumexp(-1)
@@ -117,7 +117,8 @@ class MixtureNetwork(nn.Module):
         weights: Tensor = self.weight_head(inputs).squeeze(-1).softmax(-1)
         return weights
 
-    def _component_variance(self, inputs: Tensor) -> Tensor:
+    def variances(self, inputs: Tensor) -> Tensor:
+        """Return the variance of a component, or one for each if they are learned."""
         if self.variance_head is None:
             return self.variance
         # The head starts at zero. There the factor is 1, so training starts from `variance`. With a

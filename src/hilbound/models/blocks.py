@@ -284,7 +284,7 @@ class BlockDensityNetwork(MixtureNetwork, DensityModel):
             InputError: If there is no such block.
         """
         inputs = self._draw_inputs(n, generator, label)
-        v = self._component_variance(inputs)
+        v = self.variances(inputs)
         return GaussianMixture(self.centers(inputs).to(self.variance.dtype), v)
 
     @torch.no_grad()

@@ -24,6 +24,7 @@ from hilbound.evaluation.reconstruction import Reconstructions, reconstruct
 from hilbound.models.autoencoders import VAE, FeatureModel
 from hilbound.reports import feature_plots
 from hilbound.reports.drawing import canvas
+from hilbound.reports.hover import curve_figure
 from hilbound.reports.page import Fact, Figure, Section, figure_uri
 from hilbound.reports.plots import plot_curve, plot_images, plot_tightness
 from hilbound.reports.reconstructions import draw_reconstructions
@@ -102,7 +103,7 @@ def _tightness(rows: dict[str, Rows], centers: int) -> Figure:
             "centres. A decoder above it is nearer to the limit than a perfect sampler."
         )
     plot_tightness(ax, curves | real)
-    return Figure(figure_uri(figure), "tightness of the bound against training steps", caption)
+    return curve_figure(figure, "tightness of the bound against training steps", caption)
 
 
 def model_centers(config: RunConfig) -> int:
@@ -133,7 +134,7 @@ def likelihood_section(run: Run, rows: dict[str, Rows]) -> Section:
     )
     caption = f"{name.capitalize()}; higher is better."
     return Section(
-        "Training", text, (Figure(figure_uri(figure), f"{name} against training steps", caption),)
+        "Training", text, (curve_figure(figure, f"{name} against training steps", caption),)
     )
 
 

@@ -24,7 +24,24 @@ if TYPE_CHECKING:
 
 NUMBER = re.compile(r"[-−+±≈<>≤≥]?\s?\d[\d\s.,eE+\-−±/()×]*\s?%?")
 EMPTY = ("", "-", "–", "—", "nan", "inf", "-inf")
+#: The white border around the content of a picture, in inches.
+PAD_INCHES = 0.06
 MEDIA = {"svg": "image/svg+xml", "png": "image/png"}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A text that appears when the pointer is on a place of a picture.
+
+    Args:
+        left: The place, as a share of the picture's width.
+        top: The place, as a share of its height, from above.
+        text: What appears.
+    """
+
+    left: float
+    top: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,9 @@ class Figure:
         uri: The picture as a data URI, as :func:`figure_uri` makes it.
         alt: What the picture shows, for readers who cannot see it.
         caption: The text below it.
+        marks: Texts that appear under the pointer.
+        others: Further pictures of the same size, such as other draws of samples. Readers choose
+            which one is shown.
 
     Raises:
         InputError: If the picture lies outside the page or has no alternative text.
@@ -43,13 +63,16 @@ class Figure:
     uri: str
     alt: str
     caption: str
+    marks: tuple[Mark, ...] = ()
+    others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.uri.startswith("data:image/"):
-            raise InputError(
-                f"uri must be a data URI that starts with 'data:image/', not {self.uri[:40]!r}: "
-                "make one with figure_uri"
-            )
+        for uri in (self.uri, *self.others):
+            if not uri.startswith("data:image/"):
+                raise InputError(
+                    f"uri must be a data URI that starts with 'data:image/', not {uri[:40]!r}: "
+                    "make one with figure_uri"
+                )
         if not self.alt.strip():
             raise InputError("alt must say in words what the figure shows; it is empty")
 
@@ -164,7 +187,7 @@ def figure_uri(
             metadata=metadata,
             facecolor="white",
             bbox_inches="tight",
-            pad_inches=0.06,
+            pad_inches=PAD_INCHES,
         )
     return f"data:{MEDIA[format]};base64,{b64encode(stream.getvalue()).decode('ascii')}"
 

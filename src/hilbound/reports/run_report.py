@@ -43,6 +43,7 @@ from hilbound.reports.feature_report import (
     reconstructions_section,
     tracked_section,
 )
+from hilbound.reports.hover import curve_figure
 from hilbound.reports.latent_report import density_section
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
 from hilbound.training.files import write_whole
@@ -51,6 +52,7 @@ from hilbound.variance import of_component
 
 _SPECTRUM_ROWS = 512
 _SHOWN_IMAGES = 64
+_DRAWS = 4  # grids of samples, among which a reader chooses
 _SHOWN_POINTS = 1000
 
 
@@ -233,8 +235,8 @@ def training_section(run: Run) -> Section | None:
         label=objective.cost_name,
         validation=points if held_out else None,
     )
-    first = Figure(
-        figure_uri(figure),
+    first = curve_figure(
+        figure,
         f"{objective.cost_name} against training steps, below its limit",
         f"The cost ({objective.cost_name}) and the limit it cannot pass. The gap is shaded.",
     )
@@ -243,8 +245,8 @@ def training_section(run: Run) -> Section | None:
         k: ([r["step"] for r in v], [r["tightness"] for r in v]) for k, v in by_split.items() if v
     }
     plots.plot_tightness(ax, curves)
-    second = Figure(
-        figure_uri(figure),
+    second = curve_figure(
+        figure,
         "tightness of the bound against training steps",
         "Tightness: the share of its limit that the cost reaches on a batch.",
     )
@@ -278,9 +280,13 @@ def _image_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     shape = dataset.image_shape or ()
     figures = []
     for title, rows in (("Samples", fake), ("Held-out images", dataset.test)):
-        figure, ax = canvas(4.4, 4.4)
-        plots.plot_images(ax, rows[:_SHOWN_IMAGES].reshape(-1, *shape), columns=8)
-        figures.append(Figure(figure_uri(figure, "png"), f"a grid of {title.lower()}", f"{title}."))
+        uris = [
+            _image_grid(part.reshape(-1, *shape))
+            for part in rows[: _DRAWS * _SHOWN_IMAGES].split(_SHOWN_IMAGES)
+            if len(part) == min(_SHOWN_IMAGES, len(rows))
+        ]
+        alt = f"a grid of {title.lower()}"
+        figures.append(Figure(uris[0], alt, f"{title}.", others=tuple(uris[1:])))
     figure, ax = canvas(7.0, 4.4)
     few = fake[:10]
     nearest = nearest_rows(space, few, dataset.train, 6)
@@ -291,6 +297,12 @@ def _image_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     )
     alt = "samples and their nearest training images"
     return Section("Samples", "", (*figures, Figure(figure_uri(figure, "png"), alt, caption)))
+
+
+def _image_grid(images: Tensor) -> str:
+    figure, ax = canvas(4.4, 4.4)
+    plots.plot_images(ax, images, columns=8)
+    return figure_uri(figure, "png")
 
 
 def nearest_rows(space: MetricSpace, samples: Tensor, train: Tensor, k: int) -> Tensor:
@@ -341,8 +353,8 @@ def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
         f"kernel variance {variance:.4g}. Their sum is the fidelity. Diversity shows in the tail. "
         "Effective rank: " + ", ".join(f"{rank:.1f} ({name})" for name, rank in ranks.items()) + "."
     )
-    picture = Figure(
-        figure_uri(figure),
+    picture = curve_figure(
+        figure,
         "singular values in descending order",
         "The spectrum of the model, and that of real data in place of the model's centres.",
     )

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from hilbound.config import ONE_CENTRE, RunConfig
 from hilbound.engine.seeding import stream
 from hilbound.models.base import DensityModel
 from hilbound.training.failures import (
@@ -42,14 +43,21 @@ _BY_OVERLAP = frozenset({"nuclear", "schatten", "debiased", "schur", "vector", "
 _FROM_NOISE = frozenset({"mixture-density-network", "vae"})
 
 
+def _one_centre(config: RunConfig) -> bool:
+    """Whether every row has a centre of its own, so that no variance can blur the data."""
+    paired = config.model == "latent-mixture" and config.objective in ONE_CENTRE
+    return paired or config.model == "autoencoder"
+
+
 class Diagnosis(L.Callback):
     """Report every failure of a run once, and record it in ``run.json``.
 
     Which failures are looked for depends on the model and the objective:
 
     ===========================  ==================================================================
-    ``variance-too-large``       all models except ``autoencoder``; all objectives except
-                                 ``distance``
+    ``variance-too-large``       all models except those of one centre for every row,
+                                 ``autoencoder`` and most ``latent-mixture``; all objectives
+                                 except ``distance``
     ``variance-too-small``       of ``mixture-density-network``, by objectives whose gradient is
                                  weighted by overlaps: all but ``distance`` and ``likelihood``
     ``collapse``                 of models that make centres from noise alone,
@@ -151,7 +159,7 @@ class Diagnosis(L.Callback):
     def _kernel(self) -> Finding | None:
         """The finding about the variance, if any. It is the same at every validation."""
         config, variance = self.plan.config, self.plan.schedule.end
-        if config.model == "autoencoder" or config.objective == "distance":
+        if _one_centre(config) or config.objective == "distance":
             return None
         found = variance_too_large(self._rows, variance)
         if found is None and config.objective in _BY_OVERLAP:

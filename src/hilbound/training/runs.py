@@ -302,29 +302,10 @@ class Run:
         Raises:
             InputError: If the weights are missing or damaged, or belong to another model.
         """
-        facts = self.read_json("run.json")
-        setting = self.config, _data_shape(facts["data"]), facts["variance"]["component_start"]
         file = own_file(self.path, "model.safetensors")
-        try:
-            found = shapes_of(file)
-            wanted = with_components_of(model_shapes(*setting), found)
-            if wanted != found:
-                raise TypeError(_difference(wanted, found))
-            state, _ = read_tensors(file)
-            model = build_model(*setting)
-            # The precision of the run: all its tensors share it.
-            model.to(_precision(state)).load_state_dict(state)
-        except FileNotFoundError:
-            raise InputError(
-                f"run {str(self.path)!r} has no weights: {_remedy(file.name)}"
-            ) from None
-        except DAMAGE as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{str(file)!r} does not hold the weights of this run's model: {error}"
-            ) from None
-        return model.eval()
+        if not file.is_file():
+            raise InputError(f"run {str(self.path)!r} has no weights: {_remedy(file.name)}")
+        return load_weights(self.config, self.read_json("run.json"), file)
 
     def to_user_units(self, x: torch.Tensor) -> torch.Tensor:
         """Undo the standardisation of rows with shape ``(n, d)``, for samples."""
@@ -339,6 +320,36 @@ class Run:
     def read_bounds(self) -> list[dict[str, Any]]:
         """Return the rows of ``bounds.csv``, numbers as floats."""
         return read_bounds(own_file(self.path, "bounds.csv"))
+
+
+def load_weights(config: RunConfig, facts: dict[str, Any], file: Path) -> DensityModel:
+    """Build the model of a configuration and load its weights, in evaluation mode.
+
+    Args:
+        config: The options.
+        facts: The facts about the data and the variance, as ``run.json`` holds them.
+        file: The weights.
+
+    Raises:
+        InputError: If the file is missing or damaged, or belongs to another model.
+    """
+    setting = config, _data_shape(facts["data"]), facts["variance"]["component_start"]
+    try:
+        found = shapes_of(file)
+        wanted = with_components_of(model_shapes(*setting), found)
+        if wanted != found:
+            raise TypeError(_difference(wanted, found))
+        state, _ = read_tensors(file)
+        model = build_model(*setting)
+        # The precision of the run: all its tensors share it.
+        model.to(_precision(state)).load_state_dict(state)
+    except DAMAGE as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{str(file)!r} does not hold the weights of this run's model: {error}"
+        ) from None
+    return model.eval()
 
 
 def load_dataset(config: RunConfig, *, known: bool = False) -> Dataset:

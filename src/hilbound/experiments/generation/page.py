@@ -20,7 +20,8 @@ from hilbound.experiments.base import (
     values_of,
 )
 from hilbound.reports import plots
-from hilbound.reports.drawing import look, tidy
+from hilbound.reports.drawing import tidy
+from hilbound.reports.feature_plots import COLORS
 from hilbound.reports.page import Table
 from hilbound.training.runs import Run
 
@@ -116,6 +117,7 @@ def claims(settings: "GenerationSettings", rows: Sequence[Row]) -> list[Claim]:
             _ahead_of_baselines(settings, rows, data, method, budget)
             for method in judged
             for budget in ("time", "longer")
+            if budget == "time" or select(rows, data=data, method=method, budget=budget)
         ),
         _parzen_goal(rows, data),
     ]
@@ -255,7 +257,11 @@ def tables(settings: "GenerationSettings", rows: Sequence[Row]) -> list[Table]:
 
 def _table(settings: "GenerationSettings", rows: Sequence[Row], data: str, budget: str) -> Table:
     lines = []
-    methods = settings.longer_methods if budget == "longer" else settings.methods
+    methods = [
+        method
+        for method in settings.methods
+        if budget != "longer" or select(rows, data=data, method=method, budget=budget)
+    ]
     for method in ("real", *methods):
         group = (
             select(rows, data=data, method="real")
@@ -286,12 +292,12 @@ def _precision_recall(settings: "GenerationSettings", rows: Sequence[Row], data:
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     for ax, budget in zip(axes, ("time", "longer"), strict=True):
         for i, method in enumerate(settings.methods):
-            if budget == "longer" and method not in settings.longer_methods:
+            if budget == "longer" and not select(rows, data=data, method=method, budget=budget):
                 continue
             group = best_rows(rows, data, method, budget)
             x, y = (values_of(group, name) for name in ("recall", "precision"))
             mark = "os^Dv<>PX*"[i % 10]
-            ax.scatter(x, y, color=look(i)[0], marker=mark, s=36, label=method)
+            ax.scatter(x, y, color=COLORS[i % len(COLORS)], marker=mark, s=36, label=method)
         ax.scatter([floor["recall"]], [floor["precision"]], color="black", marker="+", s=80,
                    label="training rows")  # fmt: skip
         ax.set_title(_what(settings, budget), fontsize=9)
@@ -314,7 +320,7 @@ def _samples(settings: "GenerationSettings", rows: Sequence[Row], data: str, wor
     shown = {method: best_rows(rows, data, method, "time")[0] for method in settings.methods}
     runs = {method: work / row["cell"] / "run" for method, row in shown.items()}
     kept = Picture(
-        f"{data}-samples",
+        f"{data}-equal-time",
         None,
         f"Samples of every method on {data}",
         f"{data}: samples after the time of the nuclear norm, in seconds of one core beside each "

@@ -72,9 +72,9 @@ Distances have no scale; their nuclear norm is minimised, because zero means tha
 
 *Confidence* is the mean largest probability of a classifier that was trained on the data's labels:
 low where samples look like nothing. *Spread* is the total variance of the samples as a share of
-that of the data. The theory is in the repository's `docs/theory.md`: squared distances have rank
-$d + 2$ at most, and all spectral costs of them see the mean, the covariance, $E|x|^2x$ and $E|x|^4$
-and nothing else.
+that of the data. The theory is in the repository's `docs/theory/distances.md`: squared distances
+have rank $d + 2$ at most, and all spectral costs of them see the mean, the covariance, $E|x|^2x$
+and $E|x|^4$ and nothing else.
 """
 
     def settings(self, *, quick: bool) -> KernelSettings:
@@ -336,8 +336,8 @@ def _collapse(rows: Sequence[Row]) -> str:
     losses = [values_of(rows, n, cost="distance") for n in ("loss_at_data", "loss_at_mean", "loss")]
     return (
         "*Where the norm of distances is low.* To draw all centres together at their mean lowers "
-        "it, whatever the data (`docs/theory.md`). Between a batch and other rows of the data it "
-        f"is {spread(losses[0], 1)}, between the batch and its own mean alone "
+        "it, whatever the data (`docs/theory/distances.md`). Between a batch and other rows of the "
+        f"data it is {spread(losses[0], 1)}, between the batch and its own mean alone "
         f"{spread(losses[1], 1)}, and {spread(losses[2], 1)} at the last step of the training."
     )
 

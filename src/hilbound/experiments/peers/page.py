@@ -24,7 +24,8 @@ from hilbound.experiments.base import (
 from hilbound.experiments.peers.settings import OURS, PeersSettings
 from hilbound.experiments.shared.sample_quality import images
 from hilbound.reports import plots
-from hilbound.reports.drawing import MODEL, REAL, canvas, look
+from hilbound.reports.drawing import MODEL, REAL, canvas
+from hilbound.reports.feature_plots import COLORS
 from hilbound.reports.page import Table
 
 QUESTION = """
@@ -199,7 +200,9 @@ def _against(settings: PeersSettings, rows: Sequence[Row], data: str) -> Picture
     figure, ax = canvas(6.0, 4.0)
     for i, method in enumerate(settings.methods):
         x, y = (values_of(final(rows, data, method), name) for name in ("coverage", "recall"))
-        ax.scatter(x, y, color=look(i)[0], marker="os^Dv<>PX*"[i % 10], s=34, label=method)
+        ax.scatter(
+            x, y, color=COLORS[i % len(COLORS)], marker="os^Dv<>PX*"[i % 10], s=34, label=method
+        )
     floor = select(rows, data=data, method="real")[0]
     ax.scatter([floor["coverage"]], [floor["recall"]], color="black", marker="+", s=80,
                label="training rows")  # fmt: skip

@@ -60,7 +60,7 @@ IMAGES: dict[str, tuple[float, ...]] = TOYS | {
 
 BUDGETS = {
     "moons": Budget(
-        seconds=5,
+        seconds=3,
         width=128,
         depth=3,
         noise_dim=4,
@@ -69,7 +69,7 @@ BUDGETS = {
         samples=2000,
     ),
     "digits": Budget(
-        seconds=8,
+        seconds=6,
         width=256,
         depth=2,
         noise_dim=16,
@@ -78,7 +78,7 @@ BUDGETS = {
         samples=2000,
     ),
     "mnist": Budget(
-        seconds=24,
+        seconds=20,
         width=512,
         depth=2,
         noise_dim=16,

@@ -112,20 +112,7 @@ def _model(
         vae = VAE(coder, MixtureDecoder(network(features), features, 0, variance, **options))
         return vae, _evidence(vae, seed), batches
     if method == "clusters":
-        clusters = Clusters(int(option), dataset.dim, len(dataset.train))
-        inputs = budget.noise_dim + int(option)
-        blocks = BlockDensityNetwork(
-            network(inputs), budget.noise_dim, median, blocks=int(option), clusters=clusters,
-            bounded=bounded,
-        )  # fmt: skip
-        blocks.learn_blocks(dataset.train, seed=seed)
-        own = blocks.blocks_of(dataset.train)
-        variance = of_component(median if bounded else NARROW * median)
-        return (
-            blocks,
-            _of_blocks(blocks, variance, seed),
-            BlockStream(dataset.train, own, CLUSTER_ROWS, steps=_ENDLESS, seed=seed),
-        )
+        return _given_clusters(budget, dataset, int(option), seed)
     generator = MixtureDensityNetwork(
         network(budget.noise_dim), budget.noise_dim, median, bounded=bounded
     )
@@ -134,6 +121,23 @@ def _model(
         _of_samples(generator, loss_of(method, option, median, dataset.dim), seed),
         batches,
     )
+
+
+def _given_clusters(
+    budget: Budget, dataset: Dataset, number: int, seed: int
+) -> tuple[DensityModel, StepLoss, Iterable[Tensor]]:
+    """Return a network that is told the cluster, its loss, and batches of every cluster."""
+    bounded, median = dataset.image_shape is not None, _median(dataset)
+    network = MLP(budget.noise_dim + number, dataset.dim, budget.width, budget.depth)
+    clusters = Clusters(number, dataset.dim, len(dataset.train))
+    blocks = BlockDensityNetwork(
+        network, budget.noise_dim, median, blocks=number, clusters=clusters, bounded=bounded
+    )
+    blocks.learn_blocks(dataset.train, seed=seed)
+    own = blocks.blocks_of(dataset.train)
+    variance = of_component(median if bounded else NARROW * median)
+    batches = BlockStream(dataset.train, own, CLUSTER_ROWS, steps=_ENDLESS, seed=seed)
+    return blocks, _of_blocks(blocks, variance, seed), batches
 
 
 def _of_samples(generator: MixtureDensityNetwork, loss: Loss, seed: int) -> StepLoss:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hilbound.bounds import Bound, log_component_norm
 from hilbound.engine.seeding import stream
-from hilbound.experiments.base import Cell, Claim, Row, Settings, spread, train
+from hilbound.experiments.base import Cell, Claim, Row, Settings, spread, train, values_of
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.training.runs import Run
 
@@ -251,6 +251,11 @@ def _real_bounds(
         yield model.real_bound(rows, others, run.component_variance, generator=generator)
 
 
+def has_real(rows: Sequence[Row], split: str) -> bool:
+    """Whether it was measured what real rows reach; rows of earlier versions do not have it."""
+    return bool(values_of(rows, f"{split}_real_tightness"))
+
+
 def reach_real_rows(settings: ConditionalSettings, rows: Sequence[Row], split: str) -> Claim:
     """Return the claim that decoders are as near to the limit as real rows in their place."""
     by_k = {
@@ -271,6 +276,6 @@ def reach_real_rows(settings: ConditionalSettings, rows: Sequence[Row], split: s
     return Claim(
         "With every K and seed the decoder is at least as near to the limit as K real rows with "
         "the feature are in its place",
-        figures or "not measured",
-        all(min(values) >= 1 for values in shares.values()) if shares else None,
+        figures,
+        all(min(values) >= 1 for values in shares.values()),
     )

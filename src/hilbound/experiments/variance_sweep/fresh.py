@@ -36,7 +36,7 @@ TOYS: Mapping[str, Callable[[np.random.Generator], Points]] = {
     "spirals": spirals,
     "funnel": funnel,
 }
-TABLES = ("concrete", "power-plant")
+TABLES = ("concrete",)
 IMAGES: Mapping[str, Mapping[str, Any]] = {
     "cifar10": {"image_size": 16, "grayscale": True, "samples": 8000}
 }

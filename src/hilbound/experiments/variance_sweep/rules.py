@@ -426,6 +426,10 @@ def notes(slow_seeds: int, rows: Sequence[Row]) -> str:
         "of MNIST the shortest for what they have to learn; longer ones and other batches may "
         "prefer another variance."
     )
+    if not fresh_of(rows):
+        text += (
+            " **No data that had no part in the rules were measured here, so no rule is judged.**"
+        )
     if select(rows, data="mnist"):
         text += f" MNIST is trained with at most {slow_seeds} seeds, since each takes long."
     for data in (data for data in data_of(rows) if data in IMAGES and not fresh.is_fresh(data)):

@@ -1,0 +1,55 @@
+"""Values under the pointer lie where the curve is drawn."""
+
+from base64 import b64decode
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hilbound.errors import InputError
+from hilbound.reports.drawing import canvas
+from hilbound.reports.hover import curve_figure, marks_of
+from hilbound.reports.page import Fact, Figure, Page, Section, figure_uri, render
+from hilbound.reports.plots import plot_tightness
+
+
+def test_marks_lie_on_the_dots_of_the_picture():
+    figure, ax = canvas()
+    ax.plot([0, 1, 2, 3], [1.0, 3.0, 2.0, 5.0], "o", color="red", markersize=6, label="cost")
+    marks = marks_of(figure)
+    picture = Image.open(BytesIO(b64decode(figure_uri(figure, "png").split(",")[1])))
+    red = np.asarray(picture.convert("RGB")).astype(int)
+    is_red = (red[..., 0] > 200) & (red[..., 1:].max(-1) < 60)
+    assert len(marks) == 4
+    for mark in marks:
+        x, y = round(mark.left * picture.width), round(mark.top * picture.height)
+        assert is_red[y - 4 : y + 5, x - 4 : x + 5].any()
+
+
+def test_texts_have_the_values_and_their_unit():
+    ax = plot_tightness(canvas()[1], {"train": ([0, 1000], [0.5, 0.875])})
+    texts = [mark.text for mark in marks_of(ax.figure)]
+    assert texts == ["train at 0: 50 %", "train at 1,000: 87.5 %"]
+
+
+def test_long_curves_have_few_marks_and_gaps_none():
+    figure, ax = canvas()
+    values = np.arange(1000.0)
+    values[500] = np.nan
+    ax.plot(range(1000), values, label="long")
+    ax.plot([0, 1], [0, 1], label="_unnamed")
+    assert len(marks_of(figure)) == 40
+
+
+def test_a_page_shows_marks_and_draws_without_a_script():
+    figure, ax = canvas()
+    ax.plot([0, 1], [1, 2], label="<cost>")
+    curve = curve_figure(figure, "a curve", "")
+    grid = Figure(figure_uri(canvas()[0]), "a grid", "", others=(figure_uri(canvas(2, 2)[0]),))
+    html = render(Page("run", "", (Fact("a", "1"),), (Section("s", "", (curve, grid)),), ""))
+    assert "&lt;cost&gt; at 1: 2" in html
+    assert html.count('type="radio"') == 2
+    assert "<script" not in html
+    with pytest.raises(InputError, match="uri must be a data URI"):
+        Figure(curve.uri, "a", "", others=("picture.png",))

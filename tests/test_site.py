@@ -1,0 +1,88 @@
+"""The site: pages fit together, and the built start page works in a browser without network."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.browser import Visit, browser
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+BUILT = DOCS / "_build" / "html" / "index.html"
+SECTIONS = ("start", "guide", "theory", "reference", "results", "internals")
+GALLERY = sorted((DOCS / "gallery").glob("plot_*.py"))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_section_has_a_page_that_leads_on(section):
+    page = (DOCS / section / "index.md").read_text(encoding="utf-8")
+    assert page.startswith("# ")
+    assert "```{toctree}" in page
+
+
+def test_every_page_is_in_a_section():
+    """What no table of contents lists, nobody finds."""
+    listed = set()
+    for index in DOCS.rglob("index.md"):
+        block = re.findall(
+            r"```\{toctree\}\n(.*?)```", index.read_text(encoding="utf-8"), re.DOTALL
+        )
+        for line in "\n".join(block).split("\n"):
+            if line and not line.startswith(":"):
+                listed |= {p.resolve() for p in index.parent.glob(f"{line}.md")}
+    unlisted = {p.resolve() for p in DOCS.glob("*.md")} | {
+        p.resolve() for s in SECTIONS for p in (DOCS / s).glob("*.md")
+    }
+    assert {p.name for p in unlisted - listed if p.name != "index.md"} == set()
+
+
+def test_the_gallery_has_short_lessons_with_titles():
+    assert len(GALLERY) >= 15
+    for script in GALLERY:
+        text = script.read_text(encoding="utf-8")
+        assert re.match(r'r?"""\n[^\n]+\n=+\n\n', text), script.name
+        assert len(text.splitlines()) < 90, script.name
+        assert "plt." in text, script.name
+
+
+def test_public_modules_of_the_reference_exist(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "scripts"))
+    import reference_pages
+
+    for modules in reference_pages.PUBLIC.values():
+        for module in modules:
+            path = ROOT / "src" / "hilbound" / Path(*module.split("."))
+            assert path.with_suffix(".py").is_file() or path.is_dir(), module
+
+
+@pytest.fixture(scope="module")
+def start_page():
+    if not BUILT.is_file():
+        pytest.skip("the site is not built: `make docs` builds it and runs these tests")
+    with browser() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_start_page_works_without_network(start_page, width):
+    with Visit(start_page, BUILT.as_uri(), width=width) as visit:
+        visit.page.wait_for_load_state("networkidle")
+        assert visit.errors == []
+        assert visit.requests_elsewhere() == []
+        assert visit.overflow() <= 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_start_page_is_accessible(start_page, scheme):
+    with Visit(start_page, BUILT.as_uri(), color_scheme=scheme, bypass_csp=True) as visit:
+        visit.page.wait_for_load_state("networkidle")
+        assert visit.faults() == []
+
+
+@pytest.mark.usefixtures("start_page")
+def test_links_of_the_built_site_lead_somewhere(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "scripts"))
+    import check_links
+
+    assert check_links.faults(BUILT.parent.resolve()) == []
