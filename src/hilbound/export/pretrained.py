@@ -12,7 +12,7 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -56,9 +56,9 @@ class Pretrained:
             raise InputError(
                 "this model predicts a target, so its samples need rows: use model.sample(X)"
             )
-        data = self.config["data"]
-        units = Units(data["offset"], data["scale"], self.model.head.variance)
-        return units.outside(self.model.sample(n, generator))
+        data, model = self.config["data"], cast("DensityModel", self.model)
+        units = Units(data["offset"], data["scale"], model.head.variance)
+        return units.outside(model.sample(n, generator))
 
 
 def save_pretrained(run: Path | str, folder: Path | str, licence: str = "apache-2.0") -> Path:
