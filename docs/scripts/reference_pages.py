@@ -88,9 +88,10 @@ def _write(path: Path, content: str) -> None:
 
 
 def home_of(target: str) -> str | None:
-    """Return the full name under which a page has an object, or ``None`` if there is no such object.
+    """Return the full name under which a page has an object, or ``None`` if there is none.
 
-    Rooms offer names of their files: ``hilbound.GaussianMixture`` is at home in ``hilbound.mixture``.
+    Rooms offer names of their files: ``hilbound.GaussianMixture`` is at home in
+    ``hilbound.mixture``.
 
     >>> home_of("hilbound.GaussianMixture"), home_of("hilbound.GausianMixture")
     ('hilbound.mixture.GaussianMixture', None)
