@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "scripts"))
@@ -57,7 +58,7 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autoclass_content = "class"
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_use_ivar = False
 python_use_unqualified_type_names = True
 
 sphinx_gallery_conf = {
@@ -108,7 +109,21 @@ def _prepare() -> None:
     shutil.copyfile(mathjax, static / "mathjax" / mathjax.name)
 
 
-def setup(app: object) -> None:
-    """Connect the preparation; it has to come before Sphinx looks for pages."""
-    del app
+def _resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    """Link a name to the page of its home. A name that has no page stays as text."""
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not target.startswith("hilbound"):
+        return None
+    home = reference_pages.home_of(target)
+    if home is None:
+        return None  # nothing has that name: Sphinx warns
+    domain = env.get_domain("py")
+    if home not in domain.objects:
+        return contnode
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", home, node, contnode)
+
+
+def setup(app: Any) -> None:
+    """Prepare first, because Sphinx then looks for pages."""
     _prepare()
+    app.connect("missing-reference", _resolve)

@@ -85,3 +85,28 @@ def _page(name: str) -> str:
 def _write(path: Path, content: str) -> None:
     if not path.is_file() or path.read_text(encoding="utf-8") != content:
         path.write_text(content, encoding="utf-8")
+
+
+def home_of(target: str) -> str | None:
+    """Return the full name under which a page has an object, or ``None`` if there is none.
+
+    Rooms offer names of their files: ``hilbound.GaussianMixture`` is at home in
+    ``hilbound.mixture``.
+
+    >>> home_of("hilbound.GaussianMixture"), home_of("hilbound.GausianMixture")
+    ('hilbound.mixture.GaussianMixture', None)
+    """
+    parts = target.split(".")
+    found: object = importlib.import_module(parts[0])
+    for i, part in enumerate(parts[1:], 2):
+        if hasattr(found, part):
+            found = getattr(found, part)
+            continue
+        if part in getattr(found, "__annotations__", {}):
+            return target
+        try:
+            found = importlib.import_module(".".join(parts[:i]))
+        except ImportError:
+            return None
+    module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
+    return f"{module}.{name}" if module and name else target
