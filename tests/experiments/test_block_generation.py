@@ -2,9 +2,6 @@
 
 from hilbound.experiments.block_generation.experiment import EXPERIMENT
 from hilbound.experiments.block_generation.settings import BlockSettings
-from hilbound.experiments.runner import run_experiment
-
-pytest_plugins = ["support.fixtures_runs"]
 
 SETTINGS = BlockSettings(steps=100, pilot_steps=10)
 GOOD = {
@@ -90,11 +87,3 @@ def test_pilots_are_no_results():
         "clusters",
     ]
     assert table.rows[1][1] == "0.700"
-
-
-def test_the_quick_form_runs(tmp_path):
-    result = run_experiment("block-generation", tmp_path / "out", quick=True, quiet=True)
-    assert {r["method"] for r in result.rows} == {"real", "clusters", "unconditional"}
-    page = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    for method in ("clusters", "unconditional"):
-        assert f"samples-{method}.png" in page

@@ -6,8 +6,17 @@ from hilbound.experiments.base import Settings
 
 #: Every method with its options. The page says how they were chosen.
 METHODS: dict[str, dict[str, Any]] = {
-    "unconditional": {"variance": 50.0, "batch_size": 1024},
-    "clusters": {"variance": 60.0, "batch_size": 3072, "condition": "clusters=64"},
+    "unconditional": {
+        "variance": 50.0,
+        "batch_size": 1024,
+        "objective_options": {"weight": 0.5},
+    },
+    "clusters": {
+        "variance": 60.0,
+        "batch_size": 3072,
+        "objective_options": {"weight": 0.48},
+        "condition": "clusters=64",
+    },
 }
 
 
@@ -17,9 +26,8 @@ class BlockSettings(Settings):
     data: str = "mnist"
     methods: dict[str, dict[str, Any]] = METHODS
     objective: str = "debiased"
-    weight: float = 0.5
     width: int = 512
     noise_dim: int = 16
-    steps: int = 1500
+    steps: int = 2500
     pilot_steps: int = 20
     samples: int = 10_000
