@@ -138,17 +138,12 @@ def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
     # Heads begin at zero, where they could not be told apart.
     model = randomised(build_model(config, shape, VARIANCE), 0.4).double()
     objective = create_objective(config.objective, **config.objective_options)
-    batch = Batch(ROWS[:rows], LABELS[:rows])
+    # Not contiguous, as a batch may be.
+    batch = Batch(ROWS[:rows].T.contiguous().T, LABELS[:rows])
     if isinstance(model, BlockDensityNetwork):
         model.learn_blocks(ROWS, LABELS)
         objective = BlockObjective(objective, model.share)
-        # All have the blocks, and each compares its own.
         batch, rows = Batch(ROWS.reshape(model.blocks, -1, DIM)), rows // model.blocks
-    else:
-        own = workers.share(rows) or range(1)
-        # Not contiguous, as a batch may be.
-        x = batch.x[own.start : own.stop].T.contiguous().T
-        batch = Batch(x, batch.labels[own.start : own.stop])
     inner = with_encoder(model)
     if inner is not None:
         centers = inner.centers
@@ -157,7 +152,7 @@ def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
     found = {}
     for step in range(2):
         noise = stream(0, "noise", step)
-        shared = Shared(batch, VARIANCE, centers, noise, workers, rows)
+        shared = Shared(batch, VARIANCE, centers, noise, workers)
         compared, loss = compare(model, objective, shared)
         whole = compared.whole() if isinstance(compared, OwnBlocks) else compared
         bound = objective.bound(whole.p, whole.q, stream(0, "bound"))

@@ -4,7 +4,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilbound.engine.gather import share
 from hilbound.training.batches import Batches, BatchStream, BlockStream, LabelledStream
 
 SIZES = {"n": st.integers(1, 40), "batch": st.integers(1, 50), "steps": st.integers(1, 12)}
@@ -28,14 +27,6 @@ def test_every_pass_visits_every_row_once(n, batch, steps):
 def test_a_stream_goes_on_where_another_stopped(n, batch, steps, first):
     first = min(first, steps - 1)
     assert torch.equal(numbers(n, batch, steps, first=first), numbers(n, batch, steps)[first:])
-
-
-@given(**SIZES, world=st.integers(1, 4))
-def test_devices_share_the_rows_of_a_step(n, batch, steps, world):
-    parts = [numbers(n, batch, steps, rank=rank, world=world) for rank in range(world)]
-    counted = [part[:, : len(share(batch, rank, world))] for rank, part in enumerate(parts)]
-    assert torch.equal(torch.cat(counted, 1), numbers(n, batch, steps))
-    assert all(part.shape[1] for part in parts)  # a worker without rows gets one for its place
 
 
 def test_the_order_depends_on_the_seed_and_the_pass():

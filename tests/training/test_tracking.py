@@ -262,7 +262,7 @@ def test_a_row_is_the_bound_of_the_weights_of_its_step(tmp_path, whole):
     model = whole.load_model()
     variance = made.schedule.start / 2
     draws = stream(0, "tracked-noise", "train")
-    bound = model.bound(tracker.rows["train"], variance, generator=draws)
+    bound = model.bound(tracker.rows["train"].x, variance, generator=draws)
     last = [row for row in whole.read_bounds() if row["split"] == "train"][-1]
     assert last["step"] == 8
     assert last["log_value"] == pytest.approx(float(bound.log_value), rel=1e-6)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hilbound.engine.gather import share
 from hilbound.engine.seeding import stream
 
 
@@ -35,8 +34,7 @@ class BatchStream:
     """Batches of training rows. The seed and the step determine each batch.
 
     Every pass visits the rows in a new order. A batch may span two passes, so every step sees the
-    same number of rows. Several workers share each batch: a worker's share is a part of it, in its
-    order. A worker that has none gets the first row, which does not count.
+    same number of rows. Several workers share each batch, and all of them know its rows.
 
     Args:
         rows: Training rows with shape ``(n, d)``.
@@ -44,8 +42,6 @@ class BatchStream:
         steps: Number of batches.
         seed: Seed of the orders.
         first: The step to start from, for a resumed run.
-        rank: Which of the workers this is.
-        world: How many workers there are.
 
     >>> stream = BatchStream(torch.arange(5.0).unsqueeze(-1), batch_size=3, steps=5, seed=0)
     >>> rows = torch.cat(list(stream)).squeeze(-1)
@@ -60,17 +56,12 @@ class BatchStream:
         steps: int,
         seed: int,
         first: int = 0,
-        *,
-        rank: int = 0,
-        world: int = 1,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self.steps = steps
         self.seed = seed
         self.first = first
-        self.rank = rank
-        self.world = world
 
     def __len__(self) -> int:
         return self.steps
@@ -78,8 +69,7 @@ class BatchStream:
     def __iter__(self) -> Iterator[Tensor]:
         orders: dict[int, Tensor] = {}
         for step in range(self.first, self.steps):
-            own = share(self.batch_size, self.rank, self.world) or range(1)
-            position = step * self.batch_size + torch.arange(own.start, own.stop)
+            position = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
             passes = position // len(self.rows)
             wanted = {int(passes[0]), *passes.unique().tolist()}
             orders = {k: orders[k] if k in orders else self._order(k) for k in wanted}

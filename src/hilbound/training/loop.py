@@ -60,8 +60,6 @@ def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) ->
     options |= {"seed": config.seed}
     if isinstance(model, BlockDensityNetwork):
         options["batch_size"] = plan.rows_per_block
-        # Workers share the blocks, not their rows.
-        options |= {"rank": 0, "world": 1}
         blocks = model.blocks_of(rows.to(model.share.device), labels).cpu()
         return BlockStream(rows, blocks, **options)
     if config.condition is not None and labels is not None:
@@ -264,8 +262,6 @@ class Loop:
             "train",
             steps=config.steps,
             first=first,
-            rank=self.trainer.global_rank,
-            world=self.trainer.world_size,
         )
 
     def _validation(self) -> Batches:

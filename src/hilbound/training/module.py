@@ -60,14 +60,12 @@ class DensityModule(L.LightningModule):
         """
         rows = batch if isinstance(batch, Batch) else Batch(batch)
         workers = self._workers if self.training else Team()
-        count = rows.x.shape[-2] if workers.alone else self.plan.rows_per_block
         shared = Shared(
             rows,
             self.plan.data_variance(self.global_step),
-            self._centers(count),
+            self._centers(rows.x.shape[-2]),
             stream(self.config.seed, purpose, index, 0, device=self.device),
             workers,
-            count,
         )
         try:
             if self.objective.pairs:

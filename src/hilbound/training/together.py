@@ -29,14 +29,13 @@ class Shared(NamedTuple):
     """A batch that workers share, as one of them sees it.
 
     Args:
-        batch: This worker's rows of the batch with shape ``(n, d)``, any one row if it has none; or
-            all rows of all blocks, with shape ``(C, n, d)``.
+        batch: All rows of the batch with shape ``(B, d)``, or of all blocks with shape
+            ``(C, n, d)``.
         variance: Variance of a component of the data's mixture.
         centers: Number of centres: for each row if every row has its own, for each block if there
             are blocks, otherwise in all.
         generator: Draws the noise of the whole batch.
         workers: The team.
-        rows: How many rows the whole batch has, or each block of it.
     """
 
     batch: Batch
@@ -44,12 +43,19 @@ class Shared(NamedTuple):
     centers: int
     generator: torch.Generator
     workers: Team
-    rows: int
 
     @property
     def own(self) -> range:
-        """Which rows of the whole batch this worker has."""
-        return self.workers.share(self.rows)
+        """Which rows of the batch this worker computes."""
+        return self.workers.share(len(self.batch.x))
+
+    @property
+    def part(self) -> Batch:
+        """The rows that this worker computes; one that does not count if it has none."""
+        chosen = self.own or range(1)
+        rows, labels = self.batch
+        of_rows = slice(chosen.start, chosen.stop)
+        return Batch(rows[of_rows], None if labels is None else labels[of_rows])
 
 
 def compare_together(model: DensityModel, shared: Shared) -> Comparison:
@@ -65,7 +71,7 @@ def compare_together(model: DensityModel, shared: Shared) -> Comparison:
     Returns:
         The comparison. If there are blocks, it is one of this worker's blocks, :class:`OwnBlocks`.
     """
-    batch, variance, centers, generator, workers, rows = shared
+    batch, variance, centers, generator, workers = shared
     if workers.alone:
         return model.compare(batch.x, variance, centers, generator, batch.labels)
     if isinstance(model, BlockDensityNetwork):
@@ -73,11 +79,16 @@ def compare_together(model: DensityModel, shared: Shared) -> Comparison:
     of_rows = with_encoder(model) is not None
     # A worker without rows, or without centres, computes one that does not count.
     made = shared.own if of_rows else workers.share(centers)
+    rows = len(batch.x)
     source = Part(generator, made or range(1), rows if of_rows else centers)
     count = centers if of_rows else max(1, len(made))
+    part = shared.part
     with working_in(workers, filled=not made):
-        compared = model.compare(batch.x, variance, count, source, batch.labels)
-    p = _whole(compared.p, len(shared.own), workers)
+        compared = model.compare(part.x, variance, count, source, part.labels)
+    # All know the rows: their mixture need not travel.
+    around = compared.p
+    means = batch.x.to(around.means).reshape(rows, *around.means.shape[1:])
+    p = GaussianMixture(means, around.component_variance)
     q = _whole(compared.q, len(made), workers, learned=model.head.variance_head is not None)
     share = compared.penalty * len(shared.own) / rows
     return Comparison(p, q, workers.gather(share[None]).sum())
@@ -95,12 +106,12 @@ def compare_pairs_together(
     """
     if not isinstance(model, FeatureModel | ClassConditional):
         raise TypeError(f"{type(model).__name__} has no features")  # the plan refuses it
-    batch, variance, centers, generator, workers, rows = shared
-    own = shared.own
-    source = generator if workers.alone else Part(generator, own or range(1), rows)
+    batch, variance, centers, generator, workers = shared
+    own, part = shared.own, shared.part
+    source = generator if workers.alone else Part(generator, own or range(1), len(batch.x))
     with working_in(workers, filled=not own):
         compared = model.compare_pairs(
-            batch.x, variance, centers, feature_variance, generator=source, labels=batch.labels
+            part.x, variance, centers, feature_variance, generator=source, labels=part.labels
         )
     if workers.alone:
         return compared

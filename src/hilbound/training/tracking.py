@@ -116,6 +116,7 @@ class ConditionalTracker(L.Callback):
         self.interval = config.bound_every
         self.seconds = 0.0
         self._first, self._began = 0, 0.0
+        self._measured = -1
         self._told = False
 
     def _fixed(self, split: str, rows: Batch, most: int) -> Batch:
@@ -164,9 +165,15 @@ class ConditionalTracker(L.Callback):
         # Until the interval is known, only the first step is due. It shows what measuring takes.
         return step % self.interval == 0 if self.interval else step == self._first
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure the final weights before they are saved, if they are validated."""
+        if trainer.state.fn == "fit" and trainer.global_step == self.plan.config.steps:
+            self._measure(trainer, pl_module)
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure the final weights."""
-        self._measure(trainer, pl_module)
+        """Measure the final weights, if that was not done."""
+        if self._measured != trainer.global_step:
+            self._measure(trainer, pl_module)
 
     def _measure(self, trainer: L.Trainer, module: Any) -> dict[str, float]:
         """Write a row for each set of rows, and return the numbers for the progress bar."""
@@ -177,6 +184,7 @@ class ConditionalTracker(L.Callback):
         variance = self.plan.data_variance(trainer.global_step)
         # Lightning calls callbacks first: the module has not set the variance of this step yet.
         self.plan.smooth_model(trainer.global_step)
+        self._measured = trainer.global_step
         shown = {}
         began = time.perf_counter()
         for split, rows in self.rows.items():
