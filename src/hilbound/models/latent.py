@@ -14,8 +14,8 @@ model copies no training row, and its density can be computed
 
 A mixture is a little wider than the features of real rows. The encoder f was trained together with
 the decoder, with noise between them. So a draw is decoded and encoded once more, which is to bring
-it nearer to such features: new data are decoded at :math:`f(D(y))` in the place of y. The decoder of
-the model is then :math:`D \circ f \circ D`, also in its density.
+it nearer to such features: new data are decoded at :math:`f(D(y))` in the place of y. The decoder
+of the model is then :math:`D \circ f \circ D`, also in its density.
 
 References:
     Generalized Denoising Auto-Encoders as Generative Models (Bengio, Yao, Alain and Vincent, 2013),

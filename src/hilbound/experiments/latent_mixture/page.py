@@ -33,7 +33,7 @@ How good are the samples of a latent mixture, `hilbound fit mnist --model latent
 decomposition p(x) = ∫ q(x|y) p(y) dy. An encoder and a decoder are trained on the trace of the
 Gaussian Gram matrix of rows and reconstructions, with noise on the features. Then p(y) is fitted to
 the features of all training rows, as a mixture of Gaussians with full covariances. A sample is a
-decoded draw from p(y).
+draw from p(y) that is decoded, encoded and decoded again.
 
 Two models are trained for the same time of one core, the fit of the density included. The
 *autoencoder* draws its features around those of training rows. The *VAE* draws them from a standard
