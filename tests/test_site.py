@@ -86,3 +86,44 @@ def test_links_of_the_built_site_lead_somewhere(monkeypatch):
     import check_links
 
     assert check_links.faults(BUILT.parent.resolve()) == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the places of a page that a link can name: its headings, as GitHub writes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    plain = [re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", one.strip().lower()).replace(" ", "-") for one in plain}
+
+
+def _is_unmeasured(page: Path) -> bool:
+    """Whether a page is that of an experiment whose result is not kept yet.
+
+    Its code comes first. `make docs` takes no such link, so a site is not published with one.
+    """
+    name = page.parent.name.replace("-", "_")
+    code = ROOT / "src" / "hilbound" / "experiments" / name
+    return not page.parent.exists() and (code.is_dir() or code.with_suffix(".py").is_file())
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+WRITTEN = [p for p in PAGES if not {"_build", "_generated", "api", "examples"} & set(p.parts)]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_of_a_page_lead_somewhere_in_the_repository(page):
+    """Pages are read in the repository as well as on the site."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, place = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if _is_unmeasured(target):
+            continue
+        if not target.exists() or (
+            place and target.suffix == ".md" and place not in _anchors(target)
+        ):
+            broken.append(link)
+    assert broken == []

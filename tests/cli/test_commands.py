@@ -742,6 +742,52 @@ def test_samples_of_a_table_are_a_table_and_its_names_no_formulas(tmp_path, monk
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
+def test_whole_numbers_stay_whole_in_samples(tmp_path):
+    rng = np.random.default_rng(0)
+    table = tmp_path / "t.csv"
+    rows = np.stack([rng.normal(170, 10, 200), rng.poisson(3, 200), rng.integers(1e6, 2e6, 200)], 1)
+    np.savetxt(table, rows, delimiter=",", header="a,b,c", comments="", fmt=["%.3f", "%d", "%.1f"])
+    run = train(tmp_path / "run", data=table)
+    assert run.read_json("run.json")["data"]["whole"] == [1, 2]
+    for source in ("centers", "density"):
+        ask("sample", run.path, "-n", 20, "-o", tmp_path / "s.csv", "--from", source)
+        with (tmp_path / "s.csv").open(newline="") as lines:
+            _, *rows = csv.reader(lines)
+        assert all(b.lstrip("-").isdecimal() and c.isdecimal() for _, b, c in rows)
+        assert any("." in a for a, _, _ in rows)
+    ask("sample", run.path, "-n", 20, "-o", tmp_path / "s.npy")
+    x = np.load(tmp_path / "s.npy")
+    assert np.array_equal(x[:, 1:], np.round(x[:, 1:]))
+    # Floats that happen to be whole are floats: an array says what it holds.
+    np.save(tmp_path / "x.npy", np.round(rng.normal(size=(200, 2)) * 9))
+    run = train(tmp_path / "array", data=tmp_path / "x.npy")
+    assert run.read_json("run.json")["data"]["whole"] == []
+
+
+def test_a_picture_of_samples_shows_the_data_if_they_are_there(tmp_path, monkeypatch):
+    from hilbound.reports import plots
+
+    seen = []
+    original = plots.plot_points
+
+    def keep(*arguments, **options):
+        seen.append((arguments, options))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(plots, "plot_points", keep)
+    run = train(tmp_path / "run")
+    for there in (True, False):
+        assert ask("sample", run.path, "-n", 30, "-o", tmp_path / "s.png").exit_code == 0
+        (ax, real, samples), options = seen.pop()
+        assert len(samples) == 30
+        assert (real is not None and len(real) == 30) == there
+        assert tuple(options["columns"]) == ("x1", "x2")
+        ax.figure.clear()
+        (tmp_path / "points.npy").unlink(missing_ok=True)
+    ask("sample", run.path, "-n", 3, "-o", tmp_path / "s.csv")
+    assert (tmp_path / "s.csv").read_text().startswith("x1,x2\n")
+
+
 def test_an_interruption_of_the_report_keeps_the_training(tmp_path, monkeypatch):
     points, path = write_points(tmp_path / "points.npy"), tmp_path / "run"
 

@@ -61,6 +61,12 @@ def test_several_centres_are_the_comparison_of_the_mixture_decoder():
     assert torch.equal(own.q.means, expected.q.means)
 
 
+def test_decoders_with_noise_are_not_refined():
+    assert model_of(noise=2).refinements == 0
+    with pytest.raises(InputError, match="refinements must be 0 or more, got -1"):
+        model_of(refinements=-1)
+
+
 def test_several_centres_need_noise():
     with pytest.raises(InputError, match="centers must be 1 for a decoder without noise"):
         model_of(centers=3)
@@ -72,7 +78,11 @@ def test_several_centres_need_noise():
 def test_samples_are_the_decoded_draws_of_the_density():
     model = fitted()
     drawn = model.density.draw(50, None, seeded(3))
+    once = model.encoder(model.decoder.centers(drawn))
+    assert torch.equal(model.sample(50, seeded(3)), model.decoder.centers(once).detach())
+    model.refinements = 0
     assert torch.equal(model.sample(50, seeded(3)), model.decoder.centers(drawn).detach())
+    model.refinements = 1
     q = model.draw(50, seeded(3))
     assert torch.equal(q.means, model.sample(50, seeded(3)))
     torch.testing.assert_close(
@@ -86,10 +96,13 @@ def test_no_training_features_are_kept():
     assert sum(t.numel() for t in model.density.state_dict().values()) < 50
 
 
-def test_the_variance_of_the_output_is_the_error_of_held_out_reconstructions():
-    model, x, held_out = model_of(), normal(5, 300, 3), normal(6, 50, 3)
+@pytest.mark.parametrize("refinements", [0, 1, 2])
+def test_the_variance_of_the_output_is_the_error_of_held_out_rows(refinements):
+    model, x, held_out = model_of(refinements=refinements), normal(5, 300, 3), normal(6, 50, 3)
     model.fit_features(x, held_out)
-    reconstructed = model.decoder.centers(model.encoder(held_out)).detach()
+    reconstructed = held_out
+    for _ in range(refinements + 1):
+        reconstructed = model.decoder.centers(model.encoder(reconstructed)).detach()
     torch.testing.assert_close(
         model.output_variance, (reconstructed - held_out).square().mean(), rtol=1e-12, atol=0
     )
@@ -128,6 +141,16 @@ def exact(model, x):
     """The density of a linear decoder: mixtures of Gaussians stay such under linear maps."""
     weight = model.decoder.network.weight.detach().numpy()
     bias = model.decoder.network.bias.detach().numpy()
+    back = model.encoder.network
+    for _ in range(model.refinements):  # decoder, encoder and decoder are one linear map
+        decoder = model.decoder.network.weight.detach().numpy()
+        encoder = decoder @ back.weight.detach().numpy()
+        bias = (
+            encoder @ bias
+            + decoder @ back.bias.detach().numpy()
+            + (model.decoder.network.bias.detach().numpy())
+        )
+        weight = encoder @ weight
     q, noise = model.feature_density(), model.decoder.noise_dim
     own, rest = weight[:, : q.dim], weight[:, q.dim :]
     v = float(model.output_variance if noise == 0 else model.decoder.variance)
@@ -167,7 +190,7 @@ def test_the_density_of_a_curved_decoder_is_that_of_quadrature():
     model = fitted(features=1, dim=2, components=3)
     x = model.sample(30, seeded(2)) + 0.2 * normal(8, 30, 2)
     grid = torch.linspace(-12, 12, 20_001, dtype=torch.float64).unsqueeze(1)
-    centres = model.decoder.centers(grid).detach()
+    centres = model.decoder.centers(model.encoder(model.decoder.centers(grid))).detach()
     v = float(model.output_variance)
     log_joint = model.feature_density().log_prob(grid) - (
         torch.cdist(x, centres).square() / (2 * v) + math.log(2 * math.pi * v)

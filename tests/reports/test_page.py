@@ -254,3 +254,15 @@ def test_pages_are_values():
     assert replace(page, title="x").title == "x"
     with pytest.raises(FrozenInstanceError):
         page.title = "y"
+
+
+def test_a_table_of_many_columns_names_every_cell_for_a_narrow_screen():
+    table = Table(("Metric", "Model", "Real", "Better"), (("recall", "0.9", "1.0", "higher"),), "Q")
+    narrow = Table(("Option", "Value"), (("steps", "3"),), "Options")
+    html = render(Page("t", "l", (), (Section("s", "", (), (table, narrow)),), ""))
+    assert html.count('class="stacked"') == 1
+    for label, cell in (("Model", "0.9"), ("Real", "1.0"), ("Better", "higher")):
+        assert re.search(rf'<td role="cell" data-label="{label}"[^>]*>{cell}</td>', html)
+    assert '<td role="cell" class="number">3</td>' in html
+    # A block is no table to a screen reader unless it is called one.
+    assert html.count('role="row"') == 4

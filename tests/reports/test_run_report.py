@@ -4,15 +4,23 @@ import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 
 from hilbound.config import RunConfig
 from hilbound.evaluation.evaluate import evaluate
-from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, format_metric, percent
+from hilbound.evaluation.quality import (
+    METRICS,
+    RECONSTRUCTION,
+    format_entry,
+    format_metric,
+    percent,
+)
 from hilbound.evaluation.spaces import MetricSpace
 from hilbound.reports.feature_report import tracked_section
-from hilbound.reports.run_report import nearest_rows, write_report
+from hilbound.reports.run_report import write_report
+from hilbound.reports.sample_sections import nearest_rows
 from hilbound.training.fit import fit
 from support.tiny_runs import train, write_points, write_table
 
@@ -66,7 +74,7 @@ def test_the_page_is_one_file(page, trained):
 
 def test_the_page_has_every_part(page):
     assert page.headings[0] == "table, nuclear"
-    assert page.headings[1:] == ["Samples", "Spectrum", "Metrics", "Configuration"]
+    assert page.headings[1:] == ["Samples", "Spectrum", "Metrics", "Configuration", "Glossary"]
 
 
 def test_the_configuration_stands_there_in_full(page, trained):
@@ -77,12 +85,12 @@ def test_the_configuration_stands_there_in_full(page, trained):
 
 
 def test_every_metric_stands_beside_its_floor(page, trained):
-    rows = {row[0]: row for row in page.rows if row}
+    rows = {row[0]: row for row in page.rows if len(row) == 5}
     for name, entry in trained.read_json("metrics.json")["metrics"].items():
         row = rows[METRICS[name].title]
         assert row[1:4] == [
-            format_metric(name, entry["model"]),
-            format_metric(name, entry["real"]),
+            format_entry(name, entry, "model"),
+            format_entry(name, entry, "real"),
             entry["better"],
         ]
 
@@ -99,7 +107,14 @@ def test_figures_of_the_training_are_there_once_there_is_a_curve(tmp_path):
     run = train(tmp_path / "run", data="swiss-roll", samples=200, steps=41, validate_every=41)
     evaluate(run, 50)
     page = Reader(write_report(run).read_text(encoding="utf-8"))
-    assert page.headings[1:] == ["Training", "Samples", "Spectrum", "Metrics", "Configuration"]
+    assert page.headings[1:] == [
+        "Training",
+        "Samples",
+        "Spectrum",
+        "Metrics",
+        "Configuration",
+        "Glossary",
+    ]
     assert len(page.images) == 5
 
 
@@ -160,6 +175,7 @@ def test_an_encoder_has_sections_of_its_own(tmp_path, features, alt):
         "Spectrum",
         "Metrics",
         "Configuration",
+        "Glossary",
     ]
     assert alt in alts(page)
     assert "held-out inputs beside their reconstructions" in alts(page)
@@ -170,7 +186,7 @@ def test_an_encoder_has_sections_of_its_own(tmp_path, features, alt):
     assert "it moves while the encoder learns" in html
     measured = run.read_json("metrics.json")
     assert percent(measured["conditional_bound"]["tightness"]) in html
-    rows = {row[0]: row for row in page.rows if row}
+    rows = {row[0]: row for row in page.rows if len(row) == 5}
     for name, entry in measured["reconstruction"]["metrics"].items():
         values = [format_metric(name, entry[side]) for side in ("model", "real")]
         assert rows[RECONSTRUCTION[name].title][1:3] == values
@@ -263,6 +279,61 @@ def test_what_an_older_version_left_out_is_measured(tmp_path):
     write_report(run)
     again = run.read_json("metrics.json")
     assert again["reconstruction"] == whole["reconstruction"]
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """The figures of the section of samples, before they become pictures."""
+    kept = []
+
+    def keep(figure, *_, **__):
+        kept.append(figure)
+        return "data:image/png;base64,"
+
+    monkeypatch.setattr("hilbound.reports.sample_sections.figure_uri", keep)
+    return kept
+
+
+def test_a_table_is_drawn_with_its_names_in_its_units_and_as_many_samples_as_rows(
+    tmp_path, pictures
+):
+    run = train(tmp_path / "run", data=write_table(tmp_path / "t.csv"))
+    html = write_report(run).read_text(encoding="utf-8")
+    histograms, pairs = pictures
+    assert [ax.get_xlabel() for ax in histograms.axes] == list(run.dataset.columns)
+    low, high = histograms.axes[0].get_xlim()
+    assert low < 180 < high
+    assert high - low < 150
+    real, fake = (np.asarray(pairs.axes[k].collections[0].get_offsets()) for k in (3, 1))
+    assert len(real) == len(fake) == 200
+    assert np.abs(np.median(real, axis=0) - [180, 70]).max() < 3
+    assert "200 rows, training rows among them, as few were held out, in the table" in html
+
+
+def test_two_columns_are_drawn_over_each_other_in_their_units(tmp_path, pictures):
+    table = tmp_path / "t.csv"
+    x = np.random.default_rng(0).normal(size=(2500, 2)) * [10, 2e5] + [180, 1e6]
+    np.savetxt(table, x, delimiter=",", header="height,身長", comments="", fmt="%.3f")
+    run = train(tmp_path / "run", data=table)
+    html = write_report(run).read_text(encoding="utf-8")
+    for figure in pictures:
+        (ax,) = figure.axes
+        assert (ax.get_xlabel(), ax.get_aspect()) == ("height", "auto")
+        real, _, fake, _ = (np.asarray(dots.get_offsets()) for dots in ax.collections[:4])
+        assert len(real) == len(fake) == 250
+        assert np.median(real[:, 1]) == pytest.approx(1e6, rel=0.1)
+    # Contours stand where the data are: in the user's units, too.
+    left, right = pictures[1].axes[0].get_xlim()
+    assert left < 180 < right
+    label = pictures[0].axes[0].get_ylabel()
+    assert label == "身長" or f"{label} is “身長”" in html
+
+
+def test_the_glossary_explains_the_words_of_the_page_and_no_others(tmp_path):
+    page = read(train(tmp_path / "run", data=write_table(tmp_path / "t.csv")))
+    words = {row[0] for row in page.rows[-25:] if len(row) == 2}
+    assert {"Bound", "Coverage", "Real data", "±", "Effective rank"} <= words
+    assert "Gap" not in words
 
 
 def test_the_nearest_rows_are_the_nearest():

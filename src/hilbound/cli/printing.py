@@ -11,7 +11,7 @@ from hilbound.evaluation.quality import (
     METRICS,
     RECONSTRUCTION,
     MetricInfo,
-    format_metric,
+    format_entry,
     percent,
 )
 
@@ -82,6 +82,6 @@ def _print_table(
     for column in ("model", "real data", "better"):
         table.add_column(column, justify="right")
     for name, entry in entries.items():
-        values = (format_metric(name, entry[side]) for side in ("model", "real"))
+        values = (format_entry(name, entry, side) for side in ("model", "real"))
         table.add_row(infos[name].title, *values, entry["better"])
     out.print(table)

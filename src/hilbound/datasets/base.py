@@ -62,6 +62,7 @@ class Dataset:
         log_density: The true log density, which maps rows ``(n, d)`` to ``(n,)``, if it is known.
         columns: Names of the columns of a table.
         standardization: How the rows were standardised, or ``None`` if they are as they came.
+        whole: Positions of the columns that hold whole numbers only.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Dataset:
     log_density: Callable[[Tensor], Tensor] | None = None
     columns: tuple[str, ...] | None = None
     standardization: Standardization | None = None
+    whole: tuple[int, ...] = ()
 
     @classmethod
     def from_parts(
@@ -86,6 +88,7 @@ class Dataset:
         image_shape: tuple[int, int, int] | None = None,
         columns: tuple[str, ...] | None = None,
         standardization: Standardization | None = None,
+        whole: tuple[int, ...] = (),
     ) -> "Dataset":
         """Make a data set from the parts of rows and labels: training, validation, test."""
         train_labels, validation_labels, test_labels = labels or (None, None, None)
@@ -98,6 +101,7 @@ class Dataset:
             image_shape=image_shape,
             columns=columns,
             standardization=standardization,
+            whole=whole,
         )
 
     @property
@@ -117,6 +121,10 @@ class Dataset:
     def to_user_units(self, x: Tensor) -> Tensor:
         """Undo the standardisation of rows with shape ``(n, d)``."""
         return x if self.standardization is None else self.standardization.inverse(x)
+
+    def from_user_units(self, x: Tensor) -> Tensor:
+        """Standardise rows with shape ``(n, d)`` as the data were."""
+        return x if self.standardization is None else self.standardization.forward(x)
 
 
 class RawTable(NamedTuple):

@@ -23,6 +23,15 @@ def column_names(columns: Sequence[str] | None, d: int) -> tuple[str, ...]:
     return tuple(columns or (f"column_{j + 1}" for j in range(d)))
 
 
+def coordinate_names(d: int) -> tuple[str, ...]:
+    """Return what coordinates without a name are called in pictures and in files.
+
+    >>> coordinate_names(2)
+    ('x1', 'x2')
+    """
+    return tuple(f"x{j + 1}" for j in range(d))
+
+
 def enumerate_names(names: Sequence[str]) -> str:
     """Return the first few names in quotes, and the number of further ones.
 

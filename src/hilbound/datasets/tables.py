@@ -91,6 +91,7 @@ def load_table(
         image_shape=_image_shape(values),
         columns=columns,
         standardization=standardization,
+        whole=_whole_columns(values, columns),
     )
 
 
@@ -139,6 +140,14 @@ def _rows(
     check_varying(train.numpy(), source, columns)
     standardization = Standardization(train.mean(dim=0), train.std(dim=0, correction=0))
     return split.take(standardization.forward(x).float()), standardization
+
+
+def _whole_columns(values: NDArray[np.generic], columns: tuple[str, ...] | None) -> tuple[int, ...]:
+    """Return the columns that hold whole numbers only; an array of floats is meant as floats."""
+    if values.ndim != 2 or (columns is None and values.dtype.kind == "f"):
+        return ()
+    vectors = values.astype(np.float64)
+    return tuple(np.flatnonzero((vectors == np.round(vectors)).all(axis=0)).tolist())
 
 
 def _pixels(values: NDArray[np.generic], source: str) -> Tensor:

@@ -23,6 +23,7 @@ from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, measure, refere
 from hilbound.evaluation.reconstruction import reconstruction_errors, rows_with_features
 from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.evaluation.telling import Tell, silent
+from hilbound.evaluation.uncertainty import MOST_ROWS, standard_errors
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.base import DensityModel
 from hilbound.models.classes import telling, with_encoder
@@ -95,14 +96,21 @@ def evaluate(
 def _metrics(
     run: Run, test: Tensor, sides: dict[str, Tensor], space: MetricSpace, tell: Tell
 ) -> dict[str, dict[str, Any]]:
-    """Return every metric of the samples, and of real data in their place."""
-    measured = {}
+    """Return every metric of the samples, and of real data in their place; of few rows, errors."""
+
+    def values_of(held_out: Tensor, rows: Tensor) -> dict[str, float]:
+        return measure(held_out, rows, space, run.dataset.classes, run.config.seed)
+
+    measured, errors = {}, {}
     for side, rows in sides.items():
         tell(f"{'samples' if side == 'model' else 'real data'} against held-out rows")
-        measured[side] = measure(test, rows, space, run.dataset.classes, run.config.seed)
+        measured[side] = values_of(test, rows)
+        if len(test) <= MOST_ROWS:
+            errors[f"{side}_error"] = standard_errors(values_of, test, rows)
     return {
-        name: {"model": value, "real": measured["real"][name], "better": METRICS[name].better}
-        for name, value in measured["model"].items()
+        name: {side: values[name] for side, values in (measured | errors).items()}
+        | {"better": METRICS[name].better}
+        for name in measured["model"]
     }
 
 

@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -148,6 +148,17 @@ def format_metric(name: str, value: float | None) -> str:
     if name in {"frechet_distance", "vendi_score"}:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"
+
+
+def format_entry(name: str, entry: Mapping[str, Any], side: str) -> str:
+    """Return a metric of one side as tables print it, with its standard error if there is one.
+
+    >>> format_entry("coverage", {"model": 0.9, "model_error": 0.042}, "model")
+    '0.900 ± 0.042'
+    """
+    text = format_metric(name, entry[side])
+    error = entry.get(f"{side}_error")
+    return text if error is None else f"{text} ± {error:.2g}"
 
 
 def percent(share: float) -> str:

@@ -53,7 +53,9 @@ class Part:
 
 
 class Units(nn.Module):
-    """Between the user's units and those of the network.
+    """Between the user's units, in float64, and those of the network.
+
+    A column such as a year has a large mean and little spread. In float32 its digits would be lost.
 
     Args:
         offset: What was subtracted from every column, or ``None`` if nothing was changed.
@@ -66,16 +68,17 @@ class Units(nn.Module):
 
     def __init__(self, offset: list[float] | None, scale: list[float] | None, like: Tensor) -> None:
         super().__init__()
-        self.register_buffer("offset", like.new_tensor(0.0 if offset is None else offset))
-        self.register_buffer("scale", like.new_tensor(1.0 if scale is None else scale))
+        self.dtype = like.dtype
+        for name, value in (("offset", offset or 0.0), ("scale", scale or 1.0)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
 
     def inside(self, x: Tensor) -> Tensor:
-        """Return rows in the network's units."""
-        return (x - self.offset) / self.scale
+        """Return rows in the network's units and precision."""
+        return ((x - self.offset) / self.scale).to(self.dtype)
 
     def outside(self, x: Tensor) -> Tensor:
         """Return rows in the user's units."""
-        return x * self.scale + self.offset
+        return x.double() * self.scale + self.offset
 
 
 class _Head(nn.Module):
@@ -110,7 +113,10 @@ class _Decoder(nn.Module):
         super().__init__()
         self.head, self.classes = head, classes
 
-    def forward(self, features: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, features: Tensor, first: Tensor | None = None, second: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        others = [part for part in (first, second) if part is not None]
         told = features
         if self.classes:
             told = torch.cat([told, one_hot(others[0], self.classes).to(features)], -1)
@@ -249,7 +255,7 @@ def _encoder(model: FeatureModel, units: Units, dim: int) -> Part:
     def rows(n: int, generator: torch.Generator) -> Tensor:
         # Between 0 and 1 pixels are allowed, and other rows are, too.
         shape = (n, dim)
-        draw = torch.rand(shape, generator=generator, dtype=units.scale.dtype)
+        draw = torch.rand(shape, generator=generator)
         return units.outside(draw)
 
     module = _Encoder(model, encoder, units)

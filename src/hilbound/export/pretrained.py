@@ -12,7 +12,7 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ from hilbound.evaluation.quality import METRICS, format_metric
 from hilbound.evaluation.table_metrics import TABLE_METRICS, format_value
 from hilbound.export.parts import Units
 from hilbound.models.base import DensityModel
-from hilbound.training.runs import Run, load_weights, write_whole
+from hilbound.training.files import write_whole
+from hilbound.training.runs import Run, load_weights
 
 _FILES = ("config.json", "model.safetensors", "README.md")
 _VERSION = 1
@@ -51,13 +52,13 @@ class Pretrained:
         Raises:
             InputError: If the model predicts a target: its ``sample`` needs rows.
         """
-        if not isinstance(self.model, DensityModel):
+        if isinstance(self.model, ConditionalDensityEstimator):
             raise InputError(
                 "this model predicts a target, so its samples need rows: use model.sample(X)"
             )
-        data = self.config["data"]
-        units = Units(data["offset"], data["scale"], self.model.head.variance)
-        return units.outside(self.model.sample(n, generator))
+        data, model = self.config["data"], cast("DensityModel", self.model)
+        units = Units(data["offset"], data["scale"], model.head.variance)
+        return units.outside(model.sample(n, generator))
 
 
 def save_pretrained(run: Path | str, folder: Path | str, licence: str = "apache-2.0") -> Path:

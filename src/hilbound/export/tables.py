@@ -7,6 +7,7 @@ file's notes hold under ``categories``. A missing value, and a text that is not 
 import json
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from hilbound.errors import InputError
@@ -140,7 +141,7 @@ def density_part(model: ConditionalDensityEstimator) -> Part:
     )
 
 
-def columns_as_numbers(model: ConditionalDensityEstimator, table: object) -> Tensor:
+def columns_as_numbers(model: ConditionalDensityEstimator, table: ArrayLike) -> Tensor:
     """Return a table as the numbers that an exported density reads, with shape ``(n, p)``.
 
     Args:

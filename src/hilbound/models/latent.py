@@ -11,6 +11,15 @@ reconstructions. Then p(y) is fitted to the features of all training rows
 (:mod:`hilbound.models.feature_mixture`). To make new data, y is drawn from p(y) and decoded. So the
 model copies no training row, and its density can be computed
 (:mod:`hilbound.models.importance`).
+
+A mixture is a little wider than the features of real rows. The encoder f was trained together with
+the decoder, with noise between them. So a draw is decoded and encoded once more, which is to bring
+it nearer to such features: new data are decoded at :math:`f(D(y))` in the place of y. The decoder of
+the model is then :math:`D \circ f \circ D`, also in its density.
+
+References:
+    Generalized Denoising Auto-Encoders as Generative Models (Bengio, Yao, Alain and Vincent, 2013),
+    on what alternating decoder and encoder does.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -46,6 +55,8 @@ class LatentMixture(EncoderMixtureDecoder):
         classes: Number of classes whose features have a density each, p(y|c), or 1.
         centers: Number K of centres for every input in training.
         eval_centers: Number of centres in evaluation mode, by default as in training.
+        refinements: How often a drawn feature is decoded and encoded before it is decoded for good.
+            A decoder with noise has none.
 
     Raises:
         InputError: If ``variance_y`` is not positive, a number is below 1, or there are several
@@ -74,6 +85,7 @@ class LatentMixture(EncoderMixtureDecoder):
         classes: int = 1,
         centers: int = 1,
         eval_centers: int | None = None,
+        refinements: int = 1,
     ) -> None:
         super().__init__(
             encoder, decoder, variance_y=variance_y, centers=centers, eval_centers=eval_centers
@@ -83,8 +95,11 @@ class LatentMixture(EncoderMixtureDecoder):
                 f"centers must be 1 for a decoder without noise, whose centres all coincide; got "
                 f"{max(self.centers, self.eval_centers)}"
             )
+        if refinements < 0:
+            raise InputError(f"refinements must be 0 or more, got {refinements}")
+        self.refinements = refinements if self.paired else 0
         self.density = FeatureMixture(decoder.feature_dim, components=components, classes=classes)
-        # The mean squared error of a coordinate of a reconstruction, on held-out rows.
+        # The mean squared error of a coordinate of a decoded held-out row.
         self.register_buffer("output_variance", decoder.variance.detach().clone())
 
     @property
@@ -173,10 +188,18 @@ class LatentMixture(EncoderMixtureDecoder):
             for i in range(0, len(x), _ROWS):
                 part = slice(i, i + _ROWS)
                 with self._told(None if labels is None else labels[part]):
-                    error = self.decode(features[part], 1).means.squeeze(-2) - x[part].to(features)
+                    y = self._refined(features[part])
+                    error = self.decode(y, 1).means.squeeze(-2) - x[part].to(y)
                 total += error.square().sum(dtype=torch.float64)
         least = torch.finfo(self.output_variance.dtype).eps
         return (total / x.numel()).clamp_min(least).to(self.output_variance)
+
+    def _refined(self, features: Tensor) -> Tensor:
+        """Decode and encode features with shape ``(*, F)``, as often as was asked for."""
+        with self.evaluating():
+            for _ in range(self.refinements):
+                features = self.encode(self.decode(features, 1).means.squeeze(-2))
+        return features
 
     def _told(self, labels: Tensor | None) -> AbstractContextManager[None]:
         return nullcontext() if labels is None else self.decoder.told(labels)
@@ -199,7 +222,8 @@ class LatentMixture(EncoderMixtureDecoder):
         The variance of the components is that of the data around reconstructions. So it is a
         smaller one than that of the kernel.
         """
-        q = self._drawn_at(self.density.draw(n, label, generator), generator)
+        features = self._refined(self.density.draw(n, label, generator))
+        q = self._drawn_at(features, generator)
         return GaussianMixture(q.means, self._around(q))
 
     def _around(self, q: GaussianMixture) -> Tensor:
@@ -213,8 +237,8 @@ class LatentMixture(EncoderMixtureDecoder):
     ) -> Tensor:
         """Draw ``n`` centres with shape ``(n, d)``, of one class if ``label`` is given.
 
-        Features are drawn from the density p(y) with the covariances of its components, and
-        decoded.
+        Features are drawn from the density p(y) with the covariances of its components, refined,
+        and decoded.
         """
         with self.evaluating():
             return self.draw(n, generator, label).means
@@ -229,8 +253,8 @@ class LatentMixture(EncoderMixtureDecoder):
     ) -> LogDensity:
         """Estimate log densities of rows by importance sampling, with error bars.
 
-        The variance around a centre is the mean squared error of reconstructions on the held-out
-        rows of :meth:`fit_features`, or the decoder's own if it makes a mixture.
+        The variance around a centre is the mean squared error of decoded rows, on the held-out rows
+        of :meth:`fit_features`, or the decoder's own if it makes a mixture.
 
         Args:
             x: Rows with shape ``(N, d)``.
@@ -258,7 +282,7 @@ class LatentMixture(EncoderMixtureDecoder):
     def _centre(self, z: Tensor) -> Tensor:
         """Return the centres ``(*, d)`` of features and noise together, ``(*, Z)``."""
         f = self.decoder.feature_dim
-        q: GaussianMixture = self.decoder(z[..., :f], z[..., None, f:])
+        q: GaussianMixture = self.decoder(self._refined(z[..., :f]), z[..., None, f:])
         return q.means.squeeze(-2)
 
     def _prior(self, label: int | None) -> Components:

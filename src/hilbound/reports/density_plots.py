@@ -23,6 +23,7 @@ from hilbound.reports.drawing import (
     tidy,
     vector,
 )
+from hilbound.reports.lettering import name_axes, names_in_pictures
 
 __all__ = [
     "canvas",
@@ -142,7 +143,7 @@ def plot_intervals(
     size = 4.5 if len(rank) <= 150 else 3
     ax.plot(rank, values[order], "o", color=MODEL, markersize=size, label="value that came")
     ax.set_xlabel("test rows, by predicted median")
-    ax.set_ylabel(_short(name), parse_math=False)
+    name_axes((ax.set_ylabel, _short(name)), instead="target")
     ax.margins(x=0.01)
     tidy(ax)
     legend_above(ax)
@@ -342,7 +343,8 @@ def plot_importance(
         drop, place, xerr=2 * error, fmt="none", ecolor="#1b2129", elinewidth=1.2, capsize=3
     )
     ax.axvline(0, color=FRAME, linewidth=1)
-    ax.set_yticks(place, labels=shown, parse_math=False)
+    labels, families = names_in_pictures(shown)
+    ax.set_yticks(place, labels=labels, parse_math=False, fontfamily=families)
     ax.set_ylim(len(drop) - 0.4, -0.6)
     ax.set_xlabel("nats lost when the column is shuffled")
     tidy(ax)
@@ -351,7 +353,7 @@ def plot_importance(
 
 
 def _name_axis(ax: Axes, name: str) -> None:
-    ax.set_xlabel(_short(name), parse_math=False)
+    name_axes((ax.set_xlabel, _short(name)), instead="target")
 
 
 def _short(name: str) -> str:

@@ -27,6 +27,7 @@ from hilbound.reports.drawing import (
     tidy,
     to_numpy,
 )
+from hilbound.reports.lettering import name_axes
 
 #: The most classes in a picture.
 MOST_CLASSES = 10
@@ -104,7 +105,7 @@ def plot_reconstructed_points(
     reconstructions: Tensor,
     data: Tensor | None = None,
     *,
-    columns: Sequence[str] = ("x₁", "x₂"),
+    columns: Sequence[str] = plots.COORDINATES,
 ) -> Axes:
     """Draw points of the plane as large marks, and their reconstructions as small ones.
 
@@ -162,8 +163,7 @@ def plot_reconstructed_points(
             ax.scatter([], [], s=9, color=REAL, alpha=0.4, linewidths=0, label="real data")
         )
     ax.set_aspect("equal", adjustable="box")
-    ax.set_xlabel(columns[0], parse_math=False)
-    ax.set_ylabel(columns[1], parse_math=False)
+    name_axes((ax.set_xlabel, columns[0]), (ax.set_ylabel, columns[1]))
     tidy(ax, grid=False)
     legend_above(ax, handles)
     return ax

@@ -23,6 +23,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 from torch import Tensor
 
+from hilbound.datasets.checks import coordinate_names
 from hilbound.errors import InputError
 from hilbound.reports.drawing import (
     MODEL,
@@ -47,6 +48,7 @@ from hilbound.reports.drawing import (
     tidy,
     to_numpy,
 )
+from hilbound.reports.lettering import name_axes, names_in_pictures
 
 __all__ = [
     "PALETTE",
@@ -59,6 +61,8 @@ __all__ = [
     "plot_spectrum",
     "plot_tightness",
 ]
+
+COORDINATES = coordinate_names(2)
 
 
 def plot_images(ax: Axes, images: Tensor, columns: int | None = None) -> Axes:
@@ -116,23 +120,25 @@ def plot_neighbours(ax: Axes, samples: Tensor, neighbours: Tensor) -> Axes:
 
 def plot_points(
     ax: Axes,
-    data: Tensor,
+    data: Tensor | None,
     samples: Tensor,
     log_density: Callable[[Tensor], Tensor] | None = None,
     *,
     density_label: str = "density",
-    columns: Sequence[str] = ("x₁", "x₂"),
+    columns: Sequence[str] = COORDINATES,
+    equal: bool = True,
 ) -> Axes:
     """Draw real points in a pale tone, a model's samples in colour, and a density behind both.
 
     Args:
         ax: Where to draw.
-        data: Real points with shape ``(n, 2)``.
+        data: Real points with shape ``(n, 2)``, or ``None`` to draw samples alone.
         samples: The model's points with shape ``(m, 2)``.
         log_density: A log density, which maps points ``(n, 2)`` to ``(n,)``. Its filled contours
             enclose 20, 40, 60, 80 and 95 % of the mass within the picture.
         density_label: What the legend calls that density.
         columns: Names of the two coordinates.
+        equal: Whether both axes have one scale. Columns of a table have not.
 
     Raises:
         InputError: If a shape does not fit or a value is not finite.
@@ -142,13 +148,14 @@ def plot_points(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['data', 'samples', 'density']
     """
-    check_points("data", data, 2)
-    check_points("samples", samples, 2)
     if len(columns) != 2:
         raise InputError(f"columns must hold 2 names, not {len(columns)}")
     handles = []
     kinds = ((data, REAL, 0.35, 9, "data"), (samples, MODEL, 0.6, 4, "samples"))
     for points, color, alpha, size, label in kinds:
+        if points is None:
+            continue
+        check_points(label, points, 2)
         x = to_numpy(points)
         # Thousands of vector circles would make an SVG slow and large, so only they are pixels.
         dots = ax.scatter(
@@ -156,13 +163,13 @@ def plot_points(
         )
         dots.set_rasterized(True)
         handles.append(ax.scatter([], [], color=color, s=22, alpha=0.85, linewidths=0, label=label))
-    ax.set_aspect("equal", adjustable="box")
+    if equal:
+        ax.set_aspect("equal", adjustable="box")
     density = []
     if log_density is not None:
-        _contours(ax, log_density, data)
+        _contours(ax, log_density, samples if data is None else data)
         density.append(Patch(color=SHADES[-2], label=density_label))
-    ax.set_xlabel(columns[0], parse_math=False)
-    ax.set_ylabel(columns[1], parse_math=False)
+    name_axes((ax.set_xlabel, columns[0]), (ax.set_ylabel, columns[1]))
     tidy(ax, grid=False)
     legend_above(ax, [*handles, *density])
     return ax
@@ -200,7 +207,7 @@ def plot_marginals(
     """
     check_points("data", data)
     check_points("samples", samples, data.shape[1])
-    names = [f"x{i}" for i in range(1, data.shape[1] + 1)] if columns is None else list(columns)
+    names = list(columns or coordinate_names(data.shape[1]))
     if len(names) != data.shape[1]:
         raise InputError(f"columns holds {len(names)} names, but data has {data.shape[1]} columns")
     if maximum < 1:
@@ -242,7 +249,7 @@ def plot_curve(
     x, y = series("values", steps, values)
     draw_line(ax, x, y, label, (PALETTE[0], "-"), zorder=3)
     if validation is not None:
-        draw_line(ax, *series("validation", *validation), "validation", (PALETTE[1], "-"))
+        draw_line(ax, *series("validation", *validation), "validation", look(1))
     if limit is not None:
         top = limits(limit, len(x))
         ax.plot(x, top, "--", label="limit", color="black", linewidth=1.2, zorder=4)
@@ -368,7 +375,7 @@ def _histograms(ax: Axes, real: Array, model: Array, name: str) -> Axes:
         linewidth=1.8,
         label="samples",
     )
-    ax.set_xlabel(name, parse_math=False)
+    name_axes((ax.set_xlabel, name))
     ax.set_ylabel("density")
     tidy(ax)
     legend_above(ax)
@@ -384,7 +391,8 @@ def _ranges(ax: Axes, real: Array, model: Array, names: Sequence[str]) -> Axes:
         ax.hlines(rows + shift, q[0], q[4], color=color, linewidth=1.2)
         ax.hlines(rows + shift, q[1], q[3], color=color, linewidth=5, alpha=0.55, label=label)
         ax.plot(q[2], rows + shift, "o", color=color, markersize=5, markeredgecolor="white")
-    ax.set_yticks(rows, labels=names, parse_math=False)
+    labels, families = names_in_pictures(names)
+    ax.set_yticks(rows, labels=labels, parse_math=False, fontfamily=families)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("standard deviations from the data's mean")
     tidy(ax)

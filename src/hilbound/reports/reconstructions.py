@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from hilbound.errors import InputError
-from hilbound.reports import feature_plots
+from hilbound.reports import feature_plots, plots
 from hilbound.reports.drawing import canvas
 from hilbound.training.runs import Run
 
@@ -72,6 +72,6 @@ def draw_reconstructions(result: Reconstructions, data: Tensor | None = None) ->
     else:
         figure, ax = canvas(5.0, 5.0)
         feature_plots.plot_reconstructed_points(
-            ax, result.x, result.reconstructions, data, columns=result.columns or ("x₁", "x₂")
+            ax, result.x, result.reconstructions, data, columns=result.columns or plots.COORDINATES
         )
     return figure

@@ -4,15 +4,13 @@ Everything is read from the run folder and its data. :mod:`hilbound.reports.page
 and :mod:`hilbound.reports.plots` makes the pictures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hilbound.datasets import Dataset
-from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import stream
 from hilbound.engine.spectrum.svd import effective_rank, singular_values
 from hilbound.errors import InputError
@@ -22,10 +20,9 @@ from hilbound.evaluation.quality import (
     METRICS,
     RECONSTRUCTION,
     MetricInfo,
-    format_metric,
+    format_entry,
     reference_rows,
 )
-from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.evaluation.telling import Tell, silent
 from hilbound.mixture import GaussianMixture
 from hilbound.models.base import DensityModel
@@ -43,16 +40,16 @@ from hilbound.reports.feature_report import (
     reconstructions_section,
     tracked_section,
 )
+from hilbound.reports.glossary import samples_glossary
 from hilbound.reports.hover import curve_figure
 from hilbound.reports.latent_report import density_section
-from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
+from hilbound.reports.page import Fact, Page, Section, Table, render
+from hilbound.reports.sample_sections import samples_section
 from hilbound.training.files import write_whole
 from hilbound.training.runs import Run
 from hilbound.variance import of_component
 
 _SPECTRUM_ROWS = 512
-_SHOWN_IMAGES = 64
-_DRAWS = 4  # grids of samples, among which a reader chooses
 _SHOWN_POINTS = 1000
 
 
@@ -81,12 +78,14 @@ def write_report(run: Run, output: Path | None = None, *, tell: Tell = silent) -
         metrics_section(measured) if measured else _too_few_section(dataset),
         configuration_section(run),
     ]
+    shown = [section for section in sections if section is not None]
+    facts = _facts(run, measured)
     versions = run.read_json("run.json")["versions"]
     page = Page(
         title=_title(run),
         lead=_lead(run, dataset),
-        facts=_facts(run, measured),
-        sections=tuple(section for section in sections if section is not None),
+        facts=facts,
+        sections=(*shown, samples_glossary(_words(shown, facts))),
         footer="Made by "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + ".",
@@ -98,6 +97,16 @@ def write_report(run: Run, output: Path | None = None, *, tell: Tell = silent) -
         raise InputError(
             f"{str(target)!r} cannot be written: {error.strerror}. Name another place (--output)"
         ) from None
+
+
+def _words(sections: Iterable[Section], facts: Iterable[Fact]) -> str:
+    """Return all words of a page, of which the glossary explains some."""
+    parts = [f"{fact.label} {fact.note} {fact.value}" for fact in facts]
+    for section in sections:
+        parts += [section.title, section.text, *(figure.caption for figure in section.figures)]
+        for table in section.tables:
+            parts += [table.caption, *table.columns, *(cell for row in table.rows for cell in row)]
+    return " ".join(parts)
 
 
 def _measured(run: Run, model: DensityModel, tell: Tell) -> dict[str, Any]:
@@ -189,8 +198,8 @@ def _facts(run: Run, measured: dict[str, Any]) -> tuple[Fact, ...]:
     facts += [
         Fact(
             METRICS[name].title,
-            format_metric(name, values[name]["model"]),
-            f"real data: {format_metric(name, values[name]['real'])}",
+            format_entry(name, values[name], "model"),
+            f"real data: {format_entry(name, values[name], 'real')}",
         )
         for name in ("coverage", "recall", "precision", "frechet_distance")
         if name in values and not (name == "recall" and (without_recall or far))
@@ -262,78 +271,6 @@ def findings_section(run: Run) -> Section | None:
     return Section("Diagnosis", "\n\n".join(said))
 
 
-def samples_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tensor) -> Section:
-    """Samples of the model beside the data: images, a scatter, or ranges of the coordinates."""
-    if dataset.image_shape is not None:
-        return _image_section(run, dataset, fake)
-    if dataset.dim == 2:
-        return _planar_section(run, dataset, model, fake)
-    figure, ax = canvas(7.0, 3.6)
-    real, own = dataset.to_user_units(dataset.test), dataset.to_user_units(fake)
-    plots.plot_marginals(ax, real, own, columns=dataset.columns)
-    alt = "quantile ranges of every coordinate, of held-out data and of samples"
-    return Section("Samples", "", (Figure(figure_uri(figure), alt, alt.capitalize() + "."),))
-
-
-def _image_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
-    space = fit_space(dataset, seed=run.config.seed)
-    shape = dataset.image_shape or ()
-    figures = []
-    for title, rows in (("Samples", fake), ("Held-out images", dataset.test)):
-        uris = [
-            _image_grid(part.reshape(-1, *shape))
-            for part in rows[: _DRAWS * _SHOWN_IMAGES].split(_SHOWN_IMAGES)
-            if len(part) == min(_SHOWN_IMAGES, len(rows))
-        ]
-        alt = f"a grid of {title.lower()}"
-        figures.append(Figure(uris[0], alt, f"{title}.", others=tuple(uris[1:])))
-    figure, ax = canvas(7.0, 4.4)
-    few = fake[:10]
-    nearest = nearest_rows(space, few, dataset.train, 6)
-    plots.plot_neighbours(ax, few.reshape(-1, *shape), nearest.reshape(len(few), 6, *shape))
-    caption = (
-        "Samples beside their nearest training images (by "
-        f"{space.description}). A good sample resembles them but is not a copy."
-    )
-    alt = "samples and their nearest training images"
-    return Section("Samples", "", (*figures, Figure(figure_uri(figure, "png"), alt, caption)))
-
-
-def _image_grid(images: Tensor) -> str:
-    figure, ax = canvas(4.4, 4.4)
-    plots.plot_images(ax, images, columns=8)
-    return figure_uri(figure, "png")
-
-
-def nearest_rows(space: MetricSpace, samples: Tensor, train: Tensor, k: int) -> Tensor:
-    """Return the ``k`` training rows nearest to every sample in feature space, ``(n, k, d)``."""
-    distances = squared_distances(space.transform(samples), space.transform(train))
-    return train[distances.topk(k, largest=False).indices]
-
-
-def _planar_section(run: Run, dataset: Dataset, model: DensityModel, fake: Tensor) -> Section:
-    test = dataset.test[:_SHOWN_POINTS]
-    figure, ax = canvas(4.4, 4.2)
-    plots.plot_points(ax, test, fake, dataset.log_density)
-    density = "with the true density behind" if dataset.log_density is not None else "as they came"
-    drawn = Figure(
-        figure_uri(figure, "png"),
-        "scatter of held-out points and samples",
-        f"Samples (centres of the mixture) over held-out points, {density}.",
-    )
-    with torch.no_grad():
-        q = model.draw(_SHOWN_POINTS, stream(run.config.seed, "report-density"))
-    figure, ax = canvas(4.4, 4.2)
-    plots.plot_points(ax, test, fake, q.log_prob)
-    smooth = Figure(
-        figure_uri(figure, "png"),
-        "density of the model with held-out points and samples",
-        f"The model's density: the mixture of {q.components:,} centres with component variance "
-        f"{float(q.component_variance.mean()):.3g}.",
-    )
-    return Section("Samples", "", (drawn, smooth))
-
-
 def spectrum_section(run: Run, dataset: Dataset, fake: Tensor) -> Section:
     """The singular values of the cross Gram matrix, model against real."""
     variance = run.read_json("run.json")["variance"]["end"]
@@ -368,6 +305,11 @@ def metrics_section(measured: dict[str, Any]) -> Section:
         f"{measured['split']} split, in the features of {measured['features']}. “Real data” are "
         "training rows, measured in place of the samples."
     )
+    if any("model_error" in entry for entry in measured["metrics"].values()):
+        text += (
+            " So few rows leave much to chance: behind ± stands one standard error, and a "
+            "difference within the errors says nothing."
+        )
     tables = [_metrics_table(METRICS, measured["metrics"], "Samples against held-out data")]
     if "reconstruction" in measured:
         block = measured["reconstruction"]
@@ -392,8 +334,8 @@ def _metrics_table(infos: Mapping[str, MetricInfo], entries: dict[str, Any], cap
     rows = tuple(
         (
             infos[name].title,
-            format_metric(name, entry["model"]),
-            format_metric(name, entry["real"]),
+            format_entry(name, entry, "model"),
+            format_entry(name, entry, "real"),
             infos[name].better,
             infos[name].meaning,
         )

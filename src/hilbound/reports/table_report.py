@@ -18,7 +18,9 @@ from hilbound.evaluation.table_metrics import (
 )
 from hilbound.mixture import GaussianMixture
 from hilbound.reports import density_plots as plots
+from hilbound.reports import lettering
 from hilbound.reports.drawing import canvas
+from hilbound.reports.glossary import targets_glossary
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
 
 _SHOWN_DENSITIES = 7
@@ -56,7 +58,7 @@ def table_page(result: TableResult) -> str:
         sections += [_predictions(q, y, target, prefix), _trust(q, y, prefix)]
     if result.measured["importance"]:
         sections.append(_importance(result))
-    sections += [_metrics(result), _configuration(result)]
+    sections += [_metrics(result), _configuration(result), targets_glossary()]
     page = Page(
         title=f"{result.facts['data']['name']}, {' and '.join(targets)}",
         lead=_lead(result),
@@ -139,7 +141,8 @@ def _predictions(q: GaussianMixture, y: Floats, target: str, prefix: str) -> Sec
         "Whole densities of a few test rows, from the lowest prediction to the highest, all drawn "
         "to the same height. A wide hill is an uncertain prediction; two hills are two answers.",
     )
-    return Section(f"{prefix}predictions" if prefix else "Predictions", "", (intervals, fan))
+    title = f"{prefix}predictions" if prefix else "Predictions"
+    return Section(title, lettering.key([target], "target"), (intervals, fan))
 
 
 def _trust(q: GaussianMixture, y: Floats, prefix: str) -> Section:
@@ -188,7 +191,8 @@ def _importance(result: TableResult) -> Section:
     )
     caption += f" {rest} columns that matter less are not drawn." if rest else ""
     picture = Figure(figure_uri(figure), "nats lost by shuffling each column", caption)
-    return Section("Which columns matter", "", (picture,))
+    letters = lettering.key([one["name"] for one in shown])
+    return Section("Which columns matter", letters, (picture,))
 
 
 def _metrics(result: TableResult) -> Section:

@@ -221,6 +221,7 @@ class Run:
                     "image_shape": dataset.image_shape,
                     "classes": dataset.classes,
                     "columns": dataset.columns,
+                    "whole": dataset.whole,
                     "train": len(dataset.train),
                     "validation": len(dataset.validation),
                     "test": len(dataset.test),
@@ -308,8 +309,14 @@ class Run:
         return load_weights(self.config, self.read_json("run.json"), file)
 
     def to_user_units(self, x: torch.Tensor) -> torch.Tensor:
-        """Undo the standardisation of rows with shape ``(n, d)``, for samples."""
+        """Undo the standardisation of rows with shape ``(n, d)``, and round whole numbers."""
         data = self.read_json("run.json")["data"]
+        x = self._unscaled(x, data)
+        # Older runs do not know of whole numbers.
+        whole = data.get("whole", [])
+        return x if not whole else x.index_copy(1, torch.tensor(whole), x[:, whole].round())
+
+    def _unscaled(self, x: torch.Tensor, data: dict[str, Any]) -> torch.Tensor:
         if data["offset"] is None:
             return x
         offset, scale = (

@@ -22,7 +22,7 @@ from hilbound.experiments.latent_mixture.settings import OWN
 from hilbound.experiments.shared.sample_quality import images
 from hilbound.reports import plots
 from hilbound.reports.page import Table
-from hilbound.reports.run_report import nearest_rows
+from hilbound.reports.sample_sections import nearest_rows
 from hilbound.training.runs import Run
 
 if TYPE_CHECKING:
