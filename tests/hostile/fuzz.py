@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import corpus
 import mutate as m
 import serve
+from good import make_good
 from readers import HAS_PARQUET, READERS
 
 
@@ -140,7 +141,7 @@ def main():
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        corpus.make_good(place / "good")
+        make_good(place / "good")
         files = [s for s in seeds(place / "good") if not asked.readers or s.reader in asked.readers]
         for one in files:  # what is imported late is imported now, and every seed is valid
             result = attempt(one, [], place)

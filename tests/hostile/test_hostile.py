@@ -18,6 +18,7 @@ sys.path.insert(0, str(HERE))
 import corpus
 import fuzz
 import mutate
+from good import make_good
 from readers import HAS_PARQUET
 
 NAMES = [name for name in corpus.CASES if HAS_PARQUET or "parquet" not in name]
@@ -26,7 +27,7 @@ NAMES = [name for name in corpus.CASES if HAS_PARQUET or "parquet" not in name]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
-    corpus.make_good(folder / "good")
+    make_good(folder / "good")
     return folder
 
 

@@ -140,19 +140,31 @@ def resume(
     loop.check(checkpoint, run.checkpoint)
     loop.take(checkpoint)
     with _alone(run.path):
-        if not is_helper():
-            remove_partials(run.path)
-            run.write_text("config.yaml", run.config.to_yaml())
-            _note_length(run, before, checkpoint["global_step"])
-            run.forget_results()
-        if done:  # the steps, but not what is left after them
-            loop.module.remember()
-            run.save_model(loop.module.model)
-            loop.finish(run.best_checkpoint)
-        else:
-            loop.train(run.checkpoint, checkpoint["global_step"])
+        _go_on(run, loop, before, checkpoint["global_step"])
     run.keep(prepared.dataset)
     return run
+
+
+def _go_on(run: Run, loop: Loop, before: int, step: int) -> None:
+    """Train from a step on, or do what is left after the last one.
+
+    Args:
+        run: The run, with its number of steps.
+        loop: What trains it.
+        before: The number of steps that it had before.
+        step: The step that its checkpoint has reached.
+    """
+    if not is_helper():
+        remove_partials(run.path)
+        run.write_text("config.yaml", run.config.to_yaml())
+        _note_length(run, before, step)
+        run.forget_results()
+    if step < run.config.steps:
+        loop.train(run.checkpoint, step)
+        return
+    loop.module.remember()
+    run.save_model(loop.module.model)
+    loop.finish(run.best_checkpoint)
 
 
 def _all_done(run: Run) -> InputError:
