@@ -21,7 +21,7 @@ from hilbound.evaluation.quality import (
     reference_rows,
 )
 from hilbound.evaluation.spaces import MetricSpace, fit_space
-from hilbound.models.autoencoders import EncoderMixtureDecoder
+from hilbound.models.autoencoders import EncoderMixtureDecoder, FeatureModel
 from hilbound.reports.run_report import write_report
 from hilbound.training.runs import Run
 from support.tiny_runs import ask, train, weights, write_points, write_table
@@ -130,12 +130,15 @@ def conditional(tmp_path_factory):
     return train(tmp_path_factory.mktemp("conditional") / "run", bound_rows=30, **EMD)
 
 
-class Known(torch.nn.Module):
+class Known(FeatureModel):
     """A model whose reconstructions are the input, and the input a step to the right."""
 
-    head = torch.nn.Module()
-    head.variance = torch.tensor(1.0)
     variance_y = 0.01
+
+    def __init__(self):
+        torch.nn.Module.__init__(self)
+        self.decoder = torch.nn.Module()
+        self.decoder.variance = torch.tensor(1.0)
 
     def feature_weights(self, x, train):
         return (-((x[:, :1] - train[:, 0]) ** 2) / (2 * self.variance_y)).softmax(-1)

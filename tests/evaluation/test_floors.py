@@ -8,7 +8,7 @@ import torch
 
 from hilbound.engine.seeding import stream
 from hilbound.evaluation.evaluate import evaluate
-from hilbound.evaluation.floors import batch_bound, is_too_wide, tracked_bound
+from hilbound.evaluation.floors import batch_bound, floors_text, is_too_wide, tracked_bound
 from hilbound.evaluation.quality import percent
 from hilbound.mixture import GaussianMixture
 from hilbound.reports.run_report import write_report
@@ -29,14 +29,14 @@ def test_all_three_are_the_costs_of_batches_of_held_out_rows(tmp_path, objective
     """From the draws that are documented: rows by 'evaluation-batch', then the model's noise."""
     run = train(tmp_path / "run", objective=objective, batch_size=16, variance=0.8, eval_centers=9)
     held_out, rows = run.dataset.test, run.dataset.train
-    expected = {"tightness": [], "real": [], "mean": []}
+    expected = {"tightness": [], "real_tightness": [], "point_tightness": []}
     for i, batch in enumerate(held_out[:32].split(16)):
         draws = stream(0, "evaluation-batch", i)
         real = rows[torch.randperm(len(rows), generator=draws)[:9]]
         p = oracles.dense(batch.numpy(), 0.4)
         for side, means in (
-            ("real", real.numpy()),
-            ("mean", rows.mean(0, keepdim=True).numpy()),
+            ("real_tightness", real.numpy()),
+            ("point_tightness", rows.mean(0, keepdim=True).numpy()),
             ("tightness", run.model.draw(9, draws).means.detach().numpy()),
         ):
             expected[side].append(COSTS[objective](p, oracles.dense(means, 0.4)))
@@ -57,21 +57,22 @@ def test_the_floor_of_a_conditional_bound_are_rows_that_share_a_feature(tmp_path
         variance_y=0.05,
     )
     model = run.model
-    block = tracked_bound(run, model, run.dataset.test, "test")
-    # The same draws again, and the sums over all pairs in numpy.
-    draws = stream(0, "evaluation-real-bound")
-    order = torch.randperm(len(run.dataset.test), generator=stream(0, "reconstructed", "test"))
-    x, rows = run.dataset.test[order[:30]], run.dataset.train
-    features, known = model.features_of(x), model.features_of(rows)
-    points = model.perturb(features, draws)
-    weights = (-(points - known.T).square() / (2 * 0.05)).softmax(-1)
-    chosen = torch.multinomial(weights, 5, replacement=True, generator=draws)
-    variances = {"variance_p": 0.4, "variance_y": 0.05}
-    for side, means in (("real", rows[chosen]), ("mean", rows.mean(0).expand(30, 1, 2))):
-        q = GaussianMixture(means.double(), 0.4)
-        value, limit = oracle(x, features, points, q, **variances)
-        assert block[side] == pytest.approx(math.exp(value - limit), rel=1e-4), side
-    assert block["mean"] < block["real"] < 1
+    test = run.dataset.test
+    block = tracked_bound(run, test, "test")
+    order = torch.randperm(len(test), generator=stream(0, "reconstructed", "test"))
+    x, rows = test[order[:30]], run.dataset.train
+    # Real rows: none of the bound's own, and none of training.
+    others = torch.cat([test[order[30:]], run.dataset.validation])
+    real = model.real_bound(x, others, 0.4, generator=stream(0, "evaluation-bound"))
+    assert block["real_tightness"] == pytest.approx(float(real.tightness), rel=1e-6)
+    # One point: the sums over all pairs in numpy, at the same feature points.
+    features = model.features_of(x)
+    points = model.perturb(features, stream(0, "evaluation-bound"))
+    q = GaussianMixture(rows.mean(0).expand(30, 1, 2).double(), 0.4)
+    value, limit = oracle(x, features, points, q, variance_p=0.4, variance_y=0.05)
+    assert block["point_tightness"] == pytest.approx(math.exp(value - limit), rel=1e-4)
+    assert block["log_limit"] == pytest.approx(limit, rel=1e-5)
+    assert block["point_tightness"] < block["real_tightness"] < 1
 
 
 @pytest.mark.parametrize(("variance", "wide"), [("1e6", True), ("0.1*median", False)])
@@ -84,11 +85,11 @@ def test_a_kernel_to_which_all_is_tight_is_told(tmp_path, variance, wide):
     assert is_too_wide(block) == wide
     plain = " ".join(result.stdout.split())
     assert f"bound on held-out batches of 32 rows: {percent(block['tightness'])} of its" in plain
-    assert f"real data reach {percent(block['real'])}, one point {percent(block['mean'])}" in plain
+    assert floors_text(block) in plain
     warned = " ".join(result.stderr.split())
     assert ("so wide that a single point comes as close to the limit" in warned) == wide
     html = write_report(run).read_text(encoding="utf-8")
-    assert f"real data: {percent(block['real'])}, one point: {percent(block['mean'])}" in html
+    assert floors_text(block) in html
     assert ("so wide that this says nothing" in html) == wide
 
 

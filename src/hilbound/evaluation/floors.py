@@ -92,7 +92,7 @@ def floors_text(bound: Mapping[str, Any]) -> str:
     """Return what real rows and one point reach, as the end of a sentence about a bound.
 
     >>> floors_text({"centers": 3, "real_tightness": 0.5, "point_tightness": 0.1})
-    '; 3 real rows in their place: 50.0 %, one point: 10.0 %'
+    "; 3 real rows in place of the model's centres: 50.0 %, one point: 10.0 %"
     """
     real = bound.get("real_tightness")
     if real is None:
@@ -100,7 +100,7 @@ def floors_text(bound: Mapping[str, Any]) -> str:
     rows = "1 real row" if bound["centers"] == 1 else f"{bound['centers']:,} real rows"
     point = bound.get("point_tightness")
     told = "" if point is None else f", one point: {percent(point)}"
-    return f"; {rows} in their place: {percent(real)}{told}"
+    return f"; {rows} in place of the model's centres: {percent(real)}{told}"
 
 
 def _centers(config: RunConfig, objective: Objective, rows: int) -> int:
