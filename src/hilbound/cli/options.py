@@ -8,6 +8,9 @@ import typer
 
 from hilbound.config import MODEL_DEFAULTS, RunConfig, TableConfig
 
+# Names with commas between them.
+_LISTED = {"columns": str, "drop": str}
+
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command every field of RunConfig as an option. Unset options are None."""
@@ -21,7 +24,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         flag = "--" + name.replace("_", "-")
         kind: Any = field.annotation
         # These are numbers or mappings in YAML, but text on a command line.
-        kind = {"variance": str, "objective_options": list[str]}.get(name, kind)
+        kind = {"variance": str, "objective_options": list[str], **_LISTED}.get(name, kind)
         default = _default(name, field.default)
         option = typer.Option(
             f"{flag}/--no-{flag[2:]}" if kind in {bool, bool | None} else flag,
@@ -44,7 +47,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _default(name: str, default: object) -> str | None:
     """Return the default as the help shows it, with the defaults of individual models."""
-    if default is None or default == {}:
+    if default in (None, {}, []):
         return None
     models: dict[str, list[str]] = {}
     for model, own in MODEL_DEFAULTS.items():

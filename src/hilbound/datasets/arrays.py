@@ -31,8 +31,8 @@ def read_npy(path: Path, label_column: str | None = None) -> RawTable:
     """
     if label_column is not None:
         raise InputError(
-            f"label_column={label_column!r}: a .npy file has no named columns; save the points as "
-            "'x' and the labels as 'y' in a .npz file"
+            f"--label-column {label_column!r}: a .npy file has no named columns; save the points "
+            "as 'x' and the labels as 'y' in a .npz file"
         )
     return RawTable(_read_arrays(path, ".npy")[""])
 
@@ -102,7 +102,7 @@ def _label_key(path: Path, arrays: Arrays, label_column: str | None) -> str | No
     if label_column is not None:
         if label_column not in arrays:
             raise InputError(
-                f"label_column={label_column!r}: {suggest(label_column, arrays)}{path} holds "
+                f"--label-column {label_column!r}: {suggest(label_column, arrays)}{path} holds "
                 f"{_listed(arrays)}"
             )
         return label_column
@@ -110,7 +110,7 @@ def _label_key(path: Path, arrays: Arrays, label_column: str | None) -> str | No
     if len(keys) > 1:
         raise DataError(
             f"{path}: labels could be any of {', '.join(keys)} in {_listed(arrays)}: name one with "
-            "label_column, or save only one"
+            "--label-column, or save only one"
         )
     return keys[0] if keys else None
 

@@ -1,56 +1,103 @@
 """Tables whose columns keep their own types: numbers, texts and missing cells.
 
-:func:`read_mixed` reads ``.csv``, ``.csv.gz``, ``.tsv``, ``.tsv.gz`` and ``.parquet`` files into a
+:func:`read_frame` reads ``.csv``, ``.csv.gz``, ``.tsv``, ``.tsv.gz`` and ``.parquet`` files into a
 data frame. What cannot be meant is refused here: ragged lines, columns without a name or with the
-same one, dates written as text.
+same one. :func:`read_mixed` also refuses dates written as text.
 """
 
-import csv
+import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hilbound.datasets.checks import column_names, enumerate_names
-from hilbound.datasets.delimited import check_ragged, is_header
-from hilbound.datasets.tables import neighbours
+from hilbound.datasets.checks import check_column_names, neighbours
+from hilbound.datasets.delimited import TextFormat, TextTable, read_text
 from hilbound.errors import DataError, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 _DATE = r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{4}"
 _DECIMAL_COMMA = r"[-+]?\d+,\d+"
 
 
-def read_mixed(
-    path: Path,
-    *,
-    texts: Collection[str] = (),
-    used: "Callable[[pd.DataFrame], pd.DataFrame] | None" = None,
-) -> "pd.DataFrame":
+def read_frame(
+    path: Path, form: TextFormat | None = None, *, texts: Collection[str] = ()
+) -> TextTable:
     """Read a table, each column with its own type.
 
     Args:
         path: The file.
+        form: What is known of a file of text.
+        texts: Columns that hold texts even where all of them look like numbers.
+
+    Raises:
+        DataError: If the file is missing, damaged, empty or ragged, or names two columns alike or
+            one not at all.
+        InputError: If it is a Parquet file, and pyarrow is not installed or ``form`` is given.
+    """
+    form = form or TextFormat()
+    kind = _kind(path)
+    if kind == ".parquet":
+        table = TextTable(_read_parquet(path, form), None)
+    else:
+        mark = form.delimiter or ("\t" if ".tsv" in kind else None)
+        table = read_text(path, replace(form, delimiter=mark), texts)
+    check_column_names(list(map(str, table.frame.columns)), str(path))
+    table.frame.columns = table.frame.columns.map(str)
+    if table.frame.empty:
+        raise DataError(f"{path}: no rows below the header: there is nothing to read")
+    return table
+
+
+def read_mixed(
+    path: Path,
+    form: TextFormat | None = None,
+    *,
+    texts: Collection[str] = (),
+    used: "Callable[[pd.DataFrame], pd.DataFrame] | None" = None,
+) -> "pd.DataFrame":
+    """Read a table of numbers and texts, and refuse texts that stand for something else.
+
+    Args:
+        path: The file.
+        form: What is known of a file of text.
         texts: Columns that hold texts even where all of them look like numbers.
         used: Picks the columns that are used; what the others hold is not looked at.
 
     Raises:
-        DataError: If the file is missing, damaged, empty or ragged, names two columns alike or one
-            not at all, or holds dates.
-        InputError: If it is a Parquet file, and pyarrow is not installed.
+        DataError: As by :func:`read_frame`, or if a column holds dates.
+        InputError: If it is a Parquet file, and pyarrow is not installed or ``form`` is given.
     """
-    kind = _kind(path)
-    frame = _read_parquet(path) if kind == ".parquet" else _read_text(path, texts)
-    check_column_names(list(map(str, frame.columns)), str(path))
-    frame.columns = frame.columns.map(str)
-    if frame.empty:
-        raise DataError(f"{path}: no rows below the header: there is nothing to read")
+    frame, first_line = read_frame(path, form, texts=texts)
     for name in frame if used is None else used(frame):
         _check_texts(path, frame[name])
+    if first_line is not None and (form is None or form.header is None):
+        log.warning("%s: %s", path, no_header(first_line))
     return frame
+
+
+def no_header(first_line: list[str]) -> str:
+    """Return what to say of a first line that was taken for a row of data.
+
+    >>> no_header(["1", "2"])
+    'no header found: the first line (1, 2) is taken for a row of data; say --header if it names \
+the columns, or --no-header if it does not'
+    """
+    return (
+        f"no header found: the first line ({shown_line(first_line)}) is taken for a row of data; "
+        "say --header if it names the columns, or --no-header if it does not"
+    )
+
+
+def shown_line(fields: list[str]) -> str:
+    """Return the first few fields of a line, for messages."""
+    return ", ".join(fields[:6]) + (", ..." if len(fields) > 6 else "")
 
 
 def suffix_of(path: Path) -> str:
@@ -67,33 +114,8 @@ def require_pyarrow(path: Path) -> None:
     """Raise an InputError if Parquet files cannot be used."""
     if find_spec("pyarrow") is None:
         raise InputError(
-            f"{path}: Parquet files need pyarrow, which is not installed: pip install pyarrow, or "
-            "use a .csv file"
-        )
-
-
-def check_column_names(names: list[str], source: str) -> None:
-    """Refuse columns without a name, or of the same name.
-
-    Raises:
-        DataError: Naming them.
-
-    >>> check_column_names(["a", "a"], "t.csv")
-    Traceback (most recent call last):
-        ...
-    hilbound.errors.DataError: t.csv: several columns are named 'a': rename or remove all but one
-    """
-    empty = [str(j + 1) for j, name in enumerate(names) if not name.strip()]
-    if empty:
-        raise DataError(
-            f"{source}: column {empty[0]} has no name: name it in the first line, or remove it "
-            "(pandas writes its index so; to_csv(path, index=False) leaves it out)"
-        )
-    twice = list(dict.fromkeys(name for name in names if names.count(name) > 1))
-    if twice:
-        raise DataError(
-            f"{source}: several columns are named {enumerate_names(twice)}: rename or remove all "
-            "but one"
+            f"{path}: Parquet files need pyarrow, which is not installed: pip install "
+            "'hilbound[parquet]', or use a .csv file"
         )
 
 
@@ -105,13 +127,16 @@ def _kind(path: Path) -> str:
     kind = suffix_of(path)
     if kind not in SUFFIXES:
         raise DataError(
-            f"{path}: the suffix {kind!r} is unknown, allowed for a table with a target are "
-            f"{', '.join(SUFFIXES)}"
+            f"{path}: the suffix {kind!r} is unknown, allowed for a table are {', '.join(SUFFIXES)}"
         )
     return kind
 
 
-def _read_parquet(path: Path) -> "pd.DataFrame":
+def _read_parquet(path: Path, form: TextFormat) -> "pd.DataFrame":
+    if form.given():
+        raise InputError(
+            f"{', '.join(form.given())}: for files of text; {path} says itself how it is written"
+        )
     require_pyarrow(path)
     import pandas as pd
 
@@ -119,35 +144,6 @@ def _read_parquet(path: Path) -> "pd.DataFrame":
         return pd.read_parquet(path, engine="pyarrow")
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
-
-
-def _read_text(path: Path, texts: Collection[str]) -> "pd.DataFrame":
-    # pandas takes half a second to import.
-    import pandas as pd
-
-    try:
-        first, second, delimiter, _ = check_ragged(path, "\t" if ".tsv" in suffix_of(path) else "")
-        header = is_header(first, second)
-        names = [name.strip() for name in first] if header else column_names(None, len(first))
-        check_column_names(list(names), str(path))
-        return pd.read_csv(
-            path,
-            sep=delimiter,
-            skipinitialspace=True,
-            header=0 if header else None,
-            names=list(names),
-            index_col=False,
-            low_memory=False,
-            encoding="utf-8-sig",
-            dtype={name: str for name in names if name in texts},
-        )
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8: save it as CSV in UTF-8") from error
-    except (csv.Error, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
-    except (OSError, EOFError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{path} cannot be read: {reason}") from error
 
 
 def _check_texts(path: Path, column: "pd.Series[str]") -> None:
@@ -166,5 +162,5 @@ def _check_texts(path: Path, column: "pd.Series[str]") -> None:
     if present.str.fullmatch(_DECIMAL_COMMA).all():
         raise DataError(
             f"{path}: column {column.name!r} holds numbers with a decimal comma such as "
-            f"{present.iloc[0]!r}: write them with a point"
+            f"{present.iloc[0]!r}: say --decimal , or write them with a point"
         )
