@@ -105,7 +105,11 @@ def _names(value: Any) -> Any:
     """Part ``"a,b"``, the form on the command line; a name that holds a comma stands in quotes."""
     if not isinstance(value, str):
         return value
-    return [name.strip() for name in next(csv.reader([value], skipinitialspace=True)) or [""]]
+    try:
+        names = next(csv.reader([value], skipinitialspace=True))
+    except csv.Error as error:  # pydantic takes a ValueError for a refusal, and no other error
+        raise ValueError(f"must be names with commas between them ({error})") from None
+    return [name.strip() for name in names or [""]]
 
 
 class RunConfig(BaseModel):

@@ -740,6 +740,16 @@ def test_gaps_are_filled_in_from_training_rows_alone(save, caplog):
     assert torch.equal(other.train, data.train)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.inf, "1 NaN or infinite"), (1e308, "1 values too large for float32")]
+)
+def test_gaps_beside_a_value_that_is_out_of_range(save, value, message):
+    x = POINTS.copy()
+    x[3, 1], x[5, 0] = value, np.nan
+    with pytest.raises(DataError, match=message):
+        load_table(save(x), missing="impute")
+
+
 def test_a_gap_that_nothing_can_fill(save):
     x = POINTS.copy()
     x[split_rows(40, generator=torch.Generator().manual_seed(0)).train.numpy(), 1] = np.nan

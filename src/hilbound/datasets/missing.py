@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilbound.datasets.base import RawTable
-from hilbound.datasets.checks import column_names, enumerate_names
+from hilbound.datasets.checks import check_finite, column_names, enumerate_names
 from hilbound.datasets.splits import Split
 from hilbound.errors import DataError
 
@@ -69,7 +69,8 @@ def impute_missing(
         columns: The names of the columns.
 
     Raises:
-        DataError: If a column has no value in any training row.
+        DataError: If a column has no value in any training row, or a value is infinite or too
+            large for float32.
 
     References:
         Missing value estimation methods for DNA microarrays (Troyanskaya et al., 2001).
@@ -77,6 +78,7 @@ def impute_missing(
     gaps = np.isnan(values)
     if not gaps.any():
         return values
+    check_finite(np.where(gaps, 0.0, values), source, columns)
     from sklearn.impute import KNNImputer
 
     train = values[split.train.numpy()]
