@@ -20,7 +20,7 @@ def refusal(**options) -> str:
 def test_every_option_has_a_description_and_a_panel_for_the_help():
     for name, field in RunConfig.model_fields.items():
         assert field.description, name
-        panels = {"Data", "CSV files", "Images", "Model", "Objective", "Training"}
+        panels = {"Data", "Files of tables", "Images", "Model", "Objective", "Training"}
         assert field.json_schema_extra["panel"] in panels
 
 

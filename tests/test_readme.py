@@ -58,3 +58,26 @@ def test_its_links_lead_to_files(page):
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if not t.startswith("http")]
     missing = [t for t in targets if not ((ROOT / page).parent / t).exists()]
     assert missing == []
+
+
+# Opening and closing fences look alike, so blocks of every language are taken together.
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+LINES = [line for language, block in BLOCKS if not language for line in block.splitlines()]
+
+
+def test_no_shell_takes_a_rule_for_a_pattern_of_files():
+    """An unquoted 0.1*median ends in 'no matches found' under zsh."""
+    commands = [line for line in LINES if line.startswith("hilbound ")]
+    assert len(commands) > 5
+    for line in commands:
+        bare = re.sub(r"\"[^\"]*\"|#.*", "", line)
+        assert not set("*?[") & set(bare), line
+
+
+def test_a_newcomer_is_told_everything_before_the_first_command():
+    first = next(i for i, line in enumerate(LINES) if line.startswith("hilbound "))
+    before = LINES[:first]
+    assert any(line.startswith("git clone") for line in before)
+    assert any(line.startswith("make demo") for line in before)
+    assert "source .venv/bin/activate" in before
+    assert README.index("Python 3.11 or newer") < README.index("git clone ADDRESS")

@@ -5,6 +5,7 @@ The fields of :class:`RunConfig` are the options of ``hilbound fit`` (``batch_si
 module imports neither torch nor Lightning, so ``hilbound --help`` is quick.
 """
 
+import csv
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ FEWEST_CLUSTERS = 2
 MOST_UNITS, MOST_LAYERS, MOST_PIXELS = 1 << 16, 256, 1 << 14
 MOST_ROWS, MOST_STEPS = 10**9, 10**12
 
-_DATA, _IMAGES, _MODEL = "Data", "Images", "Model"
+_DATA, _TABLE, _IMAGES, _MODEL = "Data", "Files of tables", "Images", "Model"
 _OBJECTIVE, _TRAINING = "Objective", "Training"
 
 #: Defaults that differ by model. With the median as variance, one centre for every input would be
@@ -100,6 +101,17 @@ _WITHOUT_MEANING = {
 ONE_CENTRE = ("trace", "mse")
 
 
+def _names(value: Any) -> Any:
+    """Part ``"a,b"``, the form on the command line; a name that holds a comma stands in quotes."""
+    if not isinstance(value, str):
+        return value
+    try:
+        names = next(csv.reader([value], skipinitialspace=True))
+    except csv.Error as error:  # pydantic takes a ValueError for a refusal, and no other error
+        raise ValueError(f"must be names with commas between them ({error})") from None
+    return [name.strip() for name in names or [""]]
+
+
 class RunConfig(BaseModel):
     """All options that determine what a run computes.
 
@@ -114,7 +126,7 @@ class RunConfig(BaseModel):
 
     data: str = _option(
         ...,
-        "Name of a data set, or path to a .npy, .npz or .csv file or a folder of images.",
+        "Name of a data set, or path to a table, an array or a folder of images.",
         _DATA,
     )
     samples: int | None = _option(
@@ -129,14 +141,36 @@ class RunConfig(BaseModel):
     scale: Literal["standardize", "none"] = _option(
         "standardize", "Whether a table's columns are standardised.", _DATA
     )
+    label_column: str | None = _option(
+        None, "Column of a table, or attribute of CelebA, that holds class labels.", _DATA
+    )
+
     header: bool | None = _option(
         None,
-        "Whether the first line of a CSV file names the columns. (default: it is looked at)",
-        # In a panel of its own: its second name would leave no room for those of others.
-        "CSV files",
+        "Whether the first line of a text file names the columns. (default: it is looked at)",
+        _TABLE,
     )
-    label_column: str | None = _option(
-        None, "Column of a CSV file, or attribute of CelebA, that holds class labels.", _DATA
+    delimiter: str | None = _option(
+        None,
+        "What separates the fields of a text file: a character, tab, or blank. (default: it is "
+        "looked at)",
+        _TABLE,
+    )
+    decimal: Literal[".", ","] | None = _option(
+        None, "The decimal mark of a text file. (default: it is looked at)", _TABLE
+    )
+    columns: list[str] | None = _option(
+        None,
+        "The only columns to use, as in height,weight. (default: all)",
+        _TABLE,
+        min_length=1,
+    )
+    drop: list[str] = _option([], "Columns to leave out, such as a row's number.", _TABLE)
+    missing: Literal["refuse", "drop", "impute"] = _option(
+        "refuse",
+        "What to do with missing values: refuse them, leave out their rows, or fill them in from "
+        "similar rows.",
+        _TABLE,
     )
 
     image_size: int | None = _option(
@@ -331,6 +365,11 @@ class RunConfig(BaseModel):
     def _path_as_text(cls, path: object) -> object:
         return str(path) if isinstance(path, Path) else path
 
+    @field_validator("columns", "drop", mode="before")
+    @classmethod
+    def _parted(cls, value: Any) -> Any:
+        return _names(value)
+
     @field_validator("condition")
     @classmethod
     def _classes_or_clusters(cls, value: str | None) -> str | None:
@@ -409,6 +448,9 @@ class TableConfig(BaseModel):
     target: list[str] = Field(min_length=1)
     columns: list[str] | None = Field(None, min_length=1)
     drop: list[str] = []
+    header: bool | None = None
+    delimiter: str | None = None
+    decimal: Literal[".", ","] | None = None
     effort: Literal["default", "high"] = "default"
     seed: int = Field(0, ge=0, lt=2**32)
     test_fraction: float = Field(0.2, gt=0, lt=1)
@@ -422,8 +464,7 @@ class TableConfig(BaseModel):
     @field_validator("columns", "drop", mode="before")
     @classmethod
     def _parted(cls, value: Any) -> Any:
-        """Part ``"a,b"``, the form on the command line."""
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        return _names(value)
 
     @field_validator("target")
     @classmethod
@@ -450,7 +491,7 @@ class TableConfig(BaseModel):
         Traceback (most recent call last):
             ...
         hilbound.errors.InputError: --steps does not go with --target: a table takes --columns, \
---drop, --effort, --seed, --test-fraction, --max-epochs
+--drop, --header, --delimiter, --decimal, --effort, --seed, --test-fraction, --max-epochs
         """
         foreign = [n for n in options if n in RunConfig.model_fields and n not in cls.model_fields]
         if foreign:

@@ -80,7 +80,8 @@ def test_unknown_name(name, near):
     message = str(caught.value)
     assert f"unknown data set {name!r}: did you mean {near!r}?" in message
     assert message.endswith(
-        "the path of a .npy, .npz or .csv file or of a folder of images works as well"
+        "the path of a .npy, .npz, .csv, .tsv or .parquet file or of a folder of images works as "
+        "well"
     )
 
 

@@ -384,6 +384,11 @@ def yaml_that_is_a_device(folder):
     return folder / "config.yaml"
 
 
+@case("config", "columns: must be names with commas between them")
+def configuration_with_a_line_break_in_its_columns(folder):
+    return write(folder / "config.yaml", 'data: moons\ncolumns: "a\\rb"\n')
+
+
 @case("config", "width")
 def configuration_as_wide_as_a_billion(folder):
     return write(folder / "config.yaml", "data: moons\nwidth: 1000000000\n")

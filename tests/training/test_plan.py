@@ -294,9 +294,9 @@ def test_the_estimate_of_memory_is_a_lower_bound_of_the_matrices():
     ("options", "words"),
     [
         ({"min_variance": 0.1}, "min_variance 0.1 bounds learned variances"),
-        ({"validation_fraction": 0.2}, "validation_fraction=0.2 is for files and folders"),
-        ({"scale": "none"}, "scale='none' is for tables"),
-        ({"header": True}, "header=True is for CSV files"),
+        ({"validation_fraction": 0.2}, "--validation-fraction 0.2 is for files and"),
+        ({"scale": "none"}, "--scale none is for tables"),
+        ({"header": True}, "--header is for CSV files"),
         ({"variance": 1e300}, r"variance 1e\+300 is .* cannot compute with: give one between"),
         ({"variance": "1e-300"}, "cannot compute with"),
     ],

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -54,6 +54,25 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that 
 Moved = Annotated[
     str | None,
     typer.Option("--data", metavar="PATH", help="Where the run's data are now, if moved."),
+]
+OwnHeader = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        help="Whether the first line of a text file names the columns. (default: it is looked at)",
+        show_default=False,
+    ),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        help="What separates the fields of a text file: a character, tab, or blank. (default: it "
+        "is looked at)"
+    ),
+]
+DecimalMark = Annotated[
+    Literal[".", ","] | None,
+    typer.Option("--decimal", help="The decimal mark of a text file. (default: it is looked at)"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notices.")]
 

@@ -14,7 +14,20 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 import hilbound
-from hilbound.cli.base import TABLES, Moved, Quiet, RunPath, app, err, fail, notices, out
+from hilbound.cli.base import (
+    TABLES,
+    DecimalMark,
+    Delimiter,
+    Moved,
+    OwnHeader,
+    Quiet,
+    RunPath,
+    app,
+    err,
+    fail,
+    notices,
+    out,
+)
 from hilbound.cli.fitting import fit
 from hilbound.cli.stages import Stages
 from hilbound.cli.sweeping import sweep
@@ -181,6 +194,7 @@ def predict(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A .csv, .csv.gz or .parquet file.")
     ] = Path("predictions.csv"),
+    *,
     quantiles: Annotated[
         str, typer.Option(help="Probabilities between 0 and 1, with commas between them.")
     ] = "0.05,0.5,0.95",
@@ -188,11 +202,16 @@ def predict(
         Literal["error", "missing"],
         typer.Option(help="Refuse texts that RUN has never seen, or count them as missing."),
     ] = "error",
+    header: OwnHeader = None,
+    delimiter: Delimiter = None,
+    decimal: DecimalMark = None,
 ) -> None:
     """Predict the target of a table's RUN for new rows: mean, deviation, quantiles, log density."""
     from hilbound.cli import tables
+    from hilbound.datasets.delimited import TextFormat
 
-    n, path = tables.predict(run, table, output, quantiles, unknown)
+    form = TextFormat(header, delimiter, decimal)
+    n, path = tables.predict(run, table, output, quantiles=quantiles, unknown=unknown, form=form)
     out.print(f"{n:,} predictions: {path}", soft_wrap=True)
 
 
@@ -206,7 +225,7 @@ def list_() -> None:
     from hilbound.objectives import OBJECTIVES
 
     for title, registry in (
-        ("Data sets (or a .npy, .npz or .csv file, or a folder of images)", DATASETS),
+        ("Data sets (or a table, an array or a folder of images)", DATASETS),
         ("Objectives", OBJECTIVES),
         ("Models", MODELS),
         ("Networks", NETWORKS),

@@ -10,7 +10,7 @@ import hilbound
 from hilbound.cli.base import TABLES, Moved, Quiet, err, fail, notices, out
 from hilbound.cli.options import with_run_options
 from hilbound.cli.stages import Stages
-from hilbound.config import RunConfig, Switches, read_yaml
+from hilbound.config import Switches, read_yaml
 from hilbound.errors import InputError
 
 
@@ -20,8 +20,8 @@ def fit(
         str | None,
         typer.Argument(
             metavar="[DATA]",
-            help="Name of a data set, a .npy, .npz or .csv file, or a folder of images; with "
-            "--target a table as .csv, .csv.gz, .tsv or .parquet.",
+            help="Name of a data set, a table (.csv, .csv.gz, .tsv or .parquet), an array (.npy or "
+            ".npz) or a folder of images.",
         ),
     ] = None,
     *,
@@ -29,22 +29,6 @@ def fit(
         list[str] | None,
         typer.Option(
             help="Column of a table to predict, with its whole density; may come several times.",
-            rich_help_panel=TABLES,
-        ),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help="Columns to predict from, with commas between them. (default: all but the target)",
-            rich_help_panel=TABLES,
-        ),
-    ] = None,
-    drop: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help="Columns to leave out, such as a row's number.",
             rich_help_panel=TABLES,
         ),
     ] = None,
@@ -92,13 +76,7 @@ def fit(
     **options: Any,
 ) -> None:
     """Train a model on DATA and leave a run folder with its weights, bounds, metrics and report."""
-    tabular = {
-        "target": target or None,
-        "columns": columns,
-        "drop": drop,
-        "effort": effort,
-        "max_epochs": max_epochs,
-    }
+    tabular = {"target": target or None, "effort": effort, "max_epochs": max_epochs}
     given = {name: value for name, value in (options | tabular).items() if value is not None}
     if resume is not None:
         _refuse_beside_resume(data, config, output, given, overwrite=overwrite)
@@ -193,8 +171,8 @@ def _fit_table(
 
 def _refuse_of_tables(settings: dict[str, Any]) -> None:
     """Options of tables mean nothing to other trainings."""
-    for name in ("columns", "drop", "effort", "max_epochs"):
-        if name in settings and name not in RunConfig.model_fields:
+    for name in ("effort", "max_epochs"):
+        if name in settings:
             raise InputError(
                 f"--{name.replace('_', '-')} goes with --target: name the column of the table "
                 "that is to be predicted, or leave it out"

@@ -8,8 +8,12 @@ import typer
 
 from hilbound.config import MODEL_DEFAULTS, RunConfig, TableConfig
 
+# Names with commas between them.
+_LISTED = {"columns": str, "drop": str}
 #: Options that a sweep does not vary: their values may hold commas.
-WHOLE = frozenset({"objective_options", "classes", "label_column"})
+WHOLE = frozenset(
+    {"objective_options", "classes", "label_column", "delimiter", "decimal", *_LISTED}
+)
 
 
 def with_run_options(command: Callable[..., None], *, listed: bool = False) -> Callable[..., None]:
@@ -31,7 +35,7 @@ def with_run_options(command: Callable[..., None], *, listed: bool = False) -> C
         kind: Any = field.annotation
         # These are numbers or mappings in YAML, but text on a command line.
         kind = str if name.startswith("variance") and name != "variance_y" else kind
-        kind = list[str] if name == "objective_options" else kind
+        kind = {"objective_options": list[str], **_LISTED}.get(name, kind)
         if listed and name not in WHOLE and kind not in {bool, bool | None}:
             kind = str
         default = _default(name, field.default)
@@ -56,7 +60,7 @@ def with_run_options(command: Callable[..., None], *, listed: bool = False) -> C
 
 def _default(name: str, default: object) -> str | None:
     """Return the default as the help shows it, with the defaults of individual models."""
-    if default is None or default == {}:
+    if default in (None, {}, []):
         return None
     models: dict[str, list[str]] = {}
     for model, own in MODEL_DEFAULTS.items():

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hilbound.config import TableConfig
+from hilbound.datasets.delimited import TextFormat
 from hilbound.errors import InputError
 from hilbound.estimators.table_data import Unknown
 from hilbound.estimators.table_output import check_output, prediction_table, write_table
@@ -68,7 +69,7 @@ def _write_report(run: TableRun, measured: dict[str, Any]) -> Path:
 
 
 def predict(
-    path: Path, table: Path, output: Path, quantiles: str, unknown: Unknown
+    path: Path, table: Path, output: Path, *, quantiles: str, unknown: Unknown, form: TextFormat
 ) -> tuple[int, Path]:
     """Predict new rows into a file, and return their number and its path.
 
@@ -80,7 +81,7 @@ def predict(
     if output.exists() and table.exists() and output.samefile(table):
         raise InputError(f"output {str(output)!r} is the table itself: choose another file")
     run = TableRun.open(path)
-    frame = run.read_new(table)
+    frame = run.read_new(table, form)
     result = prediction_table(run, frame, str(table), levels, unknown)
     return len(result), write_table(result, output)
 

@@ -63,8 +63,8 @@ def read_npy(path: Path, label_column: str | None = None) -> RawTable:
     """
     if label_column is not None:
         raise InputError(
-            f"label_column={label_column!r}: a .npy file has no named columns; save the points as "
-            "'x' and the labels as 'y' in a .npz file"
+            f"--label-column {label_column!r}: a .npy file has no named columns; save the points "
+            "as 'x' and the labels as 'y' in a .npz file"
         )
     size = file_size(path)
     with _reading(path, ".npy"), path.open("rb") as file:
@@ -214,7 +214,7 @@ def _label_key(path: Path, arrays: Specs, label_column: str | None) -> str | Non
     if label_column is not None:
         if label_column not in arrays:
             raise InputError(
-                f"label_column={label_column!r}: {suggest(label_column, arrays)}{path} holds "
+                f"--label-column {label_column!r}: {suggest(label_column, arrays)}{path} holds "
                 f"{_listed(arrays)}"
             )
         return label_column
@@ -222,7 +222,7 @@ def _label_key(path: Path, arrays: Specs, label_column: str | None) -> str | Non
     if len(keys) > 1:
         raise DataError(
             f"{path}: labels could be any of {', '.join(keys)} in {_listed(arrays)}: name one with "
-            "label_column, or save only one"
+            "--label-column, or save only one"
         )
     return keys[0] if keys else None
 

@@ -12,8 +12,10 @@ from hilbound.config import HELD_OUT
 from hilbound.datasets.base import Dataset, Loader
 from hilbound.datasets.celeba import load_celeba
 from hilbound.datasets.cifar import load_cifar10
-from hilbound.datasets.delimited import Header
+from hilbound.datasets.delimited import Decimal, Header
 from hilbound.datasets.folders import load_folder
+from hilbound.datasets.missing import Missing
+from hilbound.datasets.mixed import SUFFIXES, suffix_of
 from hilbound.datasets.mnist import load_digits, load_mnist
 from hilbound.datasets.options import ImageOptions, as_classes
 from hilbound.datasets.splits import check_fractions
@@ -32,6 +34,22 @@ DATASETS.register("celeba", "202,599 faces, cut to 64 by 64 pixels (your files).
 
 SEED_LIMIT = 2**32
 
+_TEXTS = frozenset(kind for kind in SUFFIXES if kind != ".parquet")
+_ARRAYS = frozenset({".npy", ".npz"})
+_FILES = frozenset(SUFFIXES) | _ARRAYS
+#: Options of files and folders: whom they are meant for, and the kinds of files.
+OF_FILES: Mapping[str, tuple[str, frozenset[str]]] = {
+    "validation_fraction": ("files and folders", _FILES | {"folder"}),
+    "test_fraction": ("files and folders", _FILES | {"folder"}),
+    "scale": ("tables", _FILES),
+    "missing": ("tables", _FILES),
+    "columns": ("tables whose columns have names", frozenset(SUFFIXES)),
+    "drop": ("tables whose columns have names", frozenset(SUFFIXES)),
+    "header": ("CSV files and others of text", _TEXTS),
+    "delimiter": ("CSV files and others of text", _TEXTS),
+    "decimal": ("CSV files and others of text", _TEXTS),
+}
+
 
 def load(
     name: str | Path,
@@ -43,6 +61,11 @@ def load(
     test_fraction: float = HELD_OUT,
     scale: Scale = "standardize",
     header: Header = None,
+    delimiter: str | None = None,
+    decimal: Decimal | None = None,
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    missing: Missing = "refuse",
     label_column: str | None = None,
     image_size: int | None = None,
     crop: int | None = None,
@@ -52,8 +75,8 @@ def load(
     """Load a data set by its name or by its path. The same seed gives the same rows.
 
     Args:
-        name: A name in :data:`DATASETS`, or the path of a ``.npy``, ``.npz`` or ``.csv`` file or of
-            a folder of images.
+        name: A name in :data:`DATASETS`, or the path of a ``.npy``, ``.npz``, ``.csv``, ``.tsv`` or
+            ``.parquet`` file (text may be packed: ``.csv.gz``) or of a folder of images.
         root: The folder of a named data set's files, by default the one in ``HILBOUND_DATA``.
         seed: Seed of the random draw or split, from 0 to 2³² - 1.
         samples: Train on at most this many rows. A toy draws exactly this many.
@@ -61,8 +84,14 @@ def load(
             have their own.
         test_fraction: Share of the rows of a file or folder for testing.
         scale: ``"standardize"`` or ``"none"``, for the vectors of a file.
-        header: Whether the first line of a CSV file names the columns; by default it is looked at.
-            ``"guess"`` looks at it without a word.
+        header: Whether the first line of a text file names the columns; by default it is looked
+            at. ``"guess"`` looks at it without a word.
+        delimiter: What separates the fields of a text file; the file tells by default.
+        decimal: The decimal mark of a text file; the file tells by default.
+        columns: Names of the only columns of a table to use.
+        drop: Names of columns to leave out.
+        missing: Whether a table's missing values are refused, their rows left out (``"drop"``), or
+            the gaps filled in from similar rows (``"impute"``).
         label_column: The column (or array of a ``.npz`` file, or attribute of CelebA) that holds
             the labels.
         image_size: Height and width in pixels to which the central square of images is resized.
@@ -81,7 +110,8 @@ def load(
         ...
     hilbound.errors.InputError: unknown data set 'mons': did you mean 'moons'? known: moons, \
 circles, eight-gaussians, 25-grid, swiss-roll, pinwheel, checkerboard, digits, mnist, cifar10, \
-celeba; the path of a .npy, .npz or .csv file or of a folder of images works as well
+celeba; the path of a .npy, .npz, .csv, .tsv or .parquet file or of a folder of images works as \
+well
     """
     _check_numbers(seed, samples)
     check_fractions(validation_fraction, test_fraction)
@@ -91,8 +121,8 @@ celeba; the path of a .npy, .npz or .csv file or of a folder of images works as 
     if not _is_path(name):
         raise InputError(
             f"unknown data set {name!r}: {suggest(str(name).lower(), DATASETS)}known: "
-            f"{', '.join(DATASETS)}; the path of a .npy, .npz or .csv file or of a folder of "
-            "images works as well"
+            f"{', '.join(DATASETS)}; the path of a .npy, .npz, .csv, .tsv or .parquet file or of a "
+            "folder of images works as well"
         )
     if Path(name).expanduser().is_dir():
         return load_folder(
@@ -112,6 +142,11 @@ celeba; the path of a .npy, .npz or .csv file or of a folder of images works as 
         test_fraction=test_fraction,
         scale=scale,
         header=header,
+        delimiter=delimiter,
+        decimal=decimal,
+        columns=columns,
+        drop=drop,
+        missing=missing,
         label_column=label_column,
     )
 
@@ -132,8 +167,7 @@ def refuse_meaningless(name: str | Path, given: Mapping[str, object]) -> None:
 
     Args:
         name: The name or the path.
-        given: Those of ``validation_fraction``, ``test_fraction``, ``scale`` and ``header`` that
-            were given.
+        given: Those options of files and folders that were given.
 
     Raises:
         InputError: Naming the option and the data that it is meant for.
@@ -141,16 +175,25 @@ def refuse_meaningless(name: str | Path, given: Mapping[str, object]) -> None:
     >>> refuse_meaningless("moons", {"scale": "none"})
     Traceback (most recent call last):
         ...
-    hilbound.errors.InputError: scale='none' is for tables; leave it out for 'moons'
+    hilbound.errors.InputError: --scale none is for tables; leave it out for 'moons'
     """
     path = Path(name).expanduser()
-    kind = "named" if name in DATASETS else "folder" if path.is_dir() else path.suffix.lower()
-    fractions = {"validation_fraction", "test_fraction"}
-    allowed = {"named": set(), "folder": fractions}.get(kind, {*fractions, "scale"})
+    kind = "named" if name in DATASETS else "folder" if path.is_dir() else suffix_of(path)
     for option, value in given.items():
-        if option not in allowed and not (option == "header" and kind == ".csv"):
-            meant = {"scale": "tables", "header": "CSV files"}.get(option, "files and folders")
-            raise InputError(f"{option}={value!r} is for {meant}; leave it out for {str(name)!r}")
+        meant, kinds = OF_FILES[option]
+        if kind not in kinds:
+            raise InputError(
+                f"{_flag(option, value)} is for {meant}; leave it out for {str(name)!r}"
+            )
+
+
+def _flag(option: str, value: object) -> str:
+    """Return an option as it stands on the command line."""
+    flag = option.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+    return f"--{flag} {shown}"
 
 
 def _is_path(name: str | Path) -> bool:

@@ -4,7 +4,10 @@ Messages say where the problem is and what to do. They count rows and columns fr
 spreadsheet, and do not count a header.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +43,42 @@ def enumerate_names(names: Sequence[str]) -> str:
     """
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(repr(name) for name in names[:SHOWN]) + more
+
+
+def check_column_names(names: list[str], source: str) -> None:
+    """Refuse columns without a name, or of the same name.
+
+    Raises:
+        DataError: Naming them.
+
+    >>> check_column_names(["a", "a"], "t.csv")
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.DataError: t.csv: several columns are named 'a': rename or remove all but one
+    """
+    empty = [str(j + 1) for j, name in enumerate(names) if not name.strip()]
+    if empty:
+        raise DataError(
+            f"{source}: column {empty[0]} has no name: name it in the first line, or remove it "
+            "(pandas writes its index so; to_csv(path, index=False) leaves it out)"
+        )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{source}: several columns are named {enumerate_names(twice)}: rename or remove all "
+            "but one"
+        )
+
+
+def neighbours(path: Path) -> str:
+    """Return what to say of a file that is not there: names like it, if any."""
+    if not path.parent.is_dir():
+        return f"nor does the folder {path.parent}"
+    names = sorted(file.name for file in path.parent.iterdir())
+    close = get_close_matches(path.name, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(repr(name) for name in close)} in {path.parent}?"
+    return f"no file in {path.parent.absolute()} has a name like it"
 
 
 def check_shape(values: NDArray[np.generic], source: str) -> None:
@@ -81,7 +120,7 @@ def check_finite(
     if bad.any():
         raise DataError(
             f"{source}: {bad.sum()} NaN or infinite values{_where(bad, columns)}: remove these "
-            "rows, or fill in their missing values"
+            "rows, or leave out or fill in what is missing (--missing drop, --missing impute)"
         )
     large = np.abs(values) > np.finfo(np.float32).max
     if large.any():
@@ -116,7 +155,7 @@ def check_varying(
         found = [name for name, flat in zip(names, constant, strict=True) if flat]
         raise DataError(
             f"{source}: {enumerate_names(found)} constant over the {len(train)} training rows and "
-            "cannot be standardised: remove the column, or choose scale='none'"
+            "cannot be standardised: leave the column out (--drop), or say --scale none"
         )
 
 

@@ -1,38 +1,31 @@
-"""Tables as text: one line for each point, with or without a header.
+"""Tables as text: one line for each row, with or without a header.
 
 The fields are separated by commas, semicolons, tabs, bars or blanks: by what cuts the first two
 lines alike and the second into numbers. A decimal comma is read where commas part no fields. The
 first line is a header if none of its fields is a number, if it has text above a number of the
-second line, or if it counts ``0, 1, 2, ...`` as pandas does for columns without names. Other
-numbers are data, and that is said; where they are far from all that stands below them, the user is
-asked.
+second line, or if it counts ``0, 1, 2, ...`` as pandas does for columns without names. A
+:class:`TextFormat` says what is known better.
 """
 
 import csv
 import gzip
-import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO, TypeAlias, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hilbound.datasets.base import RawTable
-from hilbound.datasets.checks import column_names, encode_labels, enumerate_names
+from hilbound.datasets.checks import check_column_names, column_names
 from hilbound.datasets.claims import damaged, file_size, require_room
 from hilbound.engine.memory import room_for_data
 from hilbound.errors import DataError, InputError
-from hilbound.registry import suggest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Header: TypeAlias = bool | Literal["guess"] | None
-
-log = logging.getLogger(__name__)
+Decimal: TypeAlias = Literal[".", ","]
 
 # What pandas reads as a missing value stands for a number, and is not a name.
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "-nan", "null", "none"}
@@ -40,67 +33,116 @@ _COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 #: More columns than that are read from arrays only.
 MOST_COLUMNS = 100_000
 _LONGEST_LINE = 1 << 22
-# Of fewer rows nothing is outlying.
-_ENOUGH_ROWS = 5
+_MARKS = {
+    "comma": ",",
+    "semicolon": ";",
+    "tab": "\t",
+    "\\t": "\t",
+    "bar": "|",
+    "blank": " ",
+    "space": " ",
+}
+_WORDS = {mark: word for word, mark in reversed(_MARKS.items())} | {"\t": "tab", " ": "blank"}
 
 
-def read_csv(path: Path, label_column: str | None = None, header: Header = None) -> RawTable:
-    """Read the points and, where ``label_column`` names them, the labels.
+@dataclass(frozen=True)
+class TextFormat:
+    r"""How a table is written as text, as far as that is known. The file tells the rest.
 
     Args:
-        path: The file.
-        label_column: The name of the column that holds the labels.
         header: Whether the first line names the columns; by default that is judged by its fields,
             and told or asked where it is doubtful. ``"guess"`` judges without a word.
+        delimiter: What separates the fields: a character, or ``comma``, ``semicolon``, ``tab``,
+            ``bar`` or ``blank``.
+        decimal: The decimal mark, ``"."`` or ``","``.
 
     Raises:
-        DataError: If the file is empty, ragged, not text, or holds text where numbers are needed.
-        InputError: If there is no column called ``label_column``.
+        InputError: If the delimiter is more than one character, or the decimal mark is another.
+
+    >>> TextFormat(delimiter="tab").delimiter
+    '\t'
     """
-    frame = _read_frame(path, header)
-    labels = None
-    if label_column is not None:
-        _check_column(path, label_column, list(map(str, frame)))
-        labels = _labels(path, frame.pop(label_column))
-    if frame.shape[1] == 0:
-        raise DataError(f"{path}: no column is left beside the labels: there are no points")
-    _check_numeric(path, frame)
-    _check_index(path, frame)
-    if header is None:
-        _check_first_line(path, frame)
-    return RawTable(frame.to_numpy(dtype=np.float64), labels, tuple(map(str, frame)))
+
+    header: Header = None
+    delimiter: str | None = None
+    decimal: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None:
+            mark = _MARKS.get(self.delimiter, self.delimiter)
+            if len(mark) != 1 or mark in '\r\n"':
+                raise InputError(
+                    f"--delimiter {self.delimiter!r}: give one character, or comma, semicolon, "
+                    "tab, bar or blank"
+                )
+            object.__setattr__(self, "delimiter", mark)
+        if self.decimal not in {None, *get_args(Decimal)}:
+            raise InputError(f"--decimal {self.decimal!r}: allowed are . and ,")
+        if self.delimiter is not None and self.delimiter == self.decimal:
+            raise InputError(
+                f"--delimiter and --decimal are both {self.decimal!r}: fields cannot be told from "
+                "numbers"
+            )
+
+    def given(self) -> list[str]:
+        """Return the options that were given, as they stand on the command line.
+
+        >>> TextFormat(header=True).given(), TextFormat(header="guess").given()
+        (['--header'], [])
+        """
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        return [f"--{name}" for name, value in known.items() if value not in {None, "guess"}]
 
 
-def _read_frame(path: Path, header: Header) -> "pd.DataFrame":
-    # pandas takes half a second to import, and only text files need it.
+class TextTable(NamedTuple):
+    """A table that was read from text.
+
+    Args:
+        frame: Its rows.
+        first_line: The fields of the first line if it was taken for a row of data.
+    """
+
+    frame: "pd.DataFrame"
+    first_line: list[str] | None
+
+
+def read_text(path: Path, form: TextFormat, texts: Collection[str] = ()) -> TextTable:
+    """Read a table from text; each column has its own type.
+
+    Args:
+        path: The file; with the suffix ``.gz`` it is decompressed.
+        form: What is known of it.
+        texts: Columns that hold texts even where all of them look like numbers.
+
+    Raises:
+        DataError: If the file is empty, ragged, damaged or not text, or names two columns alike or
+            one not at all.
+    """
+    # pandas takes half a second to import, and only tables need it.
     import pandas as pd
 
     try:
         with damaged(path, "cannot be read as CSV: save it again"):
-            layout = check_ragged(path)
-            first = layout.first
-            found = is_header(first, layout.second) if header in {None, "guess"} else header
+            layout = check_ragged(path, form)
+            first, second = layout.first[: layout.width], layout.second[: layout.width]
+            found = is_header(first, second) if form.header in {None, "guess"} else form.header
+            names = [name.strip() for name in first] if found else column_names(None, len(first))
+            check_column_names(list(names), str(path))
             frame = pd.read_csv(
                 path,
                 sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
                 decimal=layout.decimal,
                 skipinitialspace=True,
                 header=0 if found else None,
-                names=None if found else list(column_names(None, len(first))),
+                names=list(names),
                 index_col=False,
                 low_memory=False,
                 encoding="utf-8-sig",
+                dtype={name: str for name in names if name in texts},
             )
     except DataError as error:
         raise explained(path, error) from error.__cause__
-    if frame.empty:
-        raise DataError(f"{path}: a header and no rows: there are no points")
-    last = frame.columns[-1]
-    if not first[-1].strip() and frame.shape[1] > 1 and frame[last].isna().all():
-        # Every line ends in a delimiter: that is no column.
-        frame = frame.drop(columns=last)
-    frame.attrs["first_line"] = None if found else first
-    return frame
+    return TextTable(frame, None if found else first)
 
 
 def explained(path: Path, error: DataError) -> DataError:
@@ -115,20 +157,29 @@ def explained(path: Path, error: DataError) -> DataError:
 
 
 class Layout(NamedTuple):
-    """How a file is laid out: its first two lines' fields and the marks between them."""
+    """How a file is laid out: its first two lines' fields and the marks between them.
+
+    Args:
+        first: The fields of the first line.
+        second: Those of the second, or of the first if there is none.
+        width: How many columns there are, without one that a mark at each line's end leaves.
+        delimiter: The mark between fields.
+        decimal: The mark within numbers.
+    """
 
     first: list[str]
     second: list[str]
+    width: int
     delimiter: str
-    decimal: str
+    decimal: Decimal
 
 
-def check_ragged(path: Path, delimiter: str = "") -> Layout:
+def check_ragged(path: Path, form: TextFormat) -> Layout:
     """Return the layout of a file. Refuse lines of unequal length.
 
     Args:
         path: The file; with the suffix ``.gz`` it is decompressed.
-        delimiter: What separates the fields; the first line tells by default.
+        form: What is known of it.
 
     Raises:
         DataError: If the file is empty, or a line has more or fewer fields than the first.
@@ -139,24 +190,29 @@ def check_ragged(path: Path, delimiter: str = "") -> Layout:
         opening = list(islice((line for line in _lines(path, handle) if line.strip()), 2))
         if not opening:
             raise DataError(f"{path}: an empty file")
-        delimiter = delimiter or _delimiter(opening)
+        mark = form.delimiter or _delimiter(opening, form.decimal)
         handle.seek(0)
-        lines_of_file = _trimmed(_lines(path, handle), delimiter)
-        reader = csv.reader(lines_of_file, delimiter=delimiter, skipinitialspace=True)
+        lines_of_file = _trimmed(_lines(path, handle), mark)
+        reader = csv.reader(lines_of_file, delimiter=mark, skipinitialspace=True)
         lines = (fields for fields in reader if fields)
         first = next(lines, None)
         if first is None:
             raise DataError(f"{path}: an empty file")
         _check_width(path, len(first))
-        second, decimal, number = first, ".", 0
+        second, commas, bare_end = first, False, len(first) > 1 and not first[-1].strip()
+        number = 0
         for number, fields in enumerate(lines):
             second = fields if number == 0 else second
-            if len(fields) != len(first):
-                raise DataError(_ragged(path, reader.line_num, fields, first))
-            if delimiter != "," and decimal == "." and any(map(_has_comma, fields)):
-                decimal = ","
+            empty = not fields[-1].strip()
+            # A mark at the end of a line leaves an empty field that is none.
+            if len(fields) - len(first) not in {0, int(empty)}:
+                raise DataError(_ragged(path, reader.line_num, fields, first, mark))
+            bare_end = bare_end and empty
+            commas = commas or any(map(_has_comma, fields))
     require_room(8 * len(first) * (number + 1), str(path), "keep fewer rows or columns")
-    return Layout(first, second, delimiter, decimal)
+    width = len(first) - int(bare_end)
+    decimal: Decimal = "," if commas and mark != "," else "."
+    return Layout(first, second, width, mark, form.decimal or decimal)
 
 
 def _lines(path: Path, handle: TextIO) -> Iterator[str]:
@@ -187,10 +243,14 @@ def _trimmed(lines: Iterable[str], delimiter: str) -> Iterable[str]:
     return (line.strip() + "\n" for line in lines) if delimiter == " " else lines
 
 
-def _delimiter(opening: list[str]) -> str:
+def _delimiter(opening: list[str], decimal: Decimal | None) -> str:
     """Return the mark that cuts the first two lines alike, the second into most numbers."""
-    best, mark = 0.0, next((mark for mark in ",;\t" if mark in opening[0]), ",")
-    for candidate in ",;\t| ":
+    candidates = [mark for mark in ",;\t| " if mark != decimal]
+    if "," not in opening[0] and _has_comma(opening[-1]):
+        # One name above a number with a decimal comma: commas part no fields.
+        candidates = [mark for mark in candidates if mark != ","]
+    best, mark = 0.0, next((m for m in candidates[:3] if m in opening[0]), candidates[0])
+    for candidate in candidates:
         reader = csv.reader(
             _trimmed(opening, candidate), delimiter=candidate, skipinitialspace=True
         )
@@ -210,12 +270,14 @@ def _has_comma(field: str) -> bool:
     return _COMMA.fullmatch(field.strip()) is not None
 
 
-def _ragged(path: Path, line: int, fields: list[str], first: list[str]) -> str:
-    hint = "every line needs the same number"
-    if len(fields) == len(first) + 1 and not fields[-1].strip():
-        hint = "remove the delimiter at the end of the line"
-    elif len(first) == 1 and len(fields) == 2 and all(map(_is_number, fields)):
-        hint = f"if {','.join(fields)} is one number, write it with a decimal point"
+def _ragged(path: Path, line: int, fields: list[str], first: list[str], mark: str) -> str:
+    word = _WORDS.get(mark, repr(mark))
+    hint = (
+        f"every line needs the same number. If another mark than a {word} parts them, name it "
+        "(--delimiter)"
+    )
+    if mark == "," and len(first) < len(fields) and any(map(str.isdecimal, fields)):
+        hint += "; if commas stand within numbers, say --decimal ,"
     return f"{path}: line {line} has {len(fields)} fields, the first line has {len(first)}: {hint}"
 
 
@@ -236,33 +298,6 @@ def is_header(first: list[str], second: list[str]) -> bool:
     return counted or named or all(text)
 
 
-def _check_first_line(path: Path, frame: "pd.DataFrame") -> None:
-    """Say that the first line was taken for data, and ask where it is far from all others.
-
-    Raises:
-        DataError: If every field of the first line is farther from its column than that is wide.
-    """
-    first = frame.attrs["first_line"]
-    if first is None:
-        return
-    line = ", ".join(first[:6]) + (", ..." if len(first) > 6 else "")
-    head, rest = frame.iloc[0].to_numpy(np.float64), frame.iloc[1:].to_numpy(np.float64)
-    if frame.shape[1] > 1 and len(rest) >= _ENOUGH_ROWS and np.isfinite(rest).all():
-        least, most = np.min(rest, axis=0), np.max(rest, axis=0)
-        width = most - least
-        if bool(np.all((head < least - width) | (head > most + width))):
-            raise DataError(
-                f"{path}: the first line ({line}) is far from everything below it: say --header "
-                "if it names the columns, or --no-header if it is a row of data"
-            )
-    log.warning(
-        "%s: no header found: the first line (%s) is taken for a row of data; say --header if it "
-        "names the columns, or --no-header if it does not",
-        path,
-        line,
-    )
-
-
 def _is_number(field: str) -> bool:
     if field.strip().lower() in MISSING:
         return True
@@ -272,53 +307,3 @@ def _is_number(field: str) -> bool:
         # As where the decimal mark is a comma, which then parts no fields.
         return _has_comma(field)
     return True
-
-
-def _check_column(path: Path, label_column: str, columns: list[str]) -> None:
-    if label_column not in columns:
-        raise InputError(
-            f"label_column={label_column!r}: {suggest(label_column, columns)}the columns of {path} "
-            f"are {enumerate_names(columns)}"
-        )
-
-
-def _labels(path: Path, column: "pd.Series") -> NDArray[np.int64]:
-    source = f"{path}, column {column.name!r}"
-    if column.isna().any():
-        raise DataError(
-            f"{source}: {column.isna().sum()} labels are missing: remove these rows, or name their "
-            "class"
-        )
-    values = column.to_numpy()
-    if values.dtype.kind == "f" and (values != np.round(values)).any():
-        raise DataError(
-            f"{source}: labels such as {values[values != np.round(values)][0]:g}, where integers "
-            "or text are needed: this column is a measurement, not a class"
-        )
-    if values.dtype.kind not in "iufb":
-        values = values.astype(np.str_)
-    return encode_labels(values, len(column), source)
-
-
-def _check_numeric(path: Path, frame: "pd.DataFrame") -> None:
-    import pandas as pd
-
-    text = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    if text:
-        column = frame[text[0]].dropna()
-        example = column[pd.to_numeric(column, errors="coerce").isna()]
-        value = (example if len(example) else column).iloc[0]
-        raise DataError(
-            f"{path}: text in {enumerate_names([str(name) for name in text])} (in {text[0]!r} for "
-            f"example {value!r}), where numbers are needed: remove the column, replace the text by "
-            f"numbers, or name the column of the classes with label_column={text[0]!r}"
-        )
-
-
-def _check_index(path: Path, frame: "pd.DataFrame") -> None:
-    first = frame.columns[0]
-    if first.startswith("Unnamed:") and np.array_equal(frame[first], np.arange(len(frame))):
-        raise DataError(
-            f"{path}: the first column has no name and counts the rows: remove it, with pandas "
-            "by to_csv(path, index=False)"
-        )

@@ -1,25 +1,27 @@
 """Tables whose columns keep their own types: numbers, texts and missing cells.
 
-:func:`read_mixed` reads ``.csv``, ``.csv.gz``, ``.tsv``, ``.tsv.gz`` and ``.parquet`` files into a
+:func:`read_frame` reads ``.csv``, ``.csv.gz``, ``.tsv``, ``.tsv.gz`` and ``.parquet`` files into a
 data frame. What cannot be meant is refused here: ragged lines, columns without a name or with the
-same one, dates written as text.
+same one. :func:`read_mixed` also refuses dates written as text.
 """
 
-from collections import Counter
+import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hilbound.datasets.checks import column_names, enumerate_names
+from hilbound.datasets.checks import check_column_names, neighbours
 from hilbound.datasets.claims import damaged, file_size, require_present, require_room
-from hilbound.datasets.delimited import MOST_COLUMNS, check_ragged, explained, is_header
-from hilbound.datasets.tables import neighbours
+from hilbound.datasets.delimited import MOST_COLUMNS, TextFormat, TextTable, read_text
 from hilbound.errors import DataError, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 # Older ones unpickle the types of columns (CVE-2023-47248).
@@ -30,33 +32,78 @@ _DATE = r"\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{4}"
 _DECIMAL_COMMA = r"[-+]?\d+,\d+"
 
 
-def read_mixed(
-    path: Path,
-    *,
-    texts: Collection[str] = (),
-    used: "Callable[[pd.DataFrame], pd.DataFrame] | None" = None,
-) -> "pd.DataFrame":
+def read_frame(
+    path: Path, form: TextFormat | None = None, *, texts: Collection[str] = ()
+) -> TextTable:
     """Read a table, each column with its own type.
 
     Args:
         path: The file.
+        form: What is known of a file of text.
+        texts: Columns that hold texts even where all of them look like numbers.
+
+    Raises:
+        DataError: If the file is missing, damaged, empty or ragged, or names two columns alike or
+            one not at all.
+        InputError: If it is a Parquet file, and pyarrow is not installed or ``form`` is given.
+    """
+    form = form or TextFormat()
+    kind = _kind(path)
+    if kind == ".parquet":
+        table = TextTable(_read_parquet(path, form), None)
+    else:
+        mark = form.delimiter or ("\t" if ".tsv" in kind else None)
+        table = read_text(path, replace(form, delimiter=mark), texts)
+    check_column_names(list(map(str, table.frame.columns)), str(path))
+    table.frame.columns = table.frame.columns.map(str)
+    if table.frame.empty:
+        raise DataError(f"{path}: no rows below the header: there is nothing to read")
+    return table
+
+
+def read_mixed(
+    path: Path,
+    form: TextFormat | None = None,
+    *,
+    texts: Collection[str] = (),
+    used: "Callable[[pd.DataFrame], pd.DataFrame] | None" = None,
+) -> "pd.DataFrame":
+    """Read a table of numbers and texts, and refuse texts that stand for something else.
+
+    Args:
+        path: The file.
+        form: What is known of a file of text.
         texts: Columns that hold texts even where all of them look like numbers.
         used: Picks the columns that are used; what the others hold is not looked at.
 
     Raises:
-        DataError: If the file is missing, damaged, empty or ragged, names two columns alike or one
-            not at all, or holds dates.
-        InputError: If it is a Parquet file, and pyarrow is not installed.
+        DataError: As by :func:`read_frame`, or if a column holds dates.
+        InputError: If it is a Parquet file, and pyarrow is not installed or ``form`` is given.
     """
-    kind = _kind(path)
-    frame = _read_parquet(path) if kind == ".parquet" else _read_text(path, texts)
-    check_column_names(list(map(str, frame.columns)), str(path))
-    frame.columns = frame.columns.map(str)
-    if frame.empty:
-        raise DataError(f"{path}: no rows below the header: there is nothing to read")
+    frame, first_line = read_frame(path, form, texts=texts)
     for name in frame if used is None else used(frame):
         _check_texts(path, frame[name])
+    if first_line is not None and (form is None or form.header is None):
+        log.warning("%s: %s", path, no_header(first_line))
     return frame
+
+
+def no_header(first_line: list[str]) -> str:
+    """Return what to say of a first line that was taken for a row of data.
+
+    >>> no_header(["1", "2"])
+    'no header found: the first line (1, 2) is taken for a row of data; say --header if it names \
+the columns, or --no-header if it does not'
+    """
+    return (
+        f"no header found: the first line ({shown_line(first_line)}) is taken for a row of data; "
+        "say --header if it names the columns, or --no-header if it does not"
+    )
+
+
+def shown_line(fields: list[str]) -> str:
+    """Return the first few fields of a line, for messages."""
+    return ", ".join(fields[:6]) + (", ..." if len(fields) > 6 else "")
 
 
 def suffix_of(path: Path) -> str:
@@ -73,38 +120,13 @@ def require_pyarrow(path: Path) -> None:
     """Raise an InputError if Parquet files cannot be used."""
     if find_spec("pyarrow") is None:
         raise InputError(
-            f"{path}: Parquet files need pyarrow, which is not installed: pip install pyarrow, or "
-            "use a .csv file"
+            f"{path}: Parquet files need pyarrow, which is not installed: pip install "
+            "'hilbound[parquet]', or use a .csv file"
         )
     if int(version("pyarrow").partition(".")[0]) < _SAFE_PYARROW:
         raise InputError(
             f"{path}: pyarrow {version('pyarrow')} may run code that a Parquet file holds: "
             "pip install --upgrade pyarrow"
-        )
-
-
-def check_column_names(names: list[str], source: str) -> None:
-    """Refuse columns without a name, or of the same name.
-
-    Raises:
-        DataError: Naming them.
-
-    >>> check_column_names(["a", "a"], "t.csv")
-    Traceback (most recent call last):
-        ...
-    hilbound.errors.DataError: t.csv: several columns are named 'a': rename or remove all but one
-    """
-    empty = [str(j + 1) for j, name in enumerate(names) if not name.strip()]
-    if empty:
-        raise DataError(
-            f"{source}: column {empty[0]} has no name: name it in the first line, or remove it "
-            "(pandas writes its index so; to_csv(path, index=False) leaves it out)"
-        )
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(
-            f"{source}: several columns are named {enumerate_names(twice)}: rename or remove all "
-            "but one"
         )
 
 
@@ -116,13 +138,16 @@ def _kind(path: Path) -> str:
     kind = suffix_of(path)
     if kind not in SUFFIXES:
         raise DataError(
-            f"{path}: the suffix {kind!r} is unknown, allowed for a table with a target are "
-            f"{', '.join(SUFFIXES)}"
+            f"{path}: the suffix {kind!r} is unknown, allowed for a table are {', '.join(SUFFIXES)}"
         )
     return kind
 
 
-def _read_parquet(path: Path) -> "pd.DataFrame":
+def _read_parquet(path: Path, form: TextFormat) -> "pd.DataFrame":
+    if form.given():
+        raise InputError(
+            f"{', '.join(form.given())}: for files of text; {path} says itself how it is written"
+        )
     require_pyarrow(path)
     import pandas as pd
     import pyarrow.parquet as pq
@@ -149,33 +174,6 @@ def _check_claims(path: Path, size: int, rows: int, columns: int, uncompressed: 
     require_room(needed, str(path), "keep fewer rows or columns")
 
 
-def _read_text(path: Path, texts: Collection[str]) -> "pd.DataFrame":
-    # pandas takes half a second to import.
-    import pandas as pd
-
-    try:
-        with damaged(path, "cannot be read as CSV: save it again"):
-            first, second, delimiter, _ = check_ragged(
-                path, "\t" if ".tsv" in suffix_of(path) else ""
-            )
-            header = is_header(first, second)
-            names = [name.strip() for name in first] if header else column_names(None, len(first))
-            check_column_names(list(names), str(path))
-            return pd.read_csv(
-                path,
-                sep=delimiter,
-                skipinitialspace=True,
-                header=0 if header else None,
-                names=list(names),
-                index_col=False,
-                low_memory=False,
-                encoding="utf-8-sig",
-                dtype={name: str for name in names if name in texts},
-            )
-    except DataError as error:
-        raise explained(path, error) from error.__cause__
-
-
 def _check_texts(path: Path, column: "pd.Series[str]") -> None:
     """Refuse texts that are dates, or numbers written in a way that is not read."""
     if column.dtype != object and str(column.dtype) not in {"str", "string"}:
@@ -192,5 +190,5 @@ def _check_texts(path: Path, column: "pd.Series[str]") -> None:
     if present.str.fullmatch(_DECIMAL_COMMA).all():
         raise DataError(
             f"{path}: column {column.name!r} holds numbers with a decimal comma such as "
-            f"{present.iloc[0]!r}: write them with a point"
+            f"{present.iloc[0]!r}: say --decimal , or write them with a point"
         )

@@ -9,8 +9,7 @@ Tables are read and standardised in float64, and rounded to float32 at the end. 
 in [0, 1].
 """
 
-from collections.abc import Callable
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,18 +21,24 @@ from torch import Tensor
 from hilbound.config import HELD_OUT
 from hilbound.datasets.arrays import read_npy, read_npz
 from hilbound.datasets.base import Dataset, Parts, RawTable, Standardization
-from hilbound.datasets.checks import check_finite, check_shape, check_unit_range, check_varying
-from hilbound.datasets.delimited import Header, read_csv
+from hilbound.datasets.checks import (
+    check_finite,
+    check_shape,
+    check_unit_range,
+    check_varying,
+    neighbours,
+)
+from hilbound.datasets.choice import Choice
+from hilbound.datasets.delimited import Decimal, Header, TextFormat
+from hilbound.datasets.missing import Missing, drop_missing, impute_missing
+from hilbound.datasets.mixed import SUFFIXES, suffix_of
+from hilbound.datasets.numeric import read_numeric
 from hilbound.datasets.splits import Split, split_rows
 from hilbound.errors import DataError, InputError
 
 Scale = Literal["standardize", "none"]
 
-READERS: dict[str, Callable[[Path, str | None], RawTable]] = {
-    ".npy": read_npy,
-    ".npz": read_npz,
-    ".csv": read_csv,
-}
+ARRAYS: dict[str, Callable[[Path, str | None], RawTable]] = {".npy": read_npy, ".npz": read_npz}
 
 
 def load_table(
@@ -45,76 +50,99 @@ def load_table(
     test_fraction: float = HELD_OUT,
     scale: Scale = "standardize",
     header: Header = None,
+    delimiter: str | None = None,
+    decimal: Decimal | None = None,
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    missing: Missing = "refuse",
     label_column: str | None = None,
 ) -> Dataset:
-    """Load a ``.npy``, ``.npz`` or ``.csv`` file and split its rows at random.
+    """Load a table or an array from a file and split its rows at random.
 
     An array with shape ``(n, d)`` holds vectors, ``(n,)`` numbers, ``(n, h, w)`` or
     ``(n, c, h, w)`` images: uint8, which is divided by 255, or floats in [0, 1].
 
     Args:
-        path: The file.
+        path: A ``.npy``, ``.npz``, ``.csv``, ``.csv.gz``, ``.tsv``, ``.tsv.gz`` or ``.parquet``
+            file.
         seed: Seed of the random split.
         samples: Train on at most this many rows.
         validation_fraction: Share of the rows for validation, in (0, 1).
         test_fraction: Share of the rows for testing, in (0, 1).
         scale: Whether to ``"standardize"`` vectors by the training rows' mean and variance, or
             ``"none"``. Images are never standardised.
-        header: Whether the first line of a CSV file names the columns; by default it is looked at.
-            ``"guess"`` looks at it without a word.
+        header: Whether the first line of a text file names the columns; by default it is looked
+            at. ``"guess"`` looks at it without a word.
+        delimiter: What separates the fields of a text file; the file tells by default.
+        decimal: The decimal mark of a text file; the file tells by default.
+        columns: Names of the only columns to use.
+        drop: Names of columns to leave out.
+        missing: Whether missing values are refused, their rows left out (``"drop"``), or the gaps
+            filled in from similar rows (``"impute"``).
         label_column: The column (or array of a ``.npz`` file) that holds the labels.
 
     Raises:
         DataError: If the file is missing, damaged or unfit for a density model.
         InputError: If an argument is out of range.
     """
-    if scale not in get_args(Scale):
-        raise InputError(f"scale={scale!r}, allowed are 'standardize' and 'none'")
+    for name, value, allowed in (
+        ("scale", scale, get_args(Scale)),
+        ("missing", missing, get_args(Missing)),
+    ):
+        if value not in allowed:
+            raise InputError(f"{name}={value!r}, allowed are {' and '.join(map(repr, allowed))}")
     path = Path(path).expanduser()
-    read = _reader(path)
-    table = read_csv(path, label_column, header) if read is read_csv else read(path, label_column)
-    values, columns = table.values, table.columns
-    check_shape(values, str(path))
+    form, choice = TextFormat(header, delimiter, decimal), Choice((), columns, drop)
+    table = _read(path, label_column, form, choice)
+    check_shape(table.values, str(path))
+    if missing == "drop" and _may_lack(table.values):
+        table = drop_missing(table, str(path))
     split = split_rows(
-        len(values),
+        len(table.values),
         generator=torch.Generator().manual_seed(seed),
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
         samples=samples,
     )
-    rows, standardization = _rows(values, split, scale, str(path), columns)
+    if missing == "impute" and _may_lack(table.values):
+        floats = table.values.astype(np.float64)
+        filled = impute_missing(floats, split, str(path), table.columns)
+        table = table._replace(values=filled)
+    rows, standardization = _rows(table.values, split, scale, str(path), table.columns)
     y = None if table.labels is None else torch.from_numpy(table.labels)
     return Dataset.from_parts(
         str(path),
         rows,
         None if y is None else split.take(y),
-        image_shape=_image_shape(values),
-        columns=columns,
+        image_shape=_image_shape(table.values),
+        columns=table.columns,
         standardization=standardization,
-        whole=_whole_columns(values, columns),
+        whole=_whole_columns(table.values, table.columns),
     )
 
 
-def _reader(path: Path) -> Callable[[Path, str | None], RawTable]:
-    allowed = ", ".join(READERS)
+def _may_lack(values: NDArray[np.generic]) -> bool:
+    """Whether an array holds vectors of a kind that knows missing values."""
+    return values.ndim == 2 and values.dtype.kind == "f"
+
+
+def _read(path: Path, label_column: str | None, form: TextFormat, choice: Choice) -> RawTable:
+    kind = suffix_of(path)
     if not path.exists():
         raise DataError(f"{path} does not exist: {neighbours(path)}")
+    allowed = ", ".join((*ARRAYS, *SUFFIXES))
     if path.is_dir():
         raise DataError(f"{path} is a folder: name a file ({allowed}) in it")
-    if path.suffix.lower() not in READERS:
-        raise DataError(f"{path}: the suffix {path.suffix!r} is unknown, allowed are {allowed}")
-    return READERS[path.suffix.lower()]
-
-
-def neighbours(path: Path) -> str:
-    """Return what to say of a file that is not there: names like it, if any."""
-    if not path.parent.is_dir():
-        return f"nor does the folder {path.parent}"
-    names = sorted(file.name for file in path.parent.iterdir())
-    close = get_close_matches(path.name, names, n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(repr(name) for name in close)} in {path.parent}?"
-    return f"no file in {path.parent.absolute()} has a name like it"
+    if kind in SUFFIXES:
+        return read_numeric(path, label_column, form, choice)
+    if kind not in ARRAYS:
+        raise DataError(f"{path}: the suffix {kind!r} is unknown, allowed are {allowed}")
+    given = [*choice.given(), *form.given()]
+    if given:
+        raise InputError(
+            f"{', '.join(given)}: for tables whose columns have names; {path} holds arrays"
+        )
+    return ARRAYS[kind](path, label_column)
 
 
 def _rows(
@@ -127,7 +155,7 @@ def _rows(
     if values.ndim > 2:
         if scale == "none":
             raise InputError(
-                f"scale='none' is for tables, and {source} holds images, which keep their values: "
+                f"--scale none is for tables, and {source} holds images, which keep their values: "
                 "leave it out"
             )
         return split.take(_pixels(values, source)), None

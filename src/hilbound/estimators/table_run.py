@@ -24,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilbound.config import TableConfig, read_yaml
+from hilbound.datasets.choice import Choice
+from hilbound.datasets.delimited import Header, TextFormat
 from hilbound.datasets.mixed import read_mixed, suffix_of
 from hilbound.errors import InputError
 from hilbound.estimators.conditional import ConditionalDensityEstimator
 from hilbound.estimators.frames import Floats
 from hilbound.estimators.table_data import (
-    Choice,
     Examples,
     Unknown,
     count_unseen,
@@ -91,7 +92,7 @@ class TableRun:
         run = cls(default_output(config) if path is None else path, config)
         refuse_occupied(run.path, overwrite=overwrite)
         _check_writable(run.path)
-        examples = run._read()
+        examples = run._read(known=False)
         train, test = run._split(examples)
         began = time.perf_counter()
         model = ConditionalDensityEstimator(
@@ -133,14 +134,20 @@ class TableRun:
         """The columns that the run uses."""
         return Choice(self.config.target, self.config.columns, self.config.drop)
 
-    def _read(self) -> Examples:
+    def _form(self, *, known: bool) -> TextFormat:
+        """How the table is written; what was doubtful is told at the start of a run alone."""
+        c = self.config
+        header: Header = "guess" if known and c.header is None else c.header
+        return TextFormat(header, c.delimiter, c.decimal)
+
+    def _read(self, *, known: bool = True) -> Examples:
         path = Path(self.config.data).expanduser()
 
         def choose(frame: "pd.DataFrame") -> "pd.DataFrame":
             self.choice.check(list(frame.columns), str(path))
             return self.choice.of(frame)
 
-        frame = choose(read_mixed(path, used=choose))
+        frame = choose(read_mixed(path, self._form(known=known), used=choose))
         return read_examples(frame, self.config.target, str(path))
 
     def _split(self, examples: Examples) -> tuple[Examples, Examples]:
@@ -210,9 +217,14 @@ class TableRun:
         used = self.choice.of(frame)
         return match_columns(self.model, used, self.config.target, source, unknown)
 
-    def read_new(self, path: Path) -> "pd.DataFrame":
-        """Read a table of new rows, in which columns of texts are texts."""
-        return read_mixed(path, texts=texts_of(self.model).keys(), used=self.choice.of)
+    def read_new(self, path: Path, form: TextFormat | None = None) -> "pd.DataFrame":
+        """Read a table of new rows, in which columns of texts are texts.
+
+        Args:
+            path: The file.
+            form: What is known of a file of text.
+        """
+        return read_mixed(path, form, texts=texts_of(self.model).keys(), used=self.choice.of)
 
     def evaluate(self, split: Split = "test") -> dict[str, Any]:
         """Measure the model, and write ``metrics.json`` for the test rows.

@@ -8,7 +8,7 @@ import torch
 
 from hilbound.config import RunConfig
 from hilbound.datasets import Dataset
-from hilbound.datasets.catalogue import refuse_meaningless
+from hilbound.datasets.catalogue import OF_FILES, refuse_meaningless
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.models.autoencoders import VAE
@@ -271,7 +271,7 @@ def _refuse_without_meaning(config: RunConfig) -> None:
         config.data,
         {
             name: getattr(config, name)
-            for name in ("validation_fraction", "test_fraction", "scale", "header")
+            for name in OF_FILES
             if getattr(config, name) != RunConfig.model_fields[name].default
         },
     )
