@@ -80,7 +80,7 @@ def sample(
     out.print(f"{n} samples: {path}", soft_wrap=True)
 
 
-def _label(run: hilbound.Run, class_: int | None, cluster: int | None) -> int | None:
+def _label(run: "hilbound.Run", class_: int | None, cluster: int | None) -> int | None:
     """Return the class or cluster to draw. The flag must fit the condition of the run."""
     of_run = {None: None, "classes": "class"}.get(run.config.condition, "cluster")
     for kind, label in (("class", class_), ("cluster", cluster)):

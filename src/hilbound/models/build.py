@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hilbound.config import ONE_CENTRE
 from hilbound.engine.memory import machine_memory
 from hilbound.engine.seeding import seeded_globally, stream
 from hilbound.errors import InputError
@@ -183,6 +182,9 @@ def _autoencoder(config: "RunConfig", data: DataShape, variance: float) -> Densi
     "latent-mixture", "autoencoder whose features have a Gaussian mixture as their density"
 )
 def _latent_mixture(config: "RunConfig", data: DataShape, variance: float) -> DensityModel:
+    # Imported here because configurations need pydantic, and networks do not.
+    from hilbound.config import ONE_CENTRE
+
     paired = config.objective in ONE_CENTRE
     if config.components is not None and config.components > data.rows > 0:
         raise InputError(
