@@ -750,6 +750,15 @@ def test_gaps_beside_a_value_that_is_out_of_range(save, value, message):
         load_table(save(x), missing="impute")
 
 
+def test_lists_as_labels(tmp_path):
+    pytest.importorskip("pyarrow", reason="install pyarrow to run this")
+    path = tmp_path / "x.parquet"
+    frame = pd.DataFrame(POINTS, columns=["a", "b", "c"])
+    frame["kind"] = [[i % 2] for i in range(len(frame))]
+    frame.to_parquet(path)
+    assert set(load_table(path, label_column="kind").train_labels.tolist()) == {0, 1}
+
+
 def test_a_gap_that_nothing_can_fill(save):
     x = POINTS.copy()
     x[split_rows(40, generator=torch.Generator().manual_seed(0)).train.numpy(), 1] = np.nan

@@ -97,7 +97,8 @@ def _labels(path: Path, column: "pd.Series") -> NDArray[np.int64]:
             "or text are needed: this column is a measurement, not a class"
         )
     if values.dtype.kind not in "iufb":
-        values = values.astype(np.str_)
+        # Cells of a Parquet file may hold lists, which astype would take for rows of an array.
+        values = np.array([str(value) for value in values])
     return encode_labels(values, len(column), source)
 
 
