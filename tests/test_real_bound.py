@@ -213,7 +213,9 @@ def test_one_component_has_nothing_between():
 def test_rows_of_other_classes_never_stand_in():
     """Classes share all features, but rows of one class lie far from those of another."""
     decoder = ClassDecoder(nn.Linear(1 + 2 + 2, 3), 1, 2, 0.5, classes=2)
-    inner = EncoderMixtureDecoder(nn.Linear(3, 1), decoder, variance_y=10.0, centers=4)
+    encoder = nn.Linear(3, 1)
+    nn.init.zeros_(encoder.weight)
+    inner = EncoderMixtureDecoder(encoder, decoder, variance_y=10.0, centers=4)
     model = ClassConditional(inner)
 
     def rows(n, seed):

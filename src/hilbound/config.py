@@ -345,7 +345,9 @@ class RunConfig(BaseModel):
                     f"{name} has no effect for model {self.model!r}: leave it out, or use "
                     f"{' or '.join(dict.fromkeys(models))}"
                 )
-        if (self.objective, self.learn_variance) == ("mse", True):
+        # A VAE learns its variance without being asked; that this objective cannot train it is
+        # said when the training is planned.
+        if self.model != "vae" and self.objective == "mse" and self.learn_variance:
             raise ValueError(
                 "learn_variance has no effect for objective 'mse', which does not use a variance: "
                 "leave it out, or use objective 'trace'"

@@ -15,6 +15,7 @@ from hilbound.evaluation.sampling import draw
 from hilbound.models.density import MixtureDensityNetwork
 from hilbound.objectives import OBJECTIVES
 from hilbound.reports.run_report import write_report
+from hilbound.training.checkpoints import read_checkpoint
 from hilbound.training.module import DensityModule
 from hilbound.training.plan import plan_training
 from hilbound.training.runs import Run
@@ -92,9 +93,7 @@ def test_running_averages_outlive_an_interruption(tmp_path, monkeypatch, step):
     resumed = hilbound.resume(tmp_path / "part", quiet=True)
     assert same_weights(resumed, whole)
     assert curve(resumed) == curve(whole)
-    states = [
-        torch.load(run.checkpoint, weights_only=True)["state_dict"] for run in (whole, resumed)
-    ]
+    states = [read_checkpoint(run.checkpoint)["state_dict"] for run in (whole, resumed)]
     for key in ("objective.log_cross", "objective.log_own"):
         assert states[0][key].isfinite()
         assert torch.equal(states[0][key], states[1][key])

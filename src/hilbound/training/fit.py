@@ -128,7 +128,7 @@ def resume(
     checkpoint = read_checkpoint(run.checkpoint)
     done = checkpoint["global_step"] >= run.config.steps
     if done and facts["status"] == "finished":
-        raise _all_done(run)
+        raise _all_done(run, checkpoint["global_step"])
     run.find_data()
     prepared = plan_training(run.config, resumed=True)
     if fingerprint(prepared.dataset) != facts["data"]["fingerprint"]:
@@ -167,9 +167,9 @@ def _go_on(run: Run, loop: Loop, before: int, step: int) -> None:
     loop.finish(run.best_checkpoint)
 
 
-def _all_done(run: Run) -> InputError:
+def _all_done(run: Run, steps: int) -> InputError:
     return InputError(
-        f"run {str(run.path)!r} has done all its {run.config.steps} steps: give a larger --steps"
+        f"run {str(run.path)!r} has done all its {steps} steps: give a larger --steps"
     )
 
 

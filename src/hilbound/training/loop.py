@@ -280,6 +280,8 @@ class Loop:
             return
         checkpoint = read_checkpoint(file)
         self.check(checkpoint, file)
+        # What sampling needs belongs to these weights.
+        self.module.remember()
         if self.run is not None:
             self.run.save_model(self.module.model)
             self.run.update(kept_step=int(checkpoint["global_step"]))

@@ -82,6 +82,9 @@ class DensityModule(L.LightningModule):
 
     @property
     def _workers(self) -> Team:
+        # In a loop of its own there is no trainer, and no other worker.
+        if self._trainer is None:
+            return Team()
         return Team(self.trainer.global_rank, self.trainer.world_size)
 
     def _centers(self, rows: int) -> int:
