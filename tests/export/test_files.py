@@ -90,16 +90,22 @@ def test_a_sampler_of_features_decodes_remembered_rows(runs, kind):
     density = run.model.feature_density()
     if kind == "latent":
         factor = torch.linalg.cholesky(density.component_covariance)[rows]
-        features = density.means[rows] + (factor @ noises[0].double().unsqueeze(-1)).squeeze(-1)
-        features = features.float()
+        spread = (factor @ noises[0].to(factor).unsqueeze(-1)).squeeze(-1)
+        features = (density.means[rows] + spread).to(noises[0])
     else:
         features = density.means[rows] + density.component_variance.sqrt() * noises[0]
     noise = noises[1].unsqueeze(1) if len(noises) > 1 else noises[0].new_zeros(6, 1, 0)
     with torch.no_grad():
-        (got,) = part.module(rows, *noises)
-        expected = run.to_user_units(run.model.decoder(features, noise).means.squeeze(1))
+        got = dict(zip(part.outputs, part.module(rows, *noises), strict=True))
+        q = run.model.decoder(features, noise)
     scale = torch.tensor(run.read_json("run.json")["data"]["scale"] or 1.0)
-    assert ((got - expected) / scale).abs().max() < 1e-5
+    expected = run.to_user_units(q.means.squeeze(1))
+    assert ((got["centers"] - expected) / scale).abs().max() < 1e-5
+    # A decoder that learns variances gives them, too.
+    assert ("variance" in got) == (run.model.head.variance_head is not None)
+    if "variance" in got:
+        variance = q.component_variance.squeeze(1)
+        assert torch.allclose(got["variance"] / scale.square(), variance.double(), rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
