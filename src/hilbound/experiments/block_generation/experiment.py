@@ -48,7 +48,7 @@ QUESTION = """
 Does a mixture density network draw better samples if it is told a *block* of the data, here one of
 64 k-means clusters in principal components? The joint Gram matrix is then block diagonal, and the
 fidelity is a sum over the blocks
-([the objectives](../../objectives.md#blocks-classes-and-clusters)). One network (a multilayer
+(`docs/objectives.md` of the repository). One network (a multilayer
 perceptron), one objective (the debiased nuclear norm), one optimiser, and the same seconds of one
 core for all.
 
