@@ -46,6 +46,7 @@ def write_estimator(
     Raises:
         InputError: If the folder is missing, or a fact is not for JSON.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_estimator(Path(folder) / "m.safetensors", {"a": np.arange(2)}, {"name": "m"})
     ...     read_estimator(Path(folder) / "m.safetensors")
