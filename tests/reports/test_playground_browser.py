@@ -63,7 +63,8 @@ def test_every_objective_says_what_it_is_and_flows(visit, objective):
     assert text(visit, "about") != before
     assert (text(visit, "cost-name") == name) == (objective == "debiased")
     first = visit.page.evaluate(percent("tightness"))
-    visit.wait_until(f"{percent('tightness')} > {first}")
+    # On a slow machine the flow may be at its end before it is first looked at.
+    visit.wait_until(f"{percent('tightness')} > {min(first, 60)}")
     assert f"objective={objective}" in visit.page.url
 
 

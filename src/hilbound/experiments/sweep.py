@@ -241,10 +241,19 @@ def _on_ray(tasks: Sequence[Any], workers: int, address: str) -> Iterable[Any]:
 
 def measure_cell(folder: Path, cell: Cell, *, quiet: bool) -> tuple[str, dict[str, Any]]:
     """Train one combination, or go on with it, and keep what came out."""
+    logger = logging.getLogger("hilbound")
+    before = logger.level
+    logger.setLevel(logging.ERROR if quiet else before)
+    try:
+        return _measured(folder, cell)
+    finally:
+        # One worker runs in the caller's own process.
+        logger.setLevel(before)
+
+
+def _measured(folder: Path, cell: Cell) -> tuple[str, dict[str, Any]]:
     from hilbound.evaluation.evaluate import FEWEST_ROWS, evaluate
 
-    if quiet:
-        logging.getLogger("hilbound").setLevel(logging.ERROR)
     row: dict[str, Any] = {
         "cell": cell.name,
         "setting": cell.setting,
