@@ -234,9 +234,7 @@ class ClassConditional(DensityModel):
             InputError: If labels are missing, there is no such class, or not one label for each
                 row.
         """
-        if labels is None:
-            raise InputError("labels are missing: give the class of every row")
-        with self.decoder.told(labels):
+        with self.decoder.told(_require_labels(labels)):
             return self.model.compare(x, variance, centers, generator)
 
     def compare_pairs(
@@ -267,14 +265,12 @@ class ClassConditional(DensityModel):
             InputError: If labels are missing, there is no such class, or not one label for each
                 row.
         """
-        if labels is None:
-            raise InputError("labels are missing: give the class of every row")
-        with self.decoder.told(labels):
+        with self.decoder.told(_require_labels(labels)):
             compared = self.model.compare_pairs(
                 x, variance, centers, feature_variance, generator=generator
             )
-        size = math.sqrt(2 * _APART * feature_variance)
-        code = size * nn.functional.one_hot(self.decoder.as_labels(labels), self.decoder.classes)
+        # Variances of both sides add up in an overlap.
+        code = self._code(labels, compared.p.means, 2 * feature_variance)
         return compared._replace(
             p=compared.p.join(code, feature_variance),
             q=compared.q.join(code.repeat_interleave(centers, 0), feature_variance),
@@ -307,7 +303,7 @@ class ClassConditional(DensityModel):
         """
         model = self._bounded(labels)
         features = model.features_of(x)
-        code = self._code(labels, features)
+        code = self._code(labels, features, model.variance_y)
         points = model.perturb(features, generator)
         noise = self.decoder.noise(
             model.eval_centers if centers is None else centers, generator=generator
@@ -358,13 +354,13 @@ class ClassConditional(DensityModel):
         model = self._bounded(labels)
         own, others = labels or (x, rows)
         features, row_features = model.features_of(x), model.features_of(rows)
-        code = self._code(own, features)
+        code = self._code(own, features, model.variance_y)
         return real_bound(
             x.to(features),
             torch.cat([features, code], -1),
             torch.cat([model.perturb(features, generator), code], -1),
             rows.to(features),
-            torch.cat([row_features, self._code(others, features)], -1),
+            torch.cat([row_features, self._code(others, features, model.variance_y)], -1),
             centers=model.eval_centers if centers is None else centers,
             variance_p=variance,
             variance_y=model.variance_y,
@@ -380,13 +376,16 @@ class ClassConditional(DensityModel):
             )
         return model
 
-    def _code(self, labels: Tensor | None, features: Tensor) -> Tensor:
-        """Return classes as further features, so far apart that no two of them share a feature."""
-        if labels is None:
-            raise InputError("labels are missing: give the class of every row")
-        known = self.decoder.as_labels(labels)
-        code = nn.functional.one_hot(known, self.blocks).to(features)
-        return code * math.sqrt(_APART * float(self.model.variance_y or 1))
+    def _code(self, labels: Tensor | None, like: Tensor, variance: float) -> Tensor:
+        """Return classes as further features, so far apart that no two of them share a feature.
+
+        Args:
+            labels: The classes with shape ``(B,)``.
+            like: A tensor of the wanted dtype, on the wanted device.
+            variance: Variance of the kernel between two codes.
+        """
+        known = self.decoder.as_labels(_require_labels(labels))
+        return nn.functional.one_hot(known, self.blocks).to(like) * math.sqrt(_APART * variance)
 
     def reconstruct(
         self, x: Tensor, labels: Tensor, n: int, generator: torch.Generator | None = None
@@ -506,15 +505,20 @@ def with_encoder(model: DensityModel) -> FeatureModel | None:
     return inner if isinstance(inner, FeatureModel) else None
 
 
+def _require_labels(labels: Tensor | None) -> Tensor:
+    """Return the labels, or raise an InputError if there are none."""
+    if labels is None:
+        raise InputError("labels are missing: give the class of every row")
+    return labels
+
+
 @contextmanager
 def telling(model: DensityModel, labels: Tensor | None) -> Iterator[None]:
     """Tell a class-conditional model these classes inside a ``with`` block, and others nothing."""
     if not isinstance(model, ClassConditional):
         yield
         return
-    if labels is None:
-        raise InputError("labels are missing: give the class of every row")
-    with model.decoder.told(labels):
+    with model.decoder.told(_require_labels(labels)):
         yield
 
 

@@ -79,11 +79,15 @@ def fit(
     path = output_folder(output, options)
     if not is_helper():
         refuse_occupied(path, overwrite=overwrite)
-    prepared = plan_training(config)
-    run = Run(path, config)
+    return _from_start(Run(path, config), given.data, overwrite=overwrite, quiet=quiet)
+
+
+def _from_start(run: Run, name: str, *, overwrite: bool, quiet: bool) -> Run:
+    """Train a run from its first step, and call its data by the name that the user gave."""
+    prepared = plan_training(run.config)
     loop = Loop(run, prepared, quiet=quiet)
-    with _alone(path):
-        _begin(run, prepared, given.data, overwrite=overwrite)
+    with _alone(run.path):
+        _begin(run, prepared, name, overwrite=overwrite)
         loop.train()
     run.keep(prepared.dataset)
     return run
@@ -123,7 +127,8 @@ def resume(
     if steps is not None:
         run = replace(run, config=RunConfig.create(**run.config.model_dump() | {"steps": steps}))
     if _never_saved(run):
-        return _start_again(run, quiet=quiet)
+        run.find_data()
+        return _from_start(run, run.config.data, overwrite=True, quiet=quiet)
     facts = run.read_json("run.json")
     checkpoint = read_checkpoint(run.checkpoint)
     done = checkpoint["global_step"] >= run.config.steps
@@ -137,8 +142,7 @@ def resume(
             "restore them, or fit anew"
         )
     loop = Loop(run, prepared, quiet=quiet)
-    loop.check(checkpoint, run.checkpoint)
-    loop.take(checkpoint)
+    loop.take(checkpoint, run.checkpoint)
     with _alone(run.path):
         _go_on(run, loop, before, checkpoint["global_step"])
     run.keep(prepared.dataset)
@@ -180,18 +184,6 @@ def _never_saved(run: Run) -> bool:
     if not (run.path / "run.json").exists():
         return True
     return bool(run.read_json("run.json")["step"] == 0)
-
-
-def _start_again(run: Run, *, quiet: bool) -> Run:
-    """Begin a run anew in its own folder, with its own options."""
-    run.find_data()
-    prepared = plan_training(run.config)
-    loop = Loop(run, prepared, quiet=quiet)
-    with _alone(run.path):
-        _begin(run, prepared, run.config.data, overwrite=True)
-        loop.train()
-    run.keep(prepared.dataset)
-    return run
 
 
 def _begin(run: Run, prepared: TrainingPlan, name: str, *, overwrite: bool) -> None:

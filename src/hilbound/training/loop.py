@@ -175,8 +175,12 @@ class Loop:
 
         return TensorBoardLogger(self.run.path, name="", version="tensorboard")
 
-    def check(self, checkpoint: dict[str, Any], path: Path) -> None:
-        """Raise an InputError if a checkpoint belongs to another model. Its state is loaded."""
+    def take(self, checkpoint: dict[str, Any], path: Path) -> None:
+        """Load the state of a checkpoint. The clusters in it decide which rows a batch has.
+
+        Raises:
+            InputError: If it belongs to another model.
+        """
         # A model may make room for what it finds, so only loading shows whether all fits.
         try:
             self.module.load_state_dict(checkpoint["state_dict"])
@@ -185,10 +189,6 @@ class Loop:
         learned = {p.shape for p in self.module.parameters()} | {torch.Size()}
         if not _tensor_shapes(checkpoint["optimizer_states"]) <= learned:
             raise damaged_checkpoint(path)
-
-    def take(self, checkpoint: dict[str, Any]) -> None:
-        """Load the weights of a checkpoint, because its clusters decide which rows a batch has."""
-        self.module.load_state_dict(checkpoint["state_dict"])
 
     def train(self, checkpoint: Path | None = None, first: int = 0) -> None:
         """Run the loop, from step ``first`` of a checkpoint if it is given."""
@@ -279,7 +279,7 @@ class Loop:
         if self.plan.config.patience is None or file is None or not file.is_file():
             return
         checkpoint = read_checkpoint(file)
-        self.check(checkpoint, file)
+        self.take(checkpoint, file)
         # What sampling needs belongs to these weights.
         self.module.remember()
         if self.run is not None:

@@ -104,11 +104,8 @@ def _scaled_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]
     rotated = h.right(a)
     u1, corner = torch.linalg.qr(rotated[:, :k])
     across = u1.mT @ rotated[:, k:]
-    v, w = _decompose(torch.addmm(rotated[:, k:], u1, across, alpha=-1))
-    c, t = len(w) - _EDGE * k, _tail_length(w)
-    _rotate_tail(v, w, t)
-    s = _row_norms(w)
-    w /= s.clamp_min(torch.finfo(a.dtype).tiny).unsqueeze(-1)
+    v, w, s, t = _resolved(torch.addmm(rotated[:, k:], u1, across, alpha=-1))
+    c = len(w) - _EDGE * k
     across = across @ v
     z, leading, z_right = torch.linalg.svd(_with_edge(corner, across[:, c:], s[c:]))
     line = drop * leading[0]
@@ -130,11 +127,7 @@ def _scaled_slope(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]
 
 def _undeflated(a: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] | None:
     """Return the result of :func:`eigen_slope` for a matrix whose largest values are flat."""
-    v, w = _decompose(a)
-    t = _tail_length(w)
-    _rotate_tail(v, w, t)
-    s = _row_norms(w)
-    w /= s.clamp_min(torch.finfo(a.dtype).tiny).unsqueeze(-1)
+    v, w, s, t = _resolved(a)
     back = _directions(w, s, drop * s.amax(), power)
     nothing = _Directions(w[:0], s[:0], s[:0])
     corrected = _corrected(nothing, back, w.new_zeros(0, len(w)), t, power)
@@ -198,6 +191,19 @@ def _decompose(r: Tensor) -> tuple[Tensor, Tensor]:
     """Return the right singular vectors (columns, ascending) and the rows ``(r v)^T``."""
     v = torch.linalg.eigh(_lower_gram(r)).eigenvectors
     return v, v.mT @ r.mT
+
+
+def _resolved(r: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Return right vectors, left vectors in rows, ascending values, and the tail's length.
+
+    The tail, the first of them, is decomposed again.
+    """
+    v, w = _decompose(r)
+    t = _tail_length(w)
+    _rotate_tail(v, w, t)
+    s = _row_norms(w)
+    w /= s.clamp_min(torch.finfo(r.dtype).tiny).unsqueeze(-1)
+    return v, w, s, t
 
 
 def _lower_gram(r: Tensor, strips: int = 4) -> Tensor:
