@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hilbound import functional as F
 from hilbound.bounds import Bound, marginal_bound
-from hilbound.engine.spectrum.norms import check_drop
+from hilbound.engine.spectrum.norms import check_drop, check_power
 from hilbound.errors import InputError
 from hilbound.mixture import GaussianMixture, precise_log_inner
 from hilbound.registry import Registry, suggest
@@ -674,8 +674,7 @@ class Schatten(Objective):
 
     def __init__(self, power: float = 0.85, drop: float | None = None) -> None:
         super().__init__()
-        if not 0 < power <= 1:
-            raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
+        check_power(power)
         self.power = power
         self.block_power = power
         check_drop(drop)
@@ -846,8 +845,7 @@ class JointNuclearNorm(Objective):
         for name, value in (("weight", weight), ("encoder_weight", encoder_weight)):
             if not 0 <= value < math.inf:
                 raise InputError(f"{name} must be 0 or more and finite, got {value}")
-        if not 0 < power <= 1:
-            raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
+        check_power(power)
         if feature_variance is not None and not 0 < feature_variance < math.inf:
             raise InputError(
                 f"feature_variance must be positive and finite, got {feature_variance}: it is a "

@@ -1,8 +1,5 @@
 """The application itself: exit codes, consoles, and what commands share."""
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -75,18 +72,6 @@ DecimalMark = Annotated[
     typer.Option("--decimal", help="The decimal mark of a text file. (default: it is looked at)"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notices.")]
-
-
-@contextmanager
-def notices(*, quiet: bool) -> Iterator[None]:
-    """If ``quiet``, leave out the library's notices inside a ``with`` block."""
-    logger = logging.getLogger("hilbound")
-    before = logger.level
-    logger.setLevel(logging.ERROR if quiet else before)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _show_version(wanted: bool) -> None:

@@ -25,7 +25,6 @@ from hilbound.cli.base import (
     app,
     err,
     fail,
-    notices,
     out,
 )
 from hilbound.cli.fitting import fit
@@ -33,6 +32,7 @@ from hilbound.cli.stages import Stages
 from hilbound.cli.sweeping import sweep
 from hilbound.config import is_table_run
 from hilbound.errors import InputError
+from hilbound.training.quiet import notices
 
 # Help lists commands in this order.
 app.command()(fit)

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 import hilbound
-from hilbound.cli.base import TABLES, Moved, Quiet, err, fail, notices, out
+from hilbound.cli.base import TABLES, Moved, Quiet, err, fail, out
 from hilbound.cli.options import with_run_options
 from hilbound.cli.stages import Stages
 from hilbound.config import Switches, read_yaml
 from hilbound.errors import InputError
+from hilbound.training.quiet import notices
 
 
 @with_run_options

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from hilbound.cli.base import Quiet, err, fail, notices, out
+from hilbound.cli.base import Quiet, err, fail, out
 from hilbound.cli.options import WHOLE, with_run_options
 from hilbound.errors import InputError
+from hilbound.training.quiet import notices
 
 _SHOWN = frozenset({"Coverage", "Precision", "Recall", "Fréchet distance"})
 

@@ -24,7 +24,7 @@ import numpy as np
 from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.training.files import parse_json, read_text, write_whole
-from hilbound.training.quiet import one_thread
+from hilbound.training.quiet import notices, one_thread
 
 log = logging.getLogger(__name__)
 
@@ -241,14 +241,9 @@ def _on_ray(tasks: Sequence[Any], workers: int, address: str) -> Iterable[Any]:
 
 def measure_cell(folder: Path, cell: Cell, *, quiet: bool) -> tuple[str, dict[str, Any]]:
     """Train one combination, or go on with it, and keep what came out."""
-    logger = logging.getLogger("hilbound")
-    before = logger.level
-    logger.setLevel(logging.ERROR if quiet else before)
-    try:
+    # One worker runs in the caller's own process, so what is silenced is restored.
+    with notices(quiet=quiet):
         return _measured(folder, cell)
-    finally:
-        # One worker runs in the caller's own process.
-        logger.setLevel(before)
 
 
 def _measured(folder: Path, cell: Cell) -> tuple[str, dict[str, Any]]:

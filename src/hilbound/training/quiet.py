@@ -1,11 +1,9 @@
-"""Silence Lightning's notices on hardware and loaders. A user of hilbound cannot act on them."""
+"""Less noise: Lightning's notices, on which nobody can act; our own, on request; idle threads."""
 
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
 
 # These notices do not apply to hilbound. Data in memory have no workers. A resumed run finds its
 # own checkpoints. Tiny data make few steps. A frozen encoder stays in evaluation mode. Lightning
@@ -45,6 +43,18 @@ def quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
+def notices(*, quiet: bool) -> Iterator[None]:
+    """If ``quiet``, leave out the library's notices inside a ``with`` block."""
+    logger = logging.getLogger("hilbound")
+    before = logger.level
+    logger.setLevel(logging.ERROR if quiet else before)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch work in one thread inside a ``with`` block.
 
@@ -52,10 +62,14 @@ def one_thread() -> Iterator[None]:
     machine. On a busy machine, several threads that wait for each other can be ten times slower
     than one.
 
+    >>> import torch
     >>> with one_thread():
     ...     torch.get_num_threads()
     1
     """
+    # Imported here because the command line needs the rest of this module, but no torch at once.
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -46,6 +46,18 @@ def check_drop(drop: float | None, *, all_may_go: bool = True) -> None:
         raise InputError(f"drop must lie in {allowed}, got {drop}: it is a share of the largest")
 
 
+def check_power(power: float) -> None:
+    """Raise an InputError if ``power`` is not in (0, 1].
+
+    >>> check_power(2)
+    Traceback (most recent call last):
+        ...
+    hilbound.errors.InputError: power must lie in (0, 1], got 2: 1 is the nuclear norm
+    """
+    if not 0 < power <= 1:
+        raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
+
+
 def _by_eigen(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor] | None:
     tall = matrix if matrix.shape[-2] >= matrix.shape[-1] else matrix.mT
     results = []
@@ -185,8 +197,7 @@ def schatten_power(matrix: Tensor, power: float, drop: float | None = None) -> T
     >>> float(total.detach()), (1 / a.grad.diagonal()).tolist()
     (5.0, [4.0, -6.0])
     """
-    if not 0 < power <= 1:
-        raise InputError(f"power must lie in (0, 1], got {power}: 1 is the nuclear norm")
+    check_power(power)
     check_drop(drop)
     if torch.is_grad_enabled() and matrix.requires_grad:
         total: Tensor = _value_and_slope(matrix, power, default_drop(drop, matrix.dtype))[0]
