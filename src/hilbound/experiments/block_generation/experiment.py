@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from hilbound.engine.seeding import stream
-from hilbound.evaluation.quality import METRICS
 from hilbound.experiments.base import (
     Cell,
     Claim,
@@ -34,6 +33,7 @@ from hilbound.experiments.shared.sample_quality import (
     images,
     parzen_row,
     sample_quality,
+    title_of,
     training_rows,
 )
 from hilbound.reports import plots
@@ -76,7 +76,6 @@ _SHOWN = (
     ("novelty", 2),
     ("parzen", 0),
 )
-_TITLES = {"novelty": "Novelty", "parzen": "Parzen, nats"}
 _LEAST = {"coverage": 0.90, "precision": 0.90, "recall": 0.93, "novelty": 0.95}
 _MOST_FRECHET, _MOST_SECONDS = 6.0, 1200.0
 _IMAGES = 10
@@ -149,7 +148,7 @@ class BlockGeneration(Experiment[BlockSettings]):
             cells = [spread(values_of(group, name), digits) for name, digits in _SHOWN]
             more = [spread(values_of(group, n), 0) for n in ("steps", "training_seconds")]
             lines.append(("training rows" if method == "real" else method, *cells, *more))
-        titles = [_TITLES.get(name) or METRICS[name].title for name, _ in _SHOWN]
+        titles = [title_of(name) for name, _ in _SHOWN]
         columns = ("told", *titles, "steps", "seconds of one core")
         return [Table(columns, tuple(lines), f"{settings.data}, test images, equal time")]
 
@@ -234,7 +233,7 @@ def _goals(rows: Sequence[Row]) -> Claim:
 
 
 def _title(name: str) -> str:
-    return (_TITLES.get(name) or METRICS[name].title).lower()
+    return title_of(name).lower()
 
 
 def _ahead(rows: Sequence[Row]) -> Claim:

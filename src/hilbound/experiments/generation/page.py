@@ -19,6 +19,7 @@ from hilbound.experiments.base import (
     together,
     values_of,
 )
+from hilbound.experiments.shared.sample_quality import SHOWN, title_of
 from hilbound.reports import plots
 from hilbound.reports.drawing import tidy
 from hilbound.reports.feature_plots import COLORS
@@ -68,17 +69,6 @@ PUBLISHED = (
     ("epitomic VAE", "337 ± 2"),
     ("adversarial autoencoder", "340 ± 2"),
 )
-#: Metric, digits, and whether more is better.
-SHOWN = (
-    ("coverage", 3),
-    ("recall", 3),
-    ("precision", 3),
-    ("frechet_distance", 1),
-    ("vendi_score", 2),
-    ("novelty", 2),
-    ("parzen", 0),
-)
-_TITLES = {"novelty": "Novelty", "parzen": "Parzen, nats"}
 #: What a method may have been trained for, the longest first.
 _BUDGETS = ("longer", "time", "steps")
 _AHEAD = ("coverage", "recall", "precision", "frechet_distance")
@@ -271,7 +261,7 @@ def _table(settings: "GenerationSettings", rows: Sequence[Row], data: str, budge
         cells = [spread(values_of(group, name), digits) for name, digits in SHOWN]
         steps, seconds = (spread(values_of(group, n), 0) for n in ("steps", "training_seconds"))
         lines.append(("training rows" if method == "real" else method, *cells, steps, seconds))
-    titles = [_TITLES.get(name) or METRICS[name].title for name, _ in SHOWN]
+    titles = [title_of(name) for name, _ in SHOWN]
     what = _what(settings, budget)
     return Table(("method", *titles, "steps", "seconds"), tuple(lines), f"{data}, {what}")
 

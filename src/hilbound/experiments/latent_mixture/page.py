@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hilbound.engine.seeding import stream
-from hilbound.evaluation.quality import METRICS
 from hilbound.evaluation.spaces import fit_space
 from hilbound.experiments.base import (
     Claim,
@@ -19,7 +18,7 @@ from hilbound.experiments.base import (
     values_of,
 )
 from hilbound.experiments.latent_mixture.settings import OWN
-from hilbound.experiments.shared.sample_quality import images
+from hilbound.experiments.shared.sample_quality import SHOWN, TITLES, images, title_of
 from hilbound.reports import plots
 from hilbound.reports.page import Table
 from hilbound.reports.sample_sections import nearest_rows
@@ -49,17 +48,6 @@ classifier, against the test rows. Training rows in the place of samples are the
 1 if samples know nothing of single training rows, 0 if they copy them.
 """
 
-#: Metric, digits.
-SHOWN = (
-    ("coverage", 3),
-    ("recall", 3),
-    ("precision", 3),
-    ("frechet_distance", 1),
-    ("vendi_score", 2),
-    ("novelty", 2),
-    ("parzen", 0),
-)
-_TITLES = {"novelty": "Novelty", "parzen": "Parzen, nats"}
 _LEAST = {"coverage": 0.94, "precision": 0.95, "recall": 0.92, "novelty": 0.95}
 _MOST_FRECHET, _LEAST_PARZEN, _MOST_SECONDS = 7.0, 340.0, 1200.0
 _AHEAD = ("coverage", "recall", "precision", "novelty")
@@ -91,7 +79,7 @@ def claims(settings: "LatentSettings", rows: Sequence[Row]) -> list[Claim]:
 
 
 def _goal(rows: Sequence[Row], own: Sequence[Row], name: str, least: float) -> Claim:
-    title = (_TITLES.get(name) or METRICS[name].title).capitalize()
+    title = title_of(name).capitalize()
     real = mean_of(rows, name, method="real")
     beside = "" if name == "novelty" else f"; training rows {real:.3f}"
     return Claim(
@@ -124,11 +112,9 @@ def _ahead(rows: Sequence[Row], own: Sequence[Row], peer: str) -> Claim:
             [-v for v in values_of(other, "frechet_distance")],
         )
     }
-    behind = [
-        _TITLES.get(name) or METRICS[name].title for name, holds in verdicts.items() if not holds
-    ]
+    behind = [title_of(name) for name, holds in verdicts.items() if not holds]
     figures = ", ".join(
-        f"{_TITLES.get(name, name.replace('_', ' '))} {spread(values_of(own, name), digits)} "
+        f"{TITLES.get(name, name.replace('_', ' '))} {spread(values_of(own, name), digits)} "
         f"against {spread(values_of(other, name), digits)}"
         for name, digits in (
             *((name, 3) for name in _AHEAD),
@@ -173,7 +159,7 @@ def tables(settings: "LatentSettings", rows: Sequence[Row]) -> list[Table]:
         for method in (OWN, *settings.peers)
         if select(rows, method=method)
     ]
-    titles = [_TITLES.get(name) or METRICS[name].title for name, _ in SHOWN]
+    titles = [title_of(name) for name, _ in SHOWN]
     columns = ("", *titles, "steps", "seconds")
     caption = f"{settings.data}, samples against test rows; mean and deviation over seeds"
     return [Table(columns, tuple(lines), caption), _bounds(own)]

@@ -22,7 +22,7 @@ from hilbound.experiments.base import (
     values_of,
 )
 from hilbound.experiments.peers.settings import OURS, PeersSettings
-from hilbound.experiments.shared.sample_quality import images
+from hilbound.experiments.shared.sample_quality import images, title_of
 from hilbound.reports import plots
 from hilbound.reports.drawing import MODEL, REAL, canvas
 from hilbound.reports.feature_plots import COLORS
@@ -155,7 +155,7 @@ def tables(settings: PeersSettings, rows: Sequence[Row]) -> list[Table]:
 
 
 def _table(settings: PeersSettings, rows: Sequence[Row], data: str) -> Table:
-    titles = [METRICS[name].title if name in METRICS else "Novelty" for name, _ in SHOWN]
+    titles = [title_of(name) for name, _ in SHOWN]
     lines = []
     for method in ("real", *settings.methods):
         group = (

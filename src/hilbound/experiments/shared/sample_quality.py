@@ -1,4 +1,4 @@
-"""How good samples of images are, beside held-out and training rows; shared by two experiments.
+"""How good samples of images are, beside held-out and training rows; shared by experiments.
 
 The metrics of :mod:`hilbound.evaluation.metrics` in the features of the small classifier, the
 log-likelihood under a Parzen window, and how much nearer the samples lie to training rows than
@@ -16,12 +16,34 @@ from hilbound.datasets import Dataset
 from hilbound.engine.gram import squared_distances
 from hilbound.engine.seeding import stream
 from hilbound.evaluation.parzen import parzen_log_likelihood
-from hilbound.evaluation.quality import measure_in_space
+from hilbound.evaluation.quality import METRICS, measure_in_space
 from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.experiments.base import Row
 
+#: What tables of samples show: metric, digits.
+SHOWN = (
+    ("coverage", 3),
+    ("recall", 3),
+    ("precision", 3),
+    ("frechet_distance", 1),
+    ("vendi_score", 2),
+    ("novelty", 2),
+    ("parzen", 0),
+)
+#: Of what is measured here alone.
+TITLES = {"novelty": "Novelty", "parzen": "Parzen, nats"}
+
 # So many rows are as good as all for a median of distances.
 _QUERIES = 1000
+
+
+def title_of(name: str) -> str:
+    """Return the title of a metric of samples.
+
+    >>> title_of("novelty"), title_of("coverage")
+    ('Novelty', 'Coverage')
+    """
+    return TITLES.get(name) or METRICS[name].title
 
 
 @cache
