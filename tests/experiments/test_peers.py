@@ -133,7 +133,9 @@ SETTINGS = PeersSettings(
 
 
 def row(method, purpose, option=1.0, seed=0, coverage=0.5, recall=0.5):
+    # Against validation rows the debiased norm is the best of ours, whatever the test rows say.
     return {
+        "validation_score": 1.5 if method == "debiased" else 1.2,
         "data": "moons",
         "method": method,
         "purpose": purpose,
@@ -174,7 +176,7 @@ def test_final_trainings_wait_for_the_choice_and_take_its_option():
 
 
 def test_ours_is_the_one_that_validation_rows_prefer_whatever_test_rows_say():
-    rows = finals(nuclear=0.99, debiased=0.6)
+    rows = finals(nuclear=0.99, clusters=0.99, debiased=0.6)
     assert page.best_of_ours(rows, "moons") == "debiased"
     (claim,) = page.claims(SETTINGS, rows)
     assert claim.holds is True

@@ -101,9 +101,16 @@ class Peers(Experiment[PeersSettings]):
         samples = found.model.sample(budget.samples, stream(seed, "peers")).to(dataset.test)
         if final:
             save_file({"samples": samples[:1000].contiguous()}, folder / page.SAMPLES)
-        held_out = dataset.test if final else dataset.validation
-        row = sample_quality(dataset, space, samples, held_out=held_out[: budget.samples])
-        return row | {"training_seconds": found.seconds, "steps": found.steps}
+        sides = {
+            name: sample_quality(dataset, space, samples, held_out=rows[: budget.samples])
+            for name, rows in (("validation", dataset.validation), ("test", dataset.test))
+            if final or name == "validation"
+        }
+        row = sides["test" if final else "validation"]
+        # Which of ours is the best one is decided on validation rows.
+        chosen_by = page.score(sides["validation"])
+        ends = {"training_seconds": found.seconds, "steps": found.steps}
+        return row | {"validation_score": chosen_by} | ends
 
     def claims(self, settings: PeersSettings, rows: Sequence[Row]) -> list[Claim]:
         """Return a claim for each data set, and what time alone explains."""
