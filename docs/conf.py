@@ -6,6 +6,7 @@ below.
 """
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -123,7 +124,16 @@ def _resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", home, node, contnode)
 
 
+def _skip(*event: Any) -> bool | None:
+    """Leave out fields of named tuples, which stand under "Attributes", and scikit-learn's own."""
+    _, _, name, obj, *_ = event
+    field = type(obj).__name__ == "_tuplegetter"
+    inherited = re.fullmatch(r"set_\w+_request|get_metadata_routing", name)
+    return True if field or inherited else None
+
+
 def setup(app: Any) -> None:
     """Prepare first, because Sphinx then looks for pages."""
     _prepare()
+    app.connect("autodoc-skip-member", _skip)
     app.connect("missing-reference", _resolve)
