@@ -1,10 +1,13 @@
 """Values that a curve tells under the pointer, without a script.
 
 A picture on a page is an image, which knows nothing of its curves. So the page lays a small field
-over each point. Its text appears when the pointer is on it.
+over each point. Its text appears when the pointer is on it. Points of several curves that lie so
+near to each other that their fields would cover one another share a field, which tells them all.
 """
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
@@ -16,7 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
+#: A place in inches from the lower left corner, with its text.
+Point: TypeAlias = tuple[float, float, str]
+
 _MOST_MARKS = 40  # of one curve; closer ones could not be told apart by a pointer
+# A field has a radius of 7 pixels, which are 0.073 inches. Narrow screens show pictures smaller.
+_APART = 0.1
 
 
 def curve_figure(fig: "figure.Figure", alt: str, caption: str) -> Figure:
@@ -37,21 +45,43 @@ def curve_figure(fig: "figure.Figure", alt: str, caption: str) -> Figure:
 
 
 def marks_of(fig: "figure.Figure") -> tuple[Mark, ...]:
-    """Return a mark for the points of every named curve, at most 40 for each."""
+    """Return marks that tell the points of every named curve, at most 40 of each."""
     fig.draw_without_rendering()
     box = fig.get_tightbbox().padded(PAD_INCHES)
-    marks = []
-    for ax in fig.axes:
-        for line in ax.lines:
-            if not str(line.get_label()).startswith("_"):
-                marks += [
-                    Mark((x - box.x0) / box.width, (box.y1 - y) / box.height, text)
-                    for x, y, text in _points(ax, line, fig.dpi)
-                ]
-    return tuple(marks)
+    curves = [
+        _points(ax, line, fig.dpi)
+        for ax in fig.axes
+        for line in ax.lines
+        if not str(line.get_label()).startswith("_")
+    ]
+    return tuple(
+        Mark((x - box.x0) / box.width, (box.y1 - y) / box.height, "\n".join(texts))
+        for x, y, texts in fields_of(curves)
+    )
 
 
-def _points(ax: "Axes", line: "Line2D", dpi: float) -> list[tuple[float, float, str]]:
+def fields_of(curves: Sequence[Sequence[Point]]) -> list[tuple[float, float, list[str]]]:
+    """Return places of fields, in inches, each with the texts of all points that lie there.
+
+    A point joins the nearest field of an earlier curve, if its own would cover that one.
+
+    >>> fields_of([[(1.0, 1.0, "a")], [(1.0, 1.05, "b"), (2.0, 1.0, "c")]])
+    [(1.0, 1.0, ['a', 'b']), (2.0, 1.0, ['c'])]
+    """
+    fields: list[tuple[float, float, list[str]]] = []
+    for curve in curves:
+        # Fields of the same curve stay apart, however steep it is.
+        former = list(fields)
+        for x, y, text in curve:
+            near = min(former, key=lambda field: math.dist(field[:2], (x, y)), default=None)
+            if near is not None and math.dist(near[:2], (x, y)) < _APART:
+                near[2].append(text)
+            else:
+                fields.append((x, y, [text]))
+    return fields
+
+
+def _points(ax: "Axes", line: "Line2D", dpi: float) -> list[Point]:
     """Return points of a curve in inches from the lower left corner, with their texts."""
     data = np.column_stack([np.asarray(part, dtype=float) for part in line.get_data()])
     data = data[np.isfinite(data).all(1)]
