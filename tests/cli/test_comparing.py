@@ -76,10 +76,10 @@ def test_different_data_stand_in_tables_of_their_own(runs, tmp_path):
     assert result.exit_code == 0
     assert "values of different tables cannot be compared" in plain(result.stderr)
     content = json.loads(ask("compare", runs[0], other.path, "--json").stdout)
-    assert [one["data"] for one in content["comparisons"]] == ["points", "other"]
+    assert [one["data"] for one in content["comparisons"]] == ["points.npy", "other.npy"]
     path = tmp_path / "page.html"
     assert ask("report", runs[0], other.path, "-o", path).exit_code == 0
-    assert "1. points: Results" in path.read_text()
+    assert "1. points.npy: Results" in path.read_text()
 
 
 def test_a_page_compares_runs(runs, tmp_path, monkeypatch):

@@ -86,7 +86,7 @@ def test_names_of_users_are_escaped(tmp_path):
 
 def test_a_setting_in_words():
     assert label({"objective_options": {"power": 0.7}, "drop": []}) == (
-        "objective options power=0.7, drop –"
+        "objective options power=0.7, drop none"
     )
     assert label({}) == "all runs"
 

@@ -28,6 +28,7 @@ _SHOWN = (
     "rmse",
     "coverage_0.9",
 )
+_OF_BOUND = ("cost", "limit", "held_out_tightness", "real_tightness", "point_tightness")
 RunPaths = Annotated[
     list[Path], typer.Argument(metavar="RUN...", help="Run folders that 'fit' wrote.")
 ]
@@ -67,7 +68,10 @@ def _print(comparison: "RunComparison") -> None:
     if columns:
         results = results_table(comparison, columns)
         print_table(results, out, title=f"{comparison.data.name}{measured}", fixed=fixed)
-    bounds = bounds_table(comparison)
+    reached = "held_out_tightness"
+    if not any(reached in member.values for member in comparison.members):
+        reached = "bound_tightness"
+    bounds = bounds_table(comparison, (*_OF_BOUND, reached))
     if bounds is not None:
         title = f"{comparison.data.name}, bounds at the end of the training"
         print_table(bounds, out, title=title, fixed=fixed)

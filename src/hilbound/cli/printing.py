@@ -104,10 +104,14 @@ def print_table(
         table.add_column(escape(page.columns[i]), justify=justify, no_wrap=i < fixed)
     for number, row in enumerate(page.rows):
         style = "bold" if number == page.highlight else None
-        # A deviation below its mean takes half the width.
-        cells = (escape(row[i]) if i < fixed else row[i].replace(" ± ", "\n± ") for i in chosen)
+        cells = (escape(row[i]) if i < fixed else _narrow(row[i]) for i in chosen)
         table.add_row(*cells, style=style)
     out.print(table)
+
+
+def _narrow(cell: str) -> str:
+    """Return a number with its deviation below it, which takes half the width."""
+    return cell.replace(" ± ", "\n±\u00a0").replace(" %", "\u00a0%")
 
 
 def _print_table(

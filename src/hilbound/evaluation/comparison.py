@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hilbound.config import MODEL_DEFAULTS
@@ -114,7 +115,7 @@ class Member:
         floors: The same for what stands in the place of the model, such as
             ``"real data"``.
         measured: What it was measured on, or the empty string.
-        rows: Its ``bounds.csv``.
+        rows: Its ``bounds.csv``; nothing if it was trained on a likelihood without a limit.
         note: What a reader should know, such as that the training failed.
         run: The run itself, if it can draw samples.
     """
@@ -248,16 +249,20 @@ def title_of(name: str) -> str:
 
 
 def write_mean(name: str, values: Sequence[float]) -> str:
-    """Return the mean of values with their standard deviation, as tables show it.
+    """Return the mean of values, and their standard deviation if they differ, as tables show it.
 
     >>> write_mean("coverage", [0.5, 0.7]), write_mean("coverage", [0.5]), write_mean("cost", [])
     ('0.600 ± 0.141', '0.500', '–')
+    >>> write_mean("bound_tightness", [0.5, 0.6])
+    '55.0 ± 7.1 %'
     """
     if not values:
         return "–"
     write = COLUMNS[name.rpartition("/")[2]].write
     mean = write(statistics.fmean(values))
-    return mean if len(values) == 1 else f"{mean} ± {write(statistics.stdev(values))}"
+    # One unit for both: 73.8 ± 4.6 %.
+    mean = mean.removesuffix(" %") if len(set(values)) > 1 else mean
+    return mean if len(set(values)) == 1 else f"{mean} ± {write(statistics.stdev(values))}"
 
 
 def _summary(values: Sequence[float]) -> dict[str, Any]:
@@ -381,7 +386,7 @@ def member_of(run: Run, name: str | None = None) -> Member:
             values=sides(entries, MODEL) | _of_bound(run, rows, measured),
             floors={"real data": real} if real else {},
             measured=f"{measured['samples']:,} {measured['split']} rows" if measured else "",
-            rows=rows,
+            rows=() if _is_unbounded(run) else rows,
             note=_note(facts, measured=bool(measured)),
             run=run,
         )
@@ -396,7 +401,7 @@ def member_of(run: Run, name: str | None = None) -> Member:
 def _data(run: Run, told: Mapping[str, Any], options: Mapping[str, Any]) -> Data:
     shape = ("dim", "image_shape", "columns", "train", "validation", "test")
     return Data(
-        name=str(told.get("name", options["data"])),
+        name=Path(str(told.get("name", options["data"]))).name,
         place=whole_path(options["data"]),
         fingerprint=str(told["fingerprint"]),
         key=f"seed {run.config.seed}",
@@ -431,6 +436,11 @@ def sides(entries: Mapping[str, Mapping[str, Any]], side: str) -> dict[str, floa
     }
 
 
+def _is_unbounded(run: Run) -> bool:
+    """Whether a run was trained on the likelihood of rows given features, which has no limit."""
+    return run.config.objective == "likelihood" and run.config.model in MODEL_DEFAULTS
+
+
 def _of_bound(
     run: Run, rows: Sequence[Mapping[str, Any]], measured: Mapping[str, Any]
 ) -> dict[str, float]:
@@ -440,8 +450,7 @@ def _of_bound(
     if held_out:
         last, objective = held_out[-1], OBJECTIVES[run.config.objective]
         found |= {"steps": rows[-1]["step"], "seconds": rows[-1]["seconds"]}
-        if run.config.objective == "likelihood" and run.config.model in MODEL_DEFAULTS:
-            # A density given features has no limit.
+        if _is_unbounded(run):
             found["cost"] = -last["loss"]
         else:
             found |= {

@@ -1,7 +1,8 @@
 """The tables and pictures of several runs, which sweeps and comparisons share."""
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ from hilbound.reports.hover import curve_figure
 from hilbound.reports.page import Figure, Table, figure_uri
 from hilbound.reports.plots import plot_tightness
 
+_ROWS = {"validation": "held-out rows", "train": "training rows"}
 #: Steps and values.
 Curve: TypeAlias = tuple[list[float], list[float]]
 
@@ -26,8 +28,12 @@ def label(setting: Mapping[str, Any]) -> str:
 
     >>> label({"objective": "nuclear", "learn_variance": True})
     'objective nuclear, learn variance yes'
+    >>> label({"drop": []})
+    'drop none'
     """
-    parts = (f"{heading(name)} {in_words(value)}" for name, value in setting.items())
+    parts = (
+        f"{heading(name)} {in_words(value).replace('–', 'none')}" for name, value in setting.items()
+    )
     return ", ".join(parts) or "all runs"
 
 
@@ -83,13 +89,17 @@ def settings_table(
     return Table(headings, tuple(cells), caption, highlight)
 
 
-def bounds_table(comparison: RunComparison) -> Table | None:
+def bounds_table(comparison: RunComparison, among: Iterable[str] = OF_BOUND) -> Table | None:
     """Return the table of costs and limits, and of what each bound reaches; ``None`` without any.
 
     Costs are comparable only for the same objective and the same kernel; the tightness always is a
     share of the limit.
+
+    Args:
+        comparison: The runs.
+        among: The columns to choose from.
     """
-    columns = comparison.columns(OF_BOUND)
+    columns = comparison.columns(among)
     if not set(columns) - {"seconds", "steps"}:
         return None
     caption = (
@@ -129,7 +139,7 @@ def spread_figure(groups: Sequence[Group], caption: str) -> Figure | None:
     axes[0].set_yticks(range(len(groups)))
     # A setting is the user's text, and a $ in it is no formula.
     axes[0].set_yticklabels([label(group.setting) for group in groups], parse_math=False)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(groups) - 0.4, -0.6)
     return Figure(figure_uri(figure), "metrics of every setting", caption)
 
 
@@ -139,11 +149,12 @@ def curves_figure(comparison: RunComparison) -> Figure | None:
     Runs that differ in their seed alone share a colour and a line of the legend.
     """
     figure, ax = canvas(7.6, 4.2)
+    split = _split(comparison)
     curves: dict[str, Curve] = {}
     styles: dict[str, Style] = {}
     handles = []
     for i, group in enumerate(comparison.groups):
-        drawn = {m.name: curve for m in group.members if (curve := _tightness(m.rows))}
+        drawn = {m.name: curve for m in group.members if (curve := _tightness(m.rows, split))}
         if drawn:
             curves |= drawn
             styles |= dict.fromkeys(drawn, look(i))
@@ -155,20 +166,26 @@ def curves_figure(comparison: RunComparison) -> Figure | None:
     plot_tightness(ax, curves, styles)
     legend_above(ax, handles)
     caption = (
-        "Tightness: the share of its own limit that each bound reaches, on held-out rows where "
-        "they were measured. Runs that differ in their seed alone have the same line."
+        f"Tightness: the share of its own limit that each bound reaches, on {_ROWS[split]}. Runs "
+        "that differ in their seed alone have the same line."
     )
     alt = "tightness of the bounds of all runs against training steps"
     return curve_figure(figure, alt, caption)
 
 
-def _tightness(rows: Sequence[Mapping[str, Any]]) -> Curve | None:
-    """Return steps and tightness on held-out rows, or else on training batches."""
-    for split in ("validation", "train"):
-        own = [row for row in rows if row["split"] == split]
-        if len(own) > 1 and any(0 <= row["tightness"] <= 2 for row in own):
-            return [row["step"] for row in own], [row["tightness"] for row in own]
-    return None
+def _split(comparison: RunComparison) -> str:
+    """Return the rows on which all runs with curves were measured: held-out ones if possible."""
+    drawn = [member.rows for member in comparison.members if member.rows]
+    held_out = all(_tightness(rows, "validation") is not None for rows in drawn)
+    return "validation" if held_out else "train"
+
+
+def _tightness(rows: Sequence[Mapping[str, Any]], split: str) -> Curve | None:
+    """Return steps and tightness on some rows, if there are two values at least."""
+    own = [row for row in rows if row["split"] == split]
+    if sum(math.isfinite(row["tightness"]) for row in own) < 2:
+        return None
+    return [row["step"] for row in own], [row["tightness"] for row in own]
 
 
 def intervals_figure(comparison: RunComparison) -> Figure | None:

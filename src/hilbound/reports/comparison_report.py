@@ -78,7 +78,7 @@ def comparison_page(comparisons: Sequence[RunComparison], *, tell: Tell = silent
 
 
 def _lead(comparisons: Sequence[RunComparison]) -> str:
-    names = " and ".join(dict.fromkeys(f"“{one.data.name}”" for one in comparisons))
+    names = ", ".join(dict.fromkeys(f"“{one.data.name}”" for one in comparisons))
     text = (
         f"Runs on {names}. Runs whose options differ in nothing but the seed share a row: it has "
         "the mean over their seeds and, behind ±, the standard deviation. A dash stands for what "
@@ -104,7 +104,10 @@ def _best(comparisons: Sequence[RunComparison]) -> Iterator[Fact]:
             found = [group for group in comparison.groups if group.values(name)]
             if len(found) > 1:
                 best = max(found, key=lambda g: sum(g.values(name)) / len(g.values(name)))
-                yield Fact(title, write_mean(name, best.values(name)), label(best.setting))
+                mean, _, deviation = write_mean(name, best.values(name)).partition(" ± ")
+                note = label(best.setting) + (f"; ± {deviation} over seeds" if deviation else "")
+                where = f", {comparison.data.name}" if len(comparisons) > 1 else ""
+                yield Fact(f"{title}{where}", mean, note)
 
 
 def _sections(comparison: RunComparison, prefix: str) -> Iterator[Section]:
