@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 #: A place in inches from the lower left corner, with its text.
 Point: TypeAlias = tuple[float, float, str]
 
-_MOST_MARKS = 40  # of one curve; closer ones could not be told apart by a pointer
-# A field has a radius of 7 pixels, which are 0.073 inches. Narrow screens show pictures smaller.
-_APART = 0.1
+# A field has a radius of 7 pixels, which are 0.073 inches. Phones show pictures a quarter smaller.
+_APART = 0.12
 
 
 def curve_figure(fig: "figure.Figure", alt: str, caption: str) -> Figure:
@@ -45,7 +44,7 @@ def curve_figure(fig: "figure.Figure", alt: str, caption: str) -> Figure:
 
 
 def marks_of(fig: "figure.Figure") -> tuple[Mark, ...]:
-    """Return marks that tell the points of every named curve, at most 40 of each."""
+    """Return marks that tell points of every named curve, as near as a pointer can part them."""
     fig.draw_without_rendering()
     box = fig.get_tightbbox().padded(PAD_INCHES)
     curves = [
@@ -70,7 +69,7 @@ def fields_of(curves: Sequence[Sequence[Point]]) -> list[tuple[float, float, lis
     """
     fields: list[tuple[float, float, list[str]]] = []
     for curve in curves:
-        # Fields of the same curve stay apart, however steep it is.
+        # Points of one curve are apart already.
         former = list(fields)
         for x, y, text in curve:
             near = min(former, key=lambda field: math.dist(field[:2], (x, y)), default=None)
@@ -87,12 +86,24 @@ def _points(ax: "Axes", line: "Line2D", dpi: float) -> list[Point]:
     data = data[np.isfinite(data).all(1)]
     if len(data) < 2:
         return []
-    chosen = np.unique(np.linspace(0, len(data) - 1, _MOST_MARKS).round().astype(int))
-    places = line.get_transform().transform(data[chosen]) / dpi
+    places = line.get_transform().transform(data) / dpi
     inside = ax.get_window_extent().padded(1).get_points() / dpi
     unit = " %" if isinstance(ax.yaxis.get_major_formatter(), PercentFormatter) else ""
-    return [
+    told = [
         (float(px), float(py), f"{line.get_label()} at {x:,.6g}: {y:.4g}{unit}")
-        for (px, py), (x, y) in zip(places, data[chosen], strict=True)
+        for (px, py), (x, y) in zip(places, data, strict=True)
         if (inside[0] <= (px, py)).all() and ((px, py) <= inside[1]).all()
     ]
+    return _thinned(told)
+
+
+def _thinned(points: Sequence[Point]) -> list[Point]:
+    """Leave out points that lie too near to the one before. The first and the last are kept."""
+    kept: list[Point] = []
+    for point in points:
+        if not kept or math.dist(kept[-1][:2], point[:2]) >= _APART:
+            kept.append(point)
+    if points and kept[-1] is not points[-1]:
+        # It takes the place of its neighbour, unless that is the first.
+        kept[max(1, len(kept) - 1) :] = [points[-1]]
+    return kept
