@@ -77,6 +77,7 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "pydata_sphinx_theme"
+html_context = {"default_mode": "auto"}
 html_title = "hilbound"
 html_static_path = ["_static", "_generated/static"]
 html_css_files = ["site.css"]
