@@ -27,6 +27,7 @@ from hilbound.cli.base import (
     fail,
     out,
 )
+from hilbound.cli.comparing import compare, report
 from hilbound.cli.fitting import fit
 from hilbound.cli.stages import Stages
 from hilbound.cli.sweeping import sweep
@@ -160,29 +161,8 @@ def evaluate(
     print_metrics(measured, out, err)
 
 
-@app.command()
-def report(
-    run: RunPath,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The page. (default: report.html in the run folder)"),
-    ] = None,
-    *,
-    data: Moved = None,
-) -> None:
-    """Write RUN's report.html: pictures, metrics and options on one page."""
-    from hilbound.cli import tables
-    from hilbound.reports.run_report import write_report
-
-    of_table = is_table_run(run)
-    if of_table and (output is not None or data is not None):
-        raise InputError("--output and --data are for runs that draw samples: leave them out")
-    with Stages("writing the report") as tell:
-        if of_table:
-            path = tables.report(run)
-        else:
-            path = write_report(hilbound.Run.open(run).with_data(data), output, tell=tell)
-    out.print(f"report: {path}", soft_wrap=True)
+app.command()(report)
+app.command()(compare)
 
 
 @app.command()

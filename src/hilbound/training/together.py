@@ -166,7 +166,7 @@ def _compare_blocks(model: BlockDensityNetwork, shared: Shared) -> OwnBlocks:
 def loss_together(
     objective: Objective, compared: Comparison | PairComparison, workers: Team
 ) -> Tensor:
-    """Return the loss of the whole batch, of which a worker may have compared its blocks only.
+    """Return the loss of the whole batch. This worker may have compared only its own blocks.
 
     Where it is a sum over blocks, every worker computes its own terms, and one number travels.
     Otherwise the blocks are gathered, and all workers compute the loss. But a large matrix is
@@ -197,11 +197,11 @@ def _whole(
     learned: bool = False,
     log_mass: float | None = None,
 ) -> GaussianMixture:
-    """Return the mixture, or the mixtures, of which every worker has a part.
+    """Return the whole mixture, or all mixtures, from the parts of all workers.
 
     Args:
-        part: Of one mixture some components, or of a batch of mixtures some of them.
-        size: How many of them count; the first ones.
+        part: Some components of one mixture, or some mixtures of a batch.
+        size: How many of them count. The first ones do.
         workers: The team.
         learned: Whether every component has a variance of its own.
         log_mass: Logarithm of what the weights were divided by, if it is not with the part.
