@@ -13,9 +13,12 @@ the very model that predicts.
 """
 
 import json
+import logging
 import os
+import shutil
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,8 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilbound.config import TableConfig, read_yaml
+from hilbound.datasets.catalogue import whole_path
 from hilbound.datasets.choice import Choice
 from hilbound.datasets.delimited import Header, TextFormat
+from hilbound.datasets.incoming import beside, is_incoming, store
 from hilbound.datasets.mixed import read_mixed, suffix_of
 from hilbound.errors import InputError
 from hilbound.estimators.conditional import ConditionalDensityEstimator
@@ -52,6 +57,8 @@ from hilbound.training.runs import clear, read_entries, refuse_occupied, write_w
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 Split = Literal["test", "train"]
 
@@ -88,11 +95,27 @@ class TableRun:
         Raises:
             InputError: If the table or the folder cannot be used. Nothing is written then.
         """
-        run = cls(default_output(config) if path is None else path, config)
-        refuse_occupied(run.path, overwrite=overwrite)
-        _check_writable(run.path)
-        examples = run._read(known=False)
-        train, test = run._split(examples)
+        path = default_output(config) if path is None else path
+        refuse_occupied(path, overwrite=overwrite)
+        _check_writable(path)
+        with tempfile.TemporaryDirectory() as scratch:
+            kept = store(config.data, Path(scratch)).path if is_incoming(config.data) else None
+            place = whole_path(kept or config.data)
+            run = cls(path, config.model_copy(update={"data": place}))
+            examples = run._read(known=False)
+            train, test = run._split(examples)
+            model, facts = run._fit(examples, train, quiet=quiet)
+            if kept is not None:
+                own = {"data": str((path / kept.name).absolute())}
+                run = replace(run, config=config.model_copy(update=own))
+            run._write(model, facts, kept)
+        vars(run).update(model=model, splits={"train": train, "test": test})
+        return run
+
+    def _fit(
+        self, examples: Examples, train: Examples, *, quiet: bool
+    ) -> tuple[ConditionalDensityEstimator, dict[str, Any]]:
+        config = self.config
         began = time.perf_counter()
         model = ConditionalDensityEstimator(
             effort=config.effort,
@@ -100,9 +123,7 @@ class TableRun:
             random_state=config.seed,
             verbose=0 if quiet else 1,
         ).fit(train.table, train.y)
-        run._write(model, _facts(config, examples, model, time.perf_counter() - began))
-        vars(run).update(model=model, splits={"train": train, "test": test})
-        return run
+        return model, _facts(config, examples, model, time.perf_counter() - began)
 
     @classmethod
     def open(cls, path: Path | str) -> "TableRun":
@@ -126,7 +147,19 @@ class TableRun:
                 f"draw from it with 'hilbound sample {path}'; to predict a column of a table, "
                 "'hilbound fit TABLE --target COLUMN' first"
             )
-        return cls(path, TableConfig.create(**options))
+        config = TableConfig.create(**options)
+        return cls(path, config.model_copy(update={"data": beside(path, config.data)}))
+
+    def with_data(self, data: Path | str | None) -> "TableRun":
+        """Return the run with its table at another place, where it was moved to.
+
+        Args:
+            data: The place, or ``None`` if it is the old one.
+        """
+        if data is None:
+            return self
+        moved = {"data": whole_path(data)}
+        return replace(self, config=self.config.model_copy(update=moved))
 
     @property
     def choice(self) -> Choice:
@@ -153,10 +186,14 @@ class TableRun:
         c = self.config
         return split_examples(examples, c.target, c.test_fraction, c.seed, c.data)
 
-    def _write(self, model: ConditionalDensityEstimator, facts: dict[str, Any]) -> None:
+    def _write(
+        self, model: ConditionalDensityEstimator, facts: dict[str, Any], kept: Path | None
+    ) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            clear(self.path)
+            clear(self.path, Path(self.config.data))
+            if kept is not None:
+                shutil.copyfile(kept, self.config.data)
             model.save(self.path / "model.safetensors")
             self.write_json("run.json", facts)
             # What makes the folder a run comes last.
@@ -181,8 +218,7 @@ class TableRun:
         if not Path(self.config.data).expanduser().exists():
             raise InputError(
                 f"the table of run {str(self.path)!r}, {self.config.data}, is not there any more, "
-                "and its test rows are needed: restore it, or start from the folder in which it "
-                "was fitted"
+                "and its test rows are needed: say where it is now by --data"
             )
         examples = self._read()
         if fingerprint(examples) != self.read_json("run.json")["data"]["fingerprint"]:
@@ -243,8 +279,15 @@ class TableRun:
             "importance": self._importance(examples),
         }
         if split == "test":
-            self.write_json("metrics.json", measured)
+            self._keep(measured)
         return measured
+
+    def _keep(self, measured: dict[str, Any]) -> None:
+        """Write what was measured; where that cannot be, it is still worth to be seen."""
+        try:
+            self.write_json("metrics.json", measured)
+        except OSError as error:
+            log.warning("metrics.json of run %s cannot be written: %s", self.path, error.strerror)
 
     def _importance(self, examples: Examples) -> list[dict[str, Any]]:
         n = rows_for_importance(len(examples.y))
@@ -280,7 +323,7 @@ def default_output(config: TableConfig) -> Path:
     >>> default_output(TableConfig(data="houses.csv.gz", target="price per m²")).name
     'houses-price-per-m²-0'
     """
-    name = Path(config.data).name
+    name = "data" if is_incoming(config.data) else Path(config.data).name
     stem = name[: len(name) - len(suffix_of(Path(name)))]
     words = ["".join(c if c.isalnum() else "-" for c in target) for target in config.target]
     return Path("runs") / "-".join([stem, *words, str(config.seed)])

@@ -5,6 +5,8 @@ The loop itself is in :mod:`hilbound.training.loop`.
 """
 
 import logging
+import shutil
+import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 
 from hilbound.config import RunConfig
 from hilbound.datasets.catalogue import whole_path
+from hilbound.datasets.incoming import STDIN, Incoming, is_incoming, store
+from hilbound.datasets.mixed import suffix_of
 from hilbound.errors import InputError
 from hilbound.training.lock import locked
 from hilbound.training.loop import Loop, is_helper, read_checkpoint
@@ -31,8 +35,10 @@ def default_output(config: RunConfig) -> Path:
     ...     RunConfig(data="digits", model="vae")).name
     ('moons-nuclear-0', 'digits-vae-likelihood-0')
     """
+    name = "data" if config.data == STDIN else Path(config.data).name
+    stem = name[: len(name) - len(suffix_of(Path(name)))]
     model = "" if config.model == RunConfig.model_fields["model"].default else f"{config.model}-"
-    return Path("runs") / f"{Path(config.data).stem}-{model}{config.objective}-{config.seed}"
+    return Path("runs") / f"{stem}-{model}{config.objective}-{config.seed}"
 
 
 def output_folder(output: Path | str | None, options: dict[str, Any]) -> Path:
@@ -46,7 +52,7 @@ def output_folder(output: Path | str | None, options: dict[str, Any]) -> Path:
 
 
 def fit(
-    output: Path | str | None = None,
+    output: Any = None,
     *,
     overwrite: bool = False,
     quiet: bool = False,
@@ -59,7 +65,9 @@ def fit(
             the data: ``fit("moons")``.
         overwrite: Whether a run that is already there may be replaced.
         quiet: Whether to leave out the progress bar.
-        **options: The fields of :class:`hilbound.config.RunConfig`. Only ``data`` is required.
+        **options: The fields of :class:`hilbound.config.RunConfig`. Only ``data`` is required. It
+            may also be an array with shape ``(n, d)``, a data frame, or ``"-"`` for standard input;
+            then the run folder keeps the data.
 
     Returns:
         The run.
@@ -72,19 +80,54 @@ def fit(
     if "data" not in options and output is not None:
         # Everyone's first line is fit("moons").
         options["data"], output = output, None
+    with tempfile.TemporaryDirectory() as scratch:
+        incoming = None
+        if is_incoming(options.get("data")):
+            incoming = _take(options, Path(scratch))
+        return _fit(output, options, incoming, overwrite=overwrite, quiet=quiet)
+
+
+def _take(options: dict[str, Any], scratch: Path) -> Incoming:
+    """Make a file of data that are none, and let the options name it."""
+    piped = isinstance(options["data"], str)
+    if piped and str(options.get("devices", 1)) != "1":
+        raise InputError(
+            "data '-' comes on standard input once, and every device needs it: save it to a file"
+        )
+    incoming = store(options["data"], scratch)
+    options["data"] = str(incoming.path)
+    if incoming.named:
+        options.setdefault("header", True)
+    return incoming
+
+
+def _fit(
+    output: Path | str | None,
+    options: dict[str, Any],
+    incoming: Incoming | None,
+    *,
+    overwrite: bool,
+    quiet: bool,
+) -> Run:
     given = RunConfig.create(**options)
     config = _from_anywhere(given)
     path = output_folder(output, options)
     if not is_helper():
         refuse_occupied(path, overwrite=overwrite)
     prepared = plan_training(config)
+    if incoming is not None:
+        own = str((path / incoming.path.name).absolute())
+        config = config.model_copy(update={"data": own})
     run = Run(path, config)
     loop = Loop(run, prepared, quiet=quiet)
     with _alone(path):
         if not is_helper():
             Run.create(path, config, overwrite=overwrite)
+            if incoming is not None:
+                shutil.copyfile(incoming.path, config.data)
+            name = given.data if incoming is None else incoming.name
             run.describe(
-                replace(prepared.dataset, name=given.data),
+                replace(prepared.dataset, name=name),
                 prepared.schedule,
                 prepared.component_variance(0),
             )

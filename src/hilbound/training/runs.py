@@ -10,6 +10,7 @@
 ``report.html``           what ``hilbound report`` drew
 ``checkpoints/``          for ``--resume``
 ``tensorboard/``          TensorBoard logs
+``data.csv``, ...         the data, if they came as an array, a data frame or on standard input
 ========================  ====================================================================
 
 A file is written under a temporary name and then renamed, so an interruption never leaves half a
@@ -24,21 +25,26 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+import hilbound
 from hilbound import datasets
 from hilbound.config import RunConfig, is_table_run, read_yaml
 from hilbound.datasets import Dataset, Standardization
+from hilbound.datasets.incoming import as_rows, beside
+from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
+from hilbound.mixture import GaussianMixture
 from hilbound.models.base import DensityModel
 from hilbound.models.build import DataShape, build_model
 from hilbound.objectives import create_objective
 from hilbound.training.lock import LOCK
 from hilbound.training.machine import versions
+from hilbound.training.memory import refuse_too_many
 from hilbound.variance import VarianceSchedule
 
 log = logging.getLogger(__name__)
@@ -108,7 +114,7 @@ class Run:
         refuse_occupied(path, overwrite=overwrite)
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            clear(path)
+            clear(path, Path(config.data))
             (path / "checkpoints").mkdir()
             write_whole(path / "config.yaml", config.to_yaml())
         except OSError as error:
@@ -134,7 +140,8 @@ class Run:
                 f"with no training: use 'hilbound predict {path} TABLE', 'hilbound evaluate "
                 f"{path}' or 'hilbound report {path}'"
             )
-        return cls(path, RunConfig.create(**read_yaml(path / "config.yaml")))
+        config = RunConfig.create(**read_yaml(path / "config.yaml"))
+        return cls(path, config.model_copy(update={"data": beside(path, config.data)}))
 
     def with_data(self, data: Path | str | None) -> "Run":
         """Return the run with its data at another place, where they were moved to.
@@ -316,10 +323,93 @@ class Run:
     def _unscaled(self, x: torch.Tensor, data: dict[str, Any]) -> torch.Tensor:
         if data["offset"] is None:
             return x
-        offset, scale = (
-            torch.tensor(data[name], dtype=torch.float64) for name in ("offset", "scale")
-        )
-        return Standardization(offset, scale).inverse(x)
+        return self._scaling(data).inverse(x)
+
+    @staticmethod
+    def _scaling(data: dict[str, Any]) -> Standardization:
+        numbers = (torch.tensor(data[name], dtype=torch.float64) for name in ("offset", "scale"))
+        return Standardization(*numbers)
+
+    def sample(
+        self, n: int, *, seed: int = 0, source: Literal["centers", "density"] = "centers"
+    ) -> torch.Tensor:
+        """Draw samples with shape ``(n, d)`` in the original units of the data.
+
+        Args:
+            n: How many.
+            seed: Seed of the draw. The same seed gives the same samples.
+            source: ``"centers"`` for what the network generates, ``"density"`` for draws from the
+                mixture, which adds the noise of the components' variance.
+
+        Raises:
+            InputError: If ``n`` is not positive or too large for the memory, ``source`` is unknown,
+                or the weights are spoilt.
+        """
+        if n < 1:
+            raise InputError(f"n must be at least 1, got {n}")
+        refuse_too_many(n, self.config, self.read_json("run.json")["data"]["dim"])
+        model, generator = self.model, stream(seed, "sample")
+        if source == "centers":
+            rows = model.sample(n, generator)
+        elif source == "density":
+            with torch.no_grad():
+                rows = model.draw(n, generator).sample((n,), generator=generator)
+        else:
+            raise InputError(f"source must be 'centers' or 'density', got {source!r}")
+        bad = int((~rows.isfinite()).any(-1).sum())
+        if bad:
+            raise InputError(
+                f"run {str(self.path)!r} draws NaN or infinite values ({bad} of {n} samples): its "
+                "weights are spoilt. Fit again with a lower --learning-rate"
+            )
+        return self.to_user_units(rows)
+
+    def log_prob(self, x: Any, *, centers: int = 10_000, seed: int = 0) -> torch.Tensor:
+        r"""Return the log density of rows in the original units of the data.
+
+        The model's density is that of a mixture of fresh centres,
+
+        .. math:: \log q(x) = \log \frac1K \sum_k N(z(x) - m_k; v) - \sum_j \log \sigma_j,
+
+        where z standardises the columns and :math:`\sigma_j` are their deviations.
+
+        Args:
+            x: Rows with shape ``(n, d)``: a tensor, an array, a list, or a data frame, whose
+                columns are found by their names.
+            centers: The number K of centres. More of them change the density less from seed to
+                seed.
+            seed: Seed of the centres.
+
+        Returns:
+            Log densities with shape ``(n,)``, float64; NaN where a row has a missing value.
+
+        Raises:
+            InputError: If the rows do not have the columns of the data.
+        """
+        data = self.read_json("run.json")["data"]
+        rows = as_rows(x, data["columns"], data["dim"])
+        if data["image_shape"] is None and data["offset"] is not None:
+            scaling = self._scaling(data)
+            rows = scaling.forward(rows)
+            jacobian = float(scaling.scale.log().sum())
+        else:
+            jacobian = 0.0
+        with torch.no_grad():
+            drawn = self.model.draw(centers, stream(seed, "density"))
+            # In float64: a density is a number to report.
+            v, log_weights = drawn.component_variance.double(), drawn.log_weights.double()
+            q = GaussianMixture(drawn.means.double(), v, log_weights=log_weights)
+            known = rows.isfinite().all(-1)
+            found = rows.new_full((len(rows),), torch.nan)
+            found[known] = q.log_prob(rows[known]) - jacobian
+        return found
+
+    def evaluate(
+        self, samples: int | None = None, split: Literal["validation", "test"] = "test"
+    ) -> dict[str, Any]:
+        """Measure the run against held-out data; see :func:`hilbound.evaluate`."""
+        # Evaluation stands above the runs. The face of the package knows both.
+        return hilbound.evaluate(self, samples, split)
 
     def read_bounds(self) -> list[dict[str, Any]]:
         """Return the rows of ``bounds.csv``, numbers as floats."""
@@ -476,10 +566,16 @@ def read_entries(folder: Path, name: str, wanted: Collection[str]) -> dict[str, 
     return dict(content)
 
 
-def clear(path: Path) -> None:
-    """Remove what an earlier run left in its folder."""
-    for name in _OWN:
-        _remove(path / name)
+def clear(path: Path, data: Path) -> None:
+    """Remove what an earlier run left in its folder.
+
+    Args:
+        path: The folder.
+        data: The data of the new run, which may be those that the earlier one kept.
+    """
+    for file in [*(path / name for name in _OWN), *path.glob("data.*")]:
+        if file.absolute() != data:
+            _remove(file)
 
 
 def fingerprint(dataset: Dataset) -> str:
