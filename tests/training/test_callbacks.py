@@ -12,7 +12,7 @@ from hilbound.bounds import Bound
 from hilbound.evaluation.quality import METRICS
 from hilbound.training import callbacks
 from hilbound.training.callbacks import BestCheckpoint, BoundsRecord
-from hilbound.training.runs import read_bounds
+from hilbound.training.curves import read_bounds
 from support.tiny_runs import TINY, write_points
 
 

@@ -5,6 +5,8 @@ The loop itself is in :mod:`hilbound.training.loop`.
 """
 
 import logging
+import shutil
+import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 
 from hilbound.config import RunConfig
 from hilbound.datasets.catalogue import whole_path
+from hilbound.datasets.incoming import STDIN, Incoming, called, is_incoming, store
+from hilbound.datasets.mixed import suffix_of
 from hilbound.errors import InputError
 from hilbound.training.checkpoints import read_checkpoint
 from hilbound.training.lock import locked
@@ -33,8 +37,10 @@ def default_output(config: RunConfig) -> Path:
     ...     RunConfig(data="digits", model="vae")).name
     ('moons-nuclear-0', 'digits-vae-likelihood-0')
     """
+    name = "data" if config.data == STDIN else Path(config.data).name
+    stem = name[: len(name) - len(suffix_of(Path(name)))]
     model = "" if config.model == RunConfig.model_fields["model"].default else f"{config.model}-"
-    return Path("runs") / f"{Path(config.data).stem}-{model}{config.objective}-{config.seed}"
+    return Path("runs") / f"{stem}-{model}{config.objective}-{config.seed}"
 
 
 def output_folder(output: Path | str | None, options: dict[str, Any]) -> Path:
@@ -48,7 +54,7 @@ def output_folder(output: Path | str | None, options: dict[str, Any]) -> Path:
 
 
 def fit(
-    output: Path | str | None = None,
+    output: Any = None,
     *,
     overwrite: bool = False,
     quiet: bool = False,
@@ -61,7 +67,9 @@ def fit(
             the data: ``fit("moons")``.
         overwrite: Whether a run that is already there may be replaced.
         quiet: Whether to leave out the progress bar.
-        **options: The fields of :class:`hilbound.config.RunConfig`. Only ``data`` is required.
+        **options: The fields of :class:`hilbound.config.RunConfig`. Only ``data`` is required. It
+            may also be an array with shape ``(n, d)``, a data frame, or ``"-"`` for standard input;
+            then the run folder keeps the data.
 
     Returns:
         The run.
@@ -74,20 +82,64 @@ def fit(
     if "data" not in options and output is not None:
         # Everyone's first line is fit("moons").
         options["data"], output = output, None
+    with tempfile.TemporaryDirectory() as scratch:
+        if not is_incoming(options.get("data")):
+            return _fit(output, options, None, overwrite=overwrite, quiet=quiet)
+        incoming = _take(options, Path(scratch))
+        with called(incoming):
+            return _fit(output, options, incoming, overwrite=overwrite, quiet=quiet)
+
+
+def _take(options: dict[str, Any], scratch: Path) -> Incoming:
+    """Make a file of data that are none, and let the options name it."""
+    piped = isinstance(options["data"], str)
+    if piped and str(options.get("devices", 1)) != "1":
+        raise InputError(
+            "data '-' comes on standard input once, and every device needs it: save it to a file"
+        )
+    incoming = store(options["data"], scratch)
+    options["data"] = str(incoming.path)
+    if incoming.named:
+        options.setdefault("header", True)
+    return incoming
+
+
+def _fit(
+    output: Path | str | None,
+    options: dict[str, Any],
+    incoming: Incoming | None,
+    *,
+    overwrite: bool,
+    quiet: bool,
+) -> Run:
     given = RunConfig.create(**options)
     config = _from_anywhere(given)
     path = output_folder(output, options)
     if not is_helper():
         refuse_occupied(path, overwrite=overwrite)
-    return _from_start(Run(path, config), given.data, overwrite=overwrite, quiet=quiet)
+    name = given.data if incoming is None else incoming.name
+    return _from_start(Run(path, config), name, incoming, overwrite=overwrite, quiet=quiet)
 
 
-def _from_start(run: Run, name: str, *, overwrite: bool, quiet: bool) -> Run:
-    """Train a run from its first step, and call its data by the name that the user gave."""
+def _from_start(
+    run: Run, name: str, incoming: Incoming | None, *, overwrite: bool, quiet: bool
+) -> Run:
+    """Train a run from its first step.
+
+    Args:
+        run: The run.
+        name: What the user called its data.
+        incoming: The file that its data became, if they were none; the run folder gets a copy.
+        overwrite: Whether a run that is already there may be replaced.
+        quiet: Whether to leave out the progress bar.
+    """
     prepared = plan_training(run.config)
+    if incoming is not None:
+        own = str((run.path / incoming.path.name).absolute())
+        run = replace(run, config=run.config.model_copy(update={"data": own}))
     loop = Loop(run, prepared, quiet=quiet)
     with _alone(run.path):
-        _begin(run, prepared, name, overwrite=overwrite)
+        _begin(run, prepared, name, incoming, overwrite=overwrite)
         loop.train()
     run.keep(prepared.dataset)
     return run
@@ -128,7 +180,7 @@ def resume(
         run = replace(run, config=RunConfig.create(**run.config.model_dump() | {"steps": steps}))
     if _never_saved(run):
         run.find_data()
-        return _from_start(run, run.config.data, overwrite=True, quiet=quiet)
+        return _from_start(run, _name_of_data(run), None, overwrite=True, quiet=quiet)
     facts = run.read_json("run.json")
     checkpoint = read_checkpoint(run.checkpoint)
     done = checkpoint["global_step"] >= run.config.steps
@@ -186,10 +238,21 @@ def _never_saved(run: Run) -> bool:
     return bool(run.read_json("run.json")["step"] == 0)
 
 
-def _begin(run: Run, prepared: TrainingPlan, name: str, *, overwrite: bool) -> None:
-    """Write what a run folder holds before its first step."""
+def _name_of_data(run: Run) -> str:
+    """Return what the user called the data of a run that was killed before its first checkpoint."""
+    if not (run.path / "run.json").exists():
+        return run.config.data
+    return str(run.read_json("run.json")["data"].get("name", run.config.data))
+
+
+def _begin(
+    run: Run, prepared: TrainingPlan, name: str, incoming: Incoming | None, *, overwrite: bool
+) -> None:
+    """Write what a run folder holds before its first step; see :func:`_from_start`."""
     if not is_helper():
         Run.create(run.path, run.config, overwrite=overwrite)
+        if incoming is not None:
+            shutil.copyfile(incoming.path, run.config.data)
         run.describe(
             replace(prepared.dataset, name=name),
             prepared.schedule,
