@@ -57,6 +57,10 @@ class _Lines:
         self._forecast = Forecast(total)
         self._forecast.rest(0)
         self._said = time.monotonic()
+        self._print(f"{total:,} steps")
+
+    def _print(self, what: str) -> None:
+        self._say(f"{self._label}: {what}", highlight=False, soft_wrap=True)
 
     def __call__(self) -> None:
         self._done += 1
@@ -64,7 +68,7 @@ class _Lines:
         if time.monotonic() - self._said < self._every:
             return
         self._said = time.monotonic()
-        line = f"{self._label}: step {self._done:,} of {self._total:,}"
+        line = f"step {self._done:,} of {self._total:,}"
         if rest is not None and rest >= 1:
             line += f", about {in_words(rest)} to go"
-        self._say(line, highlight=False, soft_wrap=True)
+        self._print(line)
