@@ -1,11 +1,12 @@
 """How long each command of the README takes, measured in its order.
 
-    python benchmarks/first_steps.py
+    python benchmarks/first_steps.py            # all sections of the README
+    python benchmarks/first_steps.py Models     # one of them; the others' figures are kept
 
-The commands are read from the README, so what is measured is what is printed there. They run in a
-new folder, with a table of 500 rows as ``table.csv`` and no classifier kept from earlier. Each
-command runs once. Seconds go to ``benchmarks/results/first_steps.json`` with the machine and the
-versions; a test compares the README's own figures with them.
+The commands are read from the README, so what is measured is what is printed there. Those of a
+section run in a new folder, with a table of 500 rows as ``table.csv`` and no classifier kept from
+earlier. Each command runs once. Seconds go to ``benchmarks/results/first_steps.json`` with the
+machine and the versions; a test compares the README's own figures with them.
 """
 
 import csv
@@ -24,20 +25,26 @@ from hilbound.training.machine import processor, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "first_steps.json"
-_FENCE = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ROWS = 500
+_KNOWN = {"make demo": "hilbound demo"}
 
 
-def commands(readme: str) -> list[str]:
-    """Return the commands of the README as they are typed, without comments.
+def commands(readme: str) -> dict[str, list[str]]:
+    """Return the commands of each section as they are typed, without comments.
 
-    >>> commands("```\\nhilbound list # all\\nmake demo   # six models\\n```\\n")
-    ['hilbound list', 'hilbound demo']
+    >>> commands("## Try\\n```\\nhilbound list # all\\nmake demo   # six models\\n```\\n")
+    {'Try': ['hilbound list', 'hilbound demo']}
     """
-    lines = [line for block in _FENCE.findall(readme) for line in block.splitlines()]
-    typed = (line.partition("  #")[0].partition(" #")[0].strip() for line in lines)
-    known = {"make demo": "hilbound demo"}
-    return [known.get(line, line) for line in typed if line.startswith(("hilbound ", "make demo"))]
+    found = {}
+    for section in f"\n{readme}".split("\n## ")[1:]:
+        shells = [block for language, block in _FENCE.findall(section) if not language]
+        lines = [line for block in shells for line in block.splitlines()]
+        typed = (line.partition(" #")[0].strip() for line in lines)
+        own = [line for line in typed if line.startswith(("hilbound ", "make demo"))]
+        if own:
+            found[section.partition("\n")[0]] = [_KNOWN.get(line, line) for line in own]
+    return found
 
 
 def write_tables(folder: Path) -> None:
@@ -53,31 +60,40 @@ def write_tables(folder: Path) -> None:
             csv.writer(lines).writerows([["area", "city", "rooms", "price"], *part])
 
 
-def main() -> None:
-    """Run every command once, print the seconds, and write them down."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def run(section: list[str]) -> dict[str, float]:
+    """Run the commands of a section in a new folder, and return how long each took."""
     seconds = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_tables(folder)
         setting = os.environ | {"HILBOUND_CACHE": str(folder / "cache")}
-        for command in commands(readme):
-            if command == "hilbound playground":
-                continue
+        for command in section:
             words = [sys.executable, "-m", *shlex.split(command)]
             began = time.perf_counter()
             subprocess.run(words, check=True, cwd=folder, env=setting, capture_output=True)
             seconds[command] = round(time.perf_counter() - began, 1)
             print(f"{seconds[command]:7.1f} s  {command}", flush=True)
-    content = {
-        "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
-        "versions": versions(),
-        "rows": _ROWS,
-        "seconds": seconds,
-    }
-    RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return seconds
+
+
+def main() -> None:
+    """Run every command once, print the seconds, and write them down."""
+    sections = commands((ROOT / "README.md").read_text(encoding="utf-8"))
+    asked = sys.argv[1:] or list(sections)
+    known = json.loads(RESULT.read_text(encoding="utf-8"))["seconds"] if RESULT.exists() else {}
+    for name in asked:
+        known |= run(sections[name])
+        content = {
+            "processor": processor(),
+            "cores": len(os.sched_getaffinity(0)),
+            "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+            "versions": versions(),
+            "rows": _ROWS,
+            "seconds": {
+                c: known[c] for section in sections.values() for c in section if c in known
+            },
+        }
+        RESULT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -404,7 +404,10 @@ class Run:
 
         There are none after the step whose weights were kept.
         """
-        kept = self.read_json("run.json").get("kept_step")
+        facts = self.read_json("run.json")
+        if facts["data"]["dim"] != 2:
+            return {}
+        kept = facts.get("kept_step")
         last = kept if isinstance(kept, int) else math.inf
         found = read_snapshots(self.path)
         return {step: self.to_user_units(x) for step, x in found.items() if step <= last}
