@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import hilbound
+from hilbound import cli
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.training.runs import Run
@@ -94,21 +96,10 @@ def test_samples_that_no_memory_holds_are_refused_before_they_are_drawn(trained)
 
 
 def test_standard_input_trains_a_run_that_keeps_it(tmp_path):
-    import os
-    import subprocess
-    import sys
-
     table = write_table(tmp_path / "t.csv")
-    command = [sys.executable, "-c", "from hilbound.cli import main; main()", "fit", "-"]
-    with table.open("rb") as lines:
-        done = subprocess.run(  # noqa: S603 - our own interpreter
-            [*command, *flags(), "-o", str(tmp_path / "run"), "-q", "--no-report"],
-            stdin=lines,
-            capture_output=True,
-            check=False,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-    assert done.returncode == 0, done.stderr
+    words = ["fit", "-", *flags(), "-o", str(tmp_path / "run"), "-q", "--no-report"]
+    done = CliRunner().invoke(cli.app, words, input=table.read_bytes())
+    assert done.exit_code == 0, done.stderr
     run = Run.open(tmp_path / "run")
     assert (run.path / "data.csv").read_bytes() == table.read_bytes()
     assert run.read_json("run.json")["data"]["name"] == "standard input"
