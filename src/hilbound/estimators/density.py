@@ -24,11 +24,12 @@ from hilbound.engine.expectation.components import (
     log_norm,
 )
 from hilbound.errors import InputError
-from hilbound.estimators.mixtures.fitting import Fit, Task, fit
+from hilbound.estimators.mixtures.fitting import Fit, Task, count_stages, fit
 from hilbound.estimators.mixtures.joined import as_mixture
 from hilbound.estimators.mixtures.kernels import kernel_components
 from hilbound.estimators.mixtures.polish import COSTS
 from hilbound.estimators.mixtures.scaling import standardisation
+from hilbound.estimators.progress import progress_bar
 from hilbound.estimators.reading import check_numbers
 from hilbound.estimators.storage import (
     facts_of,
@@ -69,6 +70,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         min_variance: The least variance of a component in any direction, as a share of the
             variance of the columns.
         random_state: A seed, for results that repeat bit for bit.
+        verbose: 1 for a progress bar.
 
     Attributes:
         n_components_: The number of components of ``mixture_``.
@@ -96,6 +98,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         "objective": [StrOptions({"likelihood", *COSTS})],
         "min_variance": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -106,12 +109,14 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         objective: str = "likelihood",
         min_variance: float = 1e-6,
         random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ) -> None:
         self.n_components = n_components
         self.covariance = covariance
         self.objective = objective
         self.min_variance = min_variance
         self.random_state = random_state
+        self.verbose = verbose
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -143,7 +148,9 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
             min_variance=self.min_variance,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
-        self._take(fit(torch.from_numpy((table - self.location_) / self.scale_), task))
+        rows = torch.from_numpy((table - self.location_) / self.scale_)
+        with progress_bar("fitting", count_stages(task), shown=self.verbose > 0) as advance:
+            self._take(fit(rows, task, advance))
         return self
 
     def _shapes(self) -> tuple[bool, ...]:
@@ -365,6 +372,6 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
 
 def _bound(result: Fit) -> Bound:
     x = result.held_out
-    p = [kernel_components(x, x.new_full((x.shape[1],), result.variance))]
+    p = [kernel_components(x, result.variance)]
     q = [blur(c, result.variance) for c in result.blind]
     return Bound(2 * log_inner(p, q) - log_norm(q), log_norm(p))

@@ -10,15 +10,15 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hilbound.engine.expectation.algorithm import Regularisation, fit_components
-from hilbound.engine.expectation.components import Components, log_density
-from hilbound.estimators.mixtures.kernels import fit_kernel, kernel_components, leave_one_out
+from hilbound.engine.expectation.components import Components, log_density, log_joint
+from hilbound.estimators.mixtures.kernels import Kernels, fit_kernels
 from hilbound.estimators.mixtures.settings import Search, Setting, Trial, count_kinds
 
 _FOLDS = 5
@@ -26,6 +26,7 @@ _JUDGES = 2000  # held-out rows that weigh the members
 _MANY_ROWS = 4000  # from here on, fewer folds and fewer members
 _ROUND = (1.0, 4.0)  # multiples of a round kernel's variance
 _LEANING = (0.25, 0.5, 1.0, 2.0, 4.0)  # multiples of a leaning kernel's covariance
+_LOCAL = (0.5, 1.0, 2.0)  # multiples of the covariances of local kernels
 _WORK = 2e9  # operations of one search, and of fitting its best settings on the other parts
 _KEPT = 3  # settings of one search that become members, at most
 _SEARCH_ROWS = 10_000  # rows that a search fits and judges, at most
@@ -43,13 +44,13 @@ class Member:
         name: What it is, for the reader of a fitted model.
         log_densities: Log densities of the judges, by a fit that has not seen them.
         parts: The final mixture, weights summing to one.
-        blind: The mixture as it is without the first part of the rows.
+        blind: The same as it is without the first part of the rows.
     """
 
     name: str
     log_densities: Tensor
     parts: list[Components]
-    blind: Components
+    blind: list[Components]
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def cross_fit(name: str, folds: Folds, fit: Callable[[Tensor, int], Components])
         judged = folds.fold[folds.judges] == number
         log_densities[judged] = log_density(components, folds.x[folds.judges[judged]])
     parts = [components.weighted(-math.log(folds.count)) for components in fits]
-    return Member(name, log_densities, parts, fits[0])
+    return Member(name, log_densities, parts, fits[:1])
 
 
 def broad_member(folds: Folds, *, full: bool) -> Member:
@@ -124,27 +125,44 @@ def kernel_members(folds: Folds, min_variance: float, *, leaning: bool) -> list[
     """Return kernel estimates at several widths, round ones and, if allowed, leaning ones."""
     members = []
     for full in (False, True) if leaning else (False,):
-        fitted = fit_kernel(folds.x, folds.judges, min_variance, full=full)
-        members += [
-            _kernel_member(folds, fitted, multiple, min_variance, leaning=full)
-            for multiple in (_LEANING if full else _ROUND)
-        ]
+        fitted = fit_kernels(folds.x, folds.judges, min_variance, full=full)
+        name, multiples = ("leaning kernel", _LEANING) if full else ("round kernel", _ROUND)
+        members += _multiples(name, folds, fitted, multiples, min_variance)
     return members
 
 
-def _kernel_member(
-    folds: Folds, fitted: Tensor, multiple: float, min_variance: float, *, leaning: bool
-) -> Member:
-    floor = max(0.0, 1 - multiple) * min_variance
-    covariance = multiple * fitted + floor * torch.eye(len(fitted), dtype=fitted.dtype)
-    log_densities = leave_one_out(folds.x, folds.judges, covariance)
-    spread = covariance if leaning else covariance.diagonal()
-    return Member(
-        f"{'leaning' if leaning else 'round'} kernel x {multiple:g}",
-        log_densities,
-        [kernel_components(folds.x, spread)],
-        kernel_components(folds.train(0), spread),
+def local_members(folds: Folds, trials: list[Trial], min_variance: float) -> list[Member]:
+    """Return kernels that lean as the rows around them do, at several widths.
+
+    Rows that belong to one component of the best mixture share a covariance.
+
+    Args:
+        folds: The parts.
+        trials: Mixtures with covariances, the best first.
+        min_variance: The least variance in any direction.
+    """
+    best = trials[0].components
+    labels = log_joint(best, folds.x).argmax(1)
+    groups = [(labels == number).nonzero().squeeze(1) for number in labels.unique()]
+    if len(groups) < 2:
+        return []
+    fitted = fit_kernels(
+        folds.x, folds.judges, min_variance, groups=groups, shrinkage=folds.x.shape[1]
     )
+    name = f"{len(groups)} local kernels"
+    return _multiples(name, folds, fitted, _LOCAL, min_variance)
+
+
+def _multiples(
+    name: str, folds: Folds, fitted: Kernels, multiples: Sequence[float], min_variance: float
+) -> list[Member]:
+    members = []
+    for multiple in multiples:
+        kernels = fitted.scaled(multiple, min_variance)
+        log_densities = kernels.leave_one_out(folds.judges)
+        blind = kernels.without(folds.fold == 0).components()
+        members.append(Member(f"{name} x {multiple:g}", log_densities, kernels.components(), blind))
+    return members
 
 
 def searched(
@@ -195,8 +213,8 @@ def mixture_members(
     ]
     # A ridge is a bias where nothing degenerates; few held-out rows don't show a small one. And one
     # plain Gaussian is what much data is, more or less.
-    bare = best[0].setting.with_ridge(min_variance)
-    plain = Setting(bare.full, 1, Regularisation(0.0, min_variance))
+    bare = best[0].setting.without_ridge()
+    plain = Setting(bare.full, 1, Regularisation(0.0, 0.0, min_variance))
     present = [trial.setting for trial in kept]
     others = [setting for setting in dict.fromkeys((bare, plain)) if setting not in present]
     return members + [_mixture_member(folds, setting, seed, None) for setting in others]
@@ -253,4 +271,4 @@ def blend(weighted: list[tuple[float, Member]]) -> list[Components]:
 
 def blend_blind(weighted: list[tuple[float, Member]]) -> list[Components]:
     """Return the same mixture as it is without the first part of the rows."""
-    return [member.blind.weighted(math.log(w)) for w, member in weighted if w > 0]
+    return [c.weighted(math.log(w)) for w, member in weighted if w > 0 for c in member.blind]

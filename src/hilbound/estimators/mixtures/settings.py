@@ -36,9 +36,9 @@ class Setting:
     count: int
     regularisation: Regularisation
 
-    def with_ridge(self, ridge: float) -> "Setting":
-        """Return the setting with another ridge."""
-        return replace(self, regularisation=replace(self.regularisation, ridge=ridge))
+    def without_ridge(self) -> "Setting":
+        """Return the setting without a ridge; the least variance stays."""
+        return replace(self, regularisation=replace(self.regularisation, ridge=0.0))
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Components:
         """Return components fitted to rows with shape ``(n, d)``; a missing value is NaN."""
@@ -78,7 +78,7 @@ class Search:
         guard: Log densities that are added to theirs, with shape ``(m,)``.
         full: Whether the components have covariances.
         count: A number of components to keep to; none to search for it.
-        min_variance: The least ridge.
+        min_variance: The least variance of a component in any direction.
         work: How many operations to spend; the first walk is always done.
         seed: Every trial draws its start from this seed, so that settings differ in nothing else.
     """
@@ -96,13 +96,12 @@ class Search:
         seed: int,
     ) -> None:
         self.train, self.held_out, self.guard = train, held_out, guard
-        self.full, self.seed = full, seed
+        self.full, self.seed, self.floor = full, seed, min_variance
         self.kinds = count_kinds(train)
         self.counts = _ladder(len(train)) if count is None else [count]
         dim = train.shape[1]
         self.axes: dict[str, list[float]] = {
-            "ridge": [min_variance * 10.0**k for k in range(7) if min_variance * 10.0**k <= 1]
-            or [min_variance],
+            "ridge": [0.0, *(r for k in range(1, 7) if (r := min_variance * 10.0**k) <= 1)],
             "count": [float(k) for k in self.counts],
             "shrinkage": [s * dim for s in _SHRINKAGES],
         }
@@ -146,9 +145,8 @@ class Search:
 
     def _try(self, place: dict[str, int]) -> Trial:
         value = {axis: self.axes[axis][at] for axis, at in place.items()}
-        setting = Setting(
-            self.full, int(value["count"]), Regularisation(value["shrinkage"], value["ridge"])
-        )
+        regularisation = Regularisation(value["shrinkage"], value["ridge"], self.floor)
+        setting = Setting(self.full, int(value["count"]), regularisation)
         self.left -= setting.work(len(self.train), self.train.shape[1], self.kinds)
         components = setting.fit(self.train, torch.Generator().manual_seed(self.seed))
         guarded = torch.logaddexp(log_density(components, self.held_out), self.guard)
