@@ -79,6 +79,18 @@ def test_slow_methods_are_measured_on_the_first_splits():
     assert (seeds["high"], seeds["process"]) == ({0, 1}, {0})
 
 
+def test_rows_stay_valid_where_only_their_number_changes():
+    def kept(method, **options):
+        before, after = (
+            EXPERIMENT.identity(UciSettings(**some), {"method": method}) for some in ({}, options)
+        )
+        return before == after
+
+    assert kept("default", few={}, methods=("default",), sets=("energy",), process_rows=7)
+    assert not kept("default", max_epochs=3)
+    assert not kept("process", process_rows=7)
+
+
 def test_a_table_that_is_missing_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("HILBOUND_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"needs the file uci/concrete\.npz: set HILBOUND_DATA"):

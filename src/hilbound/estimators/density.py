@@ -49,7 +49,8 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
     By default the mixture is an average of many, weighted by what each says about held-out rows:
     mixtures with covariances and with variances, whose number of components and regularisation are
     searched for, each fitted once for every part of the rows held out, and kernel estimates with
-    one covariance around every row. With ``n_components`` or another objective it is a single one.
+    one covariance around every row. Where rows share values exactly, as zeros, components of their
+    own may stand for them. With ``n_components`` or another objective it is a single one.
 
     Missing values (NaN) are integrated out, in ``fit`` and in ``score_samples``; nothing is
     imputed. Columns are standardised inside, and everything that comes out is in their own units. A
@@ -372,6 +373,6 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
 
 def _bound(result: Fit) -> Bound:
     x = result.held_out
-    p = [kernel_components(x, result.variance)]
+    p = [kernel_components(x, x.new_full((x.shape[1],), result.variance))]
     q = [blur(c, result.variance) for c in result.blind]
     return Bound(2 * log_inner(p, q) - log_norm(q), log_norm(p))

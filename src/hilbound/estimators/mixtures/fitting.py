@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hilbound.engine.expectation.components import Components, log_density
-from hilbound.estimators.mixtures.kernels import fit_kernels
+from hilbound.estimators.mixtures.kernels import fit_kernel
 from hilbound.estimators.mixtures.members import (
     Folds,
     blend,
@@ -15,7 +15,6 @@ from hilbound.estimators.mixtures.members import (
     broad_member,
     cut,
     kernel_members,
-    local_members,
     mixture_members,
     searched,
     weigh,
@@ -105,8 +104,8 @@ def _kernel_variance(x: Tensor, generator: torch.Generator, min_variance: float)
         return 1.0
     queries = torch.randperm(len(whole), generator=generator)
     rows = whole[queries[:_KERNEL_ROWS]]
-    kernels = fit_kernels(rows, torch.arange(len(rows)), min_variance, full=False)
-    return float(kernels.covariances[0, 0, 0])
+    kernel = fit_kernel(rows, torch.arange(len(rows)), min_variance, full=False)
+    return float(kernel[0, 0])
 
 
 def _fit_single_row(x: Tensor, task: Task) -> Fit:
@@ -121,18 +120,20 @@ def _fit_members(
     folds: Folds, task: Task, held_out: Tensor, variance: float, advance: Callable[[], None]
 ) -> Fit:
     members = [broad_member(folds, full=True in task.shapes)]
-    has_kernels = not folds.x.isnan().any() and len(folds.x) <= _KERNEL_ROWS
-    if has_kernels:
+    if not folds.x.isnan().any() and len(folds.x) <= _KERNEL_ROWS:
         members += kernel_members(folds, task.min_variance, leaning=True in task.shapes)
     advance()
     for full in task.shapes:
         trials = searched(
-            folds, full=full, count=None, min_variance=task.min_variance, seed=task.seed
+            folds,
+            full=full,
+            count=None,
+            repeats=True,
+            min_variance=task.min_variance,
+            seed=task.seed,
         )
         advance()
         members += mixture_members(folds, trials, task.min_variance, task.seed)
-        if full and has_kernels:
-            members += local_members(folds, trials, task.min_variance)
         advance()
     weighted = weigh(members)
     advance()
@@ -152,7 +153,12 @@ def _fit_one(
     trials = []
     for full in task.shapes:
         trials += searched(
-            folds, full=full, count=task.count, min_variance=task.min_variance, seed=task.seed
+            folds,
+            full=full,
+            count=task.count,
+            repeats=False,
+            min_variance=task.min_variance,
+            seed=task.seed,
         )[:1]
         advance()
     best = max(trials, key=lambda trial: trial.score)

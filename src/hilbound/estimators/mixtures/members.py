@@ -10,15 +10,15 @@ References:
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hilbound.engine.expectation.algorithm import Regularisation, fit_components
-from hilbound.engine.expectation.components import Components, log_density, log_joint
-from hilbound.estimators.mixtures.kernels import Kernels, fit_kernels
+from hilbound.engine.expectation.components import Components, at_least, log_density
+from hilbound.estimators.mixtures.kernels import fit_kernel, kernel_components, leave_one_out
+from hilbound.estimators.mixtures.repeats import split_repeats
 from hilbound.estimators.mixtures.settings import Search, Setting, Trial, count_kinds
 
 _FOLDS = 5
@@ -26,7 +26,6 @@ _JUDGES = 2000  # held-out rows that weigh the members
 _MANY_ROWS = 4000  # from here on, fewer folds and fewer members
 _ROUND = (1.0, 4.0)  # multiples of a round kernel's variance
 _LEANING = (0.25, 0.5, 1.0, 2.0, 4.0)  # multiples of a leaning kernel's covariance
-_LOCAL = (0.5, 1.0, 2.0)  # multiples of the covariances of local kernels
 _WORK = 2e9  # operations of one search, and of fitting its best settings on the other parts
 _KEPT = 3  # settings of one search that become members, at most
 _SEARCH_ROWS = 10_000  # rows that a search fits and judges, at most
@@ -44,13 +43,13 @@ class Member:
         name: What it is, for the reader of a fitted model.
         log_densities: Log densities of the judges, by a fit that has not seen them.
         parts: The final mixture, weights summing to one.
-        blind: The same as it is without the first part of the rows.
+        blind: The mixture as it is without the first part of the rows.
     """
 
     name: str
     log_densities: Tensor
     parts: list[Components]
-    blind: list[Components]
+    blind: Components
 
 
 @dataclass(frozen=True)
@@ -91,26 +90,20 @@ def cut(x: Tensor, generator: torch.Generator) -> Folds:
     return Folds(x, fold, order[:_JUDGES])
 
 
-def cross_fit(name: str, folds: Folds, fit: Callable[[Tensor, int], Components]) -> Member:
-    """Return a member that averages one fit for each part held out.
-
-    Args:
-        name: What it is.
-        folds: The parts.
-        fit: From rows and the number of the part that they lack to components.
-    """
+def _cross_fitted(name: str, folds: Folds, fits: list[Components]) -> Member:
+    """Return a member that averages the fits, one for each part held out."""
     log_densities = folds.x.new_empty(len(folds.judges))
-    fits = [fit(folds.train(number), number) for number in range(folds.count)]
     for number, components in enumerate(fits):
         judged = folds.fold[folds.judges] == number
         log_densities[judged] = log_density(components, folds.x[folds.judges[judged]])
     parts = [components.weighted(-math.log(folds.count)) for components in fits]
-    return Member(name, log_densities, parts, fits[:1])
+    return Member(name, log_densities, parts, fits[0])
 
 
 def broad_member(folds: Folds, *, full: bool) -> Member:
     """Return one wide Gaussian, so that no row is impossible."""
-    return cross_fit("broad", folds, lambda x, _: _broad(x, full=full))
+    fits = [_broad(folds.train(number), full=full) for number in range(folds.count)]
+    return _cross_fitted("broad", folds, fits)
 
 
 def _broad(x: Tensor, *, full: bool) -> Components:
@@ -125,48 +118,30 @@ def kernel_members(folds: Folds, min_variance: float, *, leaning: bool) -> list[
     """Return kernel estimates at several widths, round ones and, if allowed, leaning ones."""
     members = []
     for full in (False, True) if leaning else (False,):
-        fitted = fit_kernels(folds.x, folds.judges, min_variance, full=full)
-        name, multiples = ("leaning kernel", _LEANING) if full else ("round kernel", _ROUND)
-        members += _multiples(name, folds, fitted, multiples, min_variance)
+        fitted = fit_kernel(folds.x, folds.judges, min_variance, full=full)
+        members += [
+            _kernel_member(folds, fitted, multiple, min_variance, leaning=full)
+            for multiple in (_LEANING if full else _ROUND)
+        ]
     return members
 
 
-def local_members(folds: Folds, trials: list[Trial], min_variance: float) -> list[Member]:
-    """Return kernels that lean as the rows around them do, at several widths.
-
-    Rows that belong to one component of the best mixture share a covariance.
-
-    Args:
-        folds: The parts.
-        trials: Mixtures with covariances, the best first.
-        min_variance: The least variance in any direction.
-    """
-    best = trials[0].components
-    labels = log_joint(best, folds.x).argmax(1)
-    groups = [(labels == number).nonzero().squeeze(1) for number in labels.unique()]
-    if len(groups) < 2:
-        return []
-    fitted = fit_kernels(
-        folds.x, folds.judges, min_variance, groups=groups, shrinkage=folds.x.shape[1]
+def _kernel_member(
+    folds: Folds, fitted: Tensor, multiple: float, min_variance: float, *, leaning: bool
+) -> Member:
+    covariance = at_least(multiple * fitted, min_variance)
+    log_densities = leave_one_out(folds.x, folds.judges, covariance)
+    spread = covariance if leaning else covariance.diagonal()
+    return Member(
+        f"{'leaning' if leaning else 'round'} kernel x {multiple:g}",
+        log_densities,
+        [kernel_components(folds.x, spread)],
+        kernel_components(folds.train(0), spread),
     )
-    name = f"{len(groups)} local kernels"
-    return _multiples(name, folds, fitted, _LOCAL, min_variance)
-
-
-def _multiples(
-    name: str, folds: Folds, fitted: Kernels, multiples: Sequence[float], min_variance: float
-) -> list[Member]:
-    members = []
-    for multiple in multiples:
-        kernels = fitted.scaled(multiple, min_variance)
-        log_densities = kernels.leave_one_out(folds.judges)
-        blind = kernels.without(folds.fold == 0).components()
-        members.append(Member(f"{name} x {multiple:g}", log_densities, kernels.components(), blind))
-    return members
 
 
 def searched(
-    folds: Folds, *, full: bool, count: int | None, min_variance: float, seed: int
+    folds: Folds, *, full: bool, count: int | None, repeats: bool, min_variance: float, seed: int
 ) -> list[Trial]:
     """Return what a search on the first part tried, the best first.
 
@@ -185,6 +160,7 @@ def searched(
         min_variance=min_variance,
         work=_WORK,
         seed=seed,
+        repeats=repeats,
     )
     return search.run()
 
@@ -207,26 +183,36 @@ def mixture_members(
     works = [(folds.count - 1) * trial.setting.work(*size) for trial in best]
     kept = [trial for i, trial in enumerate(best) if i == 0 or sum(works[: i + 1]) <= _WORK]
     searched_all = (folds.fold != 0).sum() <= _SEARCH_ROWS
-    members = [
-        _mixture_member(folds, t.setting, seed, t.components if searched_all else None)
-        for t in kept
-    ]
     # A ridge is a bias where nothing degenerates; few held-out rows don't show a small one. And one
     # plain Gaussian is what much data is, more or less.
     bare = best[0].setting.without_ridge()
     plain = Setting(bare.full, 1, Regularisation(0.0, 0.0, min_variance))
-    present = [trial.setting for trial in kept]
-    others = [setting for setting in dict.fromkeys((bare, plain)) if setting not in present]
-    return members + [_mixture_member(folds, setting, seed, None) for setting in others]
+    fitted: dict[Setting, Components | None] = {bare: None, plain: None}
+    fitted |= {trial.setting: trial.components if searched_all else None for trial in kept}
+    return [
+        member
+        for setting, first in fitted.items()
+        for member in _mixture_pair(folds, setting, seed, first)
+    ]
 
 
-def _mixture_member(folds: Folds, setting: Setting, seed: int, first: Components | None) -> Member:
-    def fit(x: Tensor, number: int) -> Components:
+def _mixture_pair(
+    folds: Folds, setting: Setting, seed: int, first: Components | None
+) -> list[Member]:
+    """Return the member of a setting, and another one split where rows repeat values."""
+
+    def fit(number: int) -> Components:
         if number == 0 and first is not None:
             return first
-        return setting.fit(x, torch.Generator().manual_seed(seed + number))
+        return setting.fit(folds.train(number), torch.Generator().manual_seed(seed + number))
 
-    return cross_fit(_describe(setting), folds, fit)
+    fits = [fit(number) for number in range(folds.count)]
+    name, floor = _describe(setting), setting.regularisation.floor
+    members = [_cross_fitted(name, folds, fits)]
+    split = [split_repeats(c, folds.train(number), floor) for number, c in enumerate(fits)]
+    if any(len(s.means) > len(c.means) for s, c in zip(split, fits, strict=True)):
+        members.append(_cross_fitted(f"{name}, split where values repeat", folds, split))
+    return members
 
 
 def _describe(setting: Setting) -> str:
@@ -271,4 +257,4 @@ def blend(weighted: list[tuple[float, Member]]) -> list[Components]:
 
 def blend_blind(weighted: list[tuple[float, Member]]) -> list[Components]:
     """Return the same mixture as it is without the first part of the rows."""
-    return [c.weighted(math.log(w)) for w, member in weighted if w > 0 for c in member.blind]
+    return [member.blind.weighted(math.log(w)) for w, member in weighted if w > 0]

@@ -28,7 +28,7 @@ Cost = Callable[[Tensor, float, Components], Tensor]
 
 def scalar_cost(x: Tensor, variance: float, q: Components) -> Tensor:
     """Return the logarithm of the scalar cost, for variances and covariances alike."""
-    p = kernel_components(x, variance)
+    p = kernel_components(x, x.new_full((x.shape[1],), variance))
     return 2 * log_inner([p], [q]) - log_norm([q])
 
 

@@ -16,6 +16,7 @@ from hilbound.engine.expectation.algorithm import (
     start_components,
 )
 from hilbound.engine.expectation.components import Components, log_density
+from hilbound.estimators.mixtures.repeats import split_repeats
 
 _SHRINKAGES = (0.0, 0.25, 1.0, 4.0, 16.0)  # in rows for each column
 _STEPS = 100
@@ -62,7 +63,10 @@ class Setting:
 
 @dataclass
 class Trial:
-    """A setting that was tried, its fit, and the guarded mean log density of held-out rows."""
+    """A setting that was tried, its fit, and the guarded mean log density of held-out rows.
+
+    The score is that of the fit, or of the fit split where rows repeat values, if that is better.
+    """
 
     setting: Setting
     components: Components
@@ -81,6 +85,7 @@ class Search:
         min_variance: The least variance of a component in any direction.
         work: How many operations to spend; the first walk is always done.
         seed: Every trial draws its start from this seed, so that settings differ in nothing else.
+        repeats: Whether a fit may be split where rows repeat values.
     """
 
     def __init__(
@@ -94,14 +99,16 @@ class Search:
         min_variance: float,
         work: float,
         seed: int,
+        repeats: bool,
     ) -> None:
         self.train, self.held_out, self.guard = train, held_out, guard
+        self.repeats = repeats
         self.full, self.seed, self.floor = full, seed, min_variance
         self.kinds = count_kinds(train)
         self.counts = _ladder(len(train)) if count is None else [count]
         dim = train.shape[1]
         self.axes: dict[str, list[float]] = {
-            "ridge": [0.0, *(r for k in range(1, 7) if (r := min_variance * 10.0**k) <= 1)],
+            "ridge": [0.0, *(r for k in range(7) if (r := min_variance * 10.0**k) <= 1)],
             "count": [float(k) for k in self.counts],
             "shrinkage": [s * dim for s in _SHRINKAGES],
         }
@@ -111,7 +118,7 @@ class Search:
     def run(self) -> list[Trial]:
         """Return all trials, the best first."""
         place = {
-            "ridge": min(2, len(self.axes["ridge"]) - 1),
+            "ridge": min(3, len(self.axes["ridge"]) - 1),
             "count": min(3, len(self.counts) - 1),
             "shrinkage": 2,
         }
@@ -149,8 +156,13 @@ class Search:
         setting = Setting(self.full, int(value["count"]), regularisation)
         self.left -= setting.work(len(self.train), self.train.shape[1], self.kinds)
         components = setting.fit(self.train, torch.Generator().manual_seed(self.seed))
-        guarded = torch.logaddexp(log_density(components, self.held_out), self.guard)
-        return Trial(setting, components, float(guarded.mean()))
+        score = self._judge(components)
+        if self.repeats:
+            score = max(score, self._judge(split_repeats(components, self.train, self.floor)))
+        return Trial(setting, components, score)
+
+    def _judge(self, components: Components) -> float:
+        return float(torch.logaddexp(log_density(components, self.held_out), self.guard).mean())
 
 
 def count_kinds(x: Tensor) -> int:

@@ -58,6 +58,11 @@ of test targets inside the central interval of probability .9. Every choice of o
                 if is_installed(method):
                     yield from (Cell.of(set=s, method=method, seed=seed) for s in settings.sets)
 
+    def identity(self, settings: UciSettings, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a row depends on: not which other tables, methods and splits there are."""
+        names = {"max_epochs"} | ({"process_rows"} if options["method"] == "process" else set())
+        return settings.model_dump(mode="json", include=names)
+
     def measure(self, settings: UciSettings, options: Mapping[str, Any], folder: Path) -> Row:
         """Fit one method on one split."""
         split = split_of(options["set"], options["seed"])
@@ -86,13 +91,16 @@ of test targets inside the central interval of probability .9. Every choice of o
 
     def notes(self, settings: UciSettings, rows: Sequence[Row]) -> str:
         """Say what the figures are relative to."""
-        there = [m for m in settings.few if select(rows, method=m)]
-        slow = " and ".join(METHODS[m][0] for m in there) or "Some methods"
+        few = [
+            f"{METHODS[m][0]} on the first {count}"
+            for m, count in settings.few.items()
+            if select(rows, method=m)
+        ]
         return f"""
-± is the standard error over the splits. {slow} take long and were measured on the first splits
-alone: compare them with the other rows in the table only through their own column of splits. The
-published figures are means over all
-splits, as their authors report them. "Pretrained" is a network whose weights have to be downloaded.
+± is the standard error over the splits. Not every method was measured on all of them, for the sake
+of time: {", ".join(few) or "none here"}. Where the numbers of splits differ, so do the test rows:
+compare such lines with care. The published figures are means over all splits, as their authors
+report them. "Pretrained" is a network whose weights have to be downloaded.
 
 Wine's targets are six integers, and a third of its test rows stand verbatim in training. A density
 can be made as high as one likes there by narrow spikes. So the estimator has a least variance, that
@@ -100,10 +108,10 @@ of rounding to the targets' grid, and the table has the log probability of the i
 where no spike can win. The Gaussian process knows no such least variance: its low NLL on wine is
 made of spikes on repeated rows, and its CRPS is the worst there.
 
-Quantiles have no density, hence no NLL: their CRPS is the mean over ten levels of probability, and
-their interval is the one between the first and the last. NGBoost asks for an older scikit-learn
-than this library, and is left out where it is missing; its published figures stand in the tables.
-The Gaussian process sees at most {settings.process_rows:,} rows.
+Quantiles have no density, hence no NLL: their CRPS is the mean over ten levels of probability, .05
+to .95, and their interval is the one between the first and the last. NGBoost asks for an older
+scikit-learn than this library, and is left out where it is missing; its published figures stand in
+the tables. The Gaussian process sees at most {settings.process_rows:,} rows.
 
 Seconds are those of one core, on a machine that did other work beside.
 """

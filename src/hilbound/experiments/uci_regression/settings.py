@@ -30,8 +30,10 @@ class UciSettings(Settings):
         *("default", "high", "network", "boosting", "quantiles", "forest"),
         *("process", "ngboost"),
     )
-    #: The slow methods are measured on the first splits alone, as many as stand here.
-    few: dict[str, int] = Field({"high": 3, "process": 3, "ngboost": 3})
+    #: Some methods are measured on the first splits alone, as many as stand here.
+    few: dict[str, int] = Field(
+        {"high": 3, "process": 3, "ngboost": 3, "quantiles": 5, "forest": 5}
+    )
     #: scikit-learn's Gaussian process takes the cube of this many rows.
     process_rows: int = 1000
     #: Passes over the rows; the estimator's own choice if there is none.
