@@ -395,10 +395,28 @@ def test_an_objective_that_cannot_be_had_is_refused_with_alternatives():
         q.fit(two_clusters())
 
 
-def test_renamed_columns_and_infinities_are_refused():
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.rename(columns={"price": "cost"}), "- cost"),
+        (lambda x: x[["price", "width"]], "same order"),
+        (lambda x: x.drop(columns="price"), "missing:\n- price"),
+        (lambda x: x.assign(extra=1.0), "unseen at fit time:\n- extra"),
+    ],
+)
+@pytest.mark.parametrize(
+    "estimator", [MixtureDensityEstimator(1), MixtureAutoencoder(1, max_steps=1)]
+)
+def test_columns_that_are_not_those_of_fit(estimator, change, message):
     frame = pd.DataFrame(two_clusters(), columns=["width", "price"])
-    q = MixtureDensityEstimator(1, random_state=0).fit(frame)
-    with pytest.raises(ValueError, match="feature names should match"):
-        q.score_samples(frame.rename(columns={"price": "cost"}))
+    q = clone(estimator).fit(frame)
+    use = q.transform if isinstance(q, MixtureAutoencoder) else q.score_samples
+    with pytest.raises(InputError, match=message) as caught:
+        use(change(frame))
+    assert "X[model.feature_names_in_]" in str(caught.value)
+
+
+def test_infinities_are_refused():
+    q = MixtureDensityEstimator(1, random_state=0)
     with pytest.raises(ValueError, match="infinity"):
         q.fit([[np.inf, 1.0], [0.0, 1.0]])

@@ -16,7 +16,7 @@ from sklearn.base import (
 )
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from hilbound.bounds import Bound, conditional_bound
@@ -24,7 +24,7 @@ from hilbound.errors import InputError
 from hilbound.estimators.coder import Coder, Schedule, train
 from hilbound.estimators.mixtures.scaling import standardisation
 from hilbound.estimators.progress import progress_bar
-from hilbound.estimators.reading import check_numbers
+from hilbound.estimators.reading import read_numbers
 from hilbound.estimators.storage import (
     facts_of,
     probe,
@@ -140,8 +140,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 "objective='trace' compares each row with one reconstruction, got "
                 f"n_centres={self.n_centres}: use n_centres=1, or objective='scalar'"
             )
-        check_numbers(X)
-        table = validate_data(self, X, dtype=np.float64)
+        table = read_numbers(self, X, reset=True, gaps=False)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
         self.location_, self.scale_ = standardisation(table)
@@ -195,8 +194,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def _features(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        check_numbers(X)
-        table = validate_data(self, X, reset=False, dtype=np.float64)
+        table = read_numbers(self, X, reset=False, gaps=False)
         with torch.no_grad():
             features: Tensor = self._coder.encode(self._standardise(table))
         return features

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from hilbound.bounds import Bound
@@ -30,7 +30,7 @@ from hilbound.estimators.mixtures.kernels import kernel_components
 from hilbound.estimators.mixtures.polish import COSTS
 from hilbound.estimators.mixtures.scaling import standardisation
 from hilbound.estimators.progress import progress_bar
-from hilbound.estimators.reading import check_numbers
+from hilbound.estimators.reading import read_numbers
 from hilbound.estimators.storage import (
     facts_of,
     probe,
@@ -137,7 +137,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
                 had with full covariances.
         """
         shapes = self._shapes()
-        table = self._validate(X, reset=True)
+        table = read_numbers(self, X, reset=True, gaps=True)
         if table.shape[1] == 1:  # where both are the same
             shapes = shapes[-1:]
         self._check_columns(table)
@@ -163,13 +163,6 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
                 )
             return (False,)
         return {"auto": (True, False), "full": (True,), "diagonal": (False,)}[self.covariance]
-
-    def _validate(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float64]:
-        check_numbers(X)
-        table: NDArray[np.float64] = validate_data(
-            self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan"
-        )
-        return table
 
     def _check_columns(self, table: NDArray[np.float64]) -> None:
         empty = np.flatnonzero(np.isnan(table).all(0))
@@ -222,7 +215,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         Where values are missing it is the density of the others; of a row without any, zero.
         """
         check_is_fitted(self)
-        table = self._validate(X, reset=False)
+        table = read_numbers(self, X, reset=False, gaps=True)
         z = torch.from_numpy((table - self.location_) / self.scale_)
         # A missing coordinate has no density, hence no factor of its scale either.
         jacobian = (~np.isnan(table)) @ np.log(self.scale_)
