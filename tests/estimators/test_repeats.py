@@ -116,8 +116,8 @@ def test_a_component_without_rows_stays():
         x.new_full((2,), 0.5).log(),
     )
     split = split_repeats(c, x, FLOOR)
-    assert split.means.squeeze(1).tolist() == [0.0, 0.0, 50.0]
-    assert float(split.log_weights[2].exp()) == 0.5
+    assert split.means.squeeze(1).tolist() == [50.0, 0.0, 0.0]
+    assert float(split.log_weights[0].exp()) == 0.5
 
 
 def test_the_estimator_takes_them_where_they_help():

@@ -45,7 +45,12 @@ def split_repeats(c: Components, x: Tensor, variance: float) -> Components:
     if not len(columns):
         return c
     owner = log_joint(c, x).argmax(1)
-    parts = [_levels(c, k, x[owner == k], columns, variance) for k in range(len(c.means))]
+    enough = owner.bincount(minlength=len(c.means)) >= _LEAST_ROWS
+    others = Components(c.means[~enough], c.spread[~enough], c.log_weights[~enough])
+    parts = [others] + [
+        _levels(c, k, x[owner == k], columns, variance)
+        for k in enough.nonzero().squeeze(1).tolist()
+    ]
     return Components(
         torch.cat([part.means for part in parts]),
         torch.cat([part.spread for part in parts]),
@@ -85,8 +90,6 @@ def _nest(rows: Tensor, columns: Tensor) -> tuple[list[Tensor], Tensor, list[int
         The columns of each level, every one with those of the level before; the value that most
         rows have in every column; and how many rows share all values of each level.
     """
-    if len(rows) < _LEAST_ROWS:
-        return [], rows.new_zeros(rows.shape[1]), []
     # Every gap counts as a value of its own, far from all others.
     gaps = torch.finfo(rows.dtype).max * torch.linspace(0.5, 1, len(rows)).to(rows).unsqueeze(1)
     values = torch.where(rows.isnan(), gaps, rows).mode(0).values
