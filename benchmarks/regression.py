@@ -60,6 +60,8 @@ def read(path: Path, target: str | None) -> tuple[pd.DataFrame, Any, list[tuple[
     if path.suffix != ".npz":
         frame = read_mixed(path)
         name = frame.columns[-1] if target is None else target
+        if name not in frame:
+            raise SystemExit(f"{path} has no column {name!r}, only {', '.join(frame.columns)}")
         known = frame[name].notna().to_numpy()
         frame = frame[known].reset_index(drop=True)
         return frame.drop(columns=name), frame[name].to_numpy(dtype=np.float64), []
@@ -89,12 +91,14 @@ def measure(split: Split, effort: str) -> dict[str, Any]:
 
 
 def line(values: dict[str, list[float]]) -> str:
-    """Return means with standard errors in one line."""
+    """Return means in one line, with standard errors where there are several values."""
     parts = []
     for name, found in values.items():
-        error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else float("nan")
         digits = SHOWN[name]
-        parts.append(f"{name} {statistics.mean(found):.{digits}f} ± {error:.{digits}f}")
+        part = f"{name} {statistics.mean(found):.{digits}f}"
+        if len(found) > 1:
+            part += f" ± {statistics.stdev(found) / len(found) ** 0.5:.{digits}f}"
+        parts.append(part)
     return ", ".join(parts)
 
 
@@ -114,10 +118,10 @@ def main() -> None:
         for split in splits_of(path, arguments.target, arguments.splits):
             rows.append(measure(split, arguments.effort))
             one = {name: [rows[-1][name]] for name in SHOWN if name in rows[-1]}
-            print(f"{path.stem}, split {split.seed}: {line(one).replace(' ± nan', '')}", flush=True)
+            print(f"{path.name}, split {split.seed}: {line(one)}", flush=True)
         values = {name: [row[name] for row in rows] for name in SHOWN if name in rows[0]}
-        print(f"{path.stem}, {len(rows)} splits, {rows[0]['rows']} rows to fit: {line(values)}\n")
-        content["tables"][path.stem] = rows
+        print(f"{path.name}, mean over splits: {line(values)}\n")
+        content["tables"][str(path)] = rows
         if arguments.json is not None:
             arguments.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
