@@ -8,7 +8,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from hilbound.errors import DataError
-from hilbound.experiments.uci_regression import methods
+from hilbound.experiments.uci_regression import experiment, methods
 from hilbound.experiments.uci_regression.experiment import EXPERIMENT, _goal, split_of
 from hilbound.experiments.uci_regression.settings import GOALS, UciSettings
 
@@ -77,6 +77,19 @@ def test_slow_methods_are_measured_on_the_first_splits():
     }
     assert seeds["default"] == {0, 1, 2, 3}
     assert (seeds["high"], seeds["process"]) == ({0, 1}, {0})
+
+
+def test_who_is_ahead_is_told_by_the_splits_that_both_have():
+    def row(method, seed, crps):
+        return {"set": "energy", "method": method, "seed": seed, "crps": crps}
+
+    rows = [row("default", seed, 1.0 + seed) for seed in range(4)]  # 1.5 on the first two
+    rows += [row("forest", 0, 1.3), row("forest", 1, 1.5), row("network", 1, 2.1)]
+    settings = UciSettings()
+    expected = "quantile regression forest on energy (1.400 against 1.500 on 2)"
+    assert experiment._lower(settings, rows) == expected
+    assert expected in EXPERIMENT.notes(settings, rows)
+    assert experiment._lower(settings, rows[:4]) == ""
 
 
 def test_rows_stay_valid_where_only_their_number_changes():
