@@ -33,7 +33,7 @@ from hilbound.engine.spectrum.norms import (
 )
 from hilbound.engine.spectrum.plan import NormPlan, plan_norm
 from hilbound.errors import InputError
-from hilbound.mixture import GaussianMixture, common_unit
+from hilbound.mixture import GaussianMixture, in_common_unit
 
 
 def log_scalar_cost(p: GaussianMixture, q: GaussianMixture) -> Tensor:
@@ -75,7 +75,7 @@ def cauchy_schwarz_divergence(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     tensor(0.5000)
     """
     _require_mixtures(p=p, q=q)
-    unit = common_unit(p, q)
+    p, q, unit, _ = in_common_unit(p, q)
     return 0.5 * (p.log_inner(p, unit) + q.log_inner(q, unit)) - p.log_inner(q, unit)
 
 
@@ -876,6 +876,8 @@ def _factored_fidelity(
         drop: See :func:`hilbound.engine.spectrum.norms.nuclear_norm`.
         tol: The largest certificate. The default is a rounding unit of the fidelity itself.
     """
+    if tol is None and torch.compiler.is_compiling():
+        return None  # a rank is found from numbers, which a graph does not have
     chosen = fidelity_plan(p, q, tol)
     if chosen.method != "low rank":
         return None

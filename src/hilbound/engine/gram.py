@@ -24,6 +24,7 @@ one matrix product is enough. All others need the differences of coordinates.
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +115,7 @@ def block_pairs(device: torch.device) -> int:
     return _BLOCK_PAIRS_OF_A_GPU if device.type == "cuda" else _BLOCK_PAIRS
 
 
-def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
+def squared_distances(x: Tensor, y: Tensor, resolution: float | Tensor = 0.0) -> Tensor:
     r"""Return :math:`|x_i - y_j|^2`, with shape ``(*, N, M)``.
 
     The expansion :math:`|x|^2 + |y|^2 - 2 x \cdot y` loses digits, so both sets are centred first.
@@ -132,6 +133,14 @@ def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
             [25.,  0.]])
     """
     same = x is y
+    if torch.compiler.is_compiling():
+        least = torch.as_tensor(resolution, dtype=torch.float64)
+        opaque: Tensor = _distances_operator(x, y, least, same)
+        return opaque
+    return _squared_distances(x, y, float(resolution), same=same)
+
+
+def _squared_distances(x: Tensor, y: Tensor, resolution: float, *, same: bool) -> Tensor:
     dtype = x.dtype
     points, centre = (x, y), x.detach().mean(-2, keepdim=True)
     x, y = x - centre, y - centre
@@ -147,6 +156,36 @@ def squared_distances(x: Tensor, y: Tensor, resolution: float = 0.0) -> Tensor:
         itself = torch.eye(x.shape[-2], dtype=torch.bool, device=x.device)
         distances = distances.masked_fill(itself, 0)
     return distances
+
+
+# An operator for torch.compile, which cannot trace the choice of a precision by the points' sizes.
+# Outside of compilation it is not used, because its first call would load the whole compiler.
+@torch.library.custom_op("hilbound::squared_distances", mutates_args=())
+def _distances_operator(x: Tensor, y: Tensor, resolution: Tensor, same: bool) -> Tensor:
+    return _squared_distances(x, y, float(resolution), same=same)
+
+
+@_distances_operator.register_fake
+def _(x: Tensor, y: Tensor, resolution: Tensor, same: bool) -> Tensor:  # noqa: ARG001 - the operator's
+    batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    return x.new_empty((*batch, x.shape[-2], y.shape[-2]))
+
+
+def _keep_points(ctx: Any, inputs: Any, output: Tensor) -> None:  # noqa: ARG001 - torch's own
+    x, y, _, _ = inputs
+    ctx.save_for_backward(x, y)
+
+
+def _slopes_of_distances(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    x, y = ctx.saved_tensors
+    centre = x.mean(-2, keepdim=True)
+    a, b = x - centre, y - centre
+    to_x = 2 * (grad.sum(-1, keepdim=True) * a - grad @ b)
+    to_y = 2 * (grad.sum(-2).unsqueeze(-1) * b - grad.mT @ a)
+    return to_x.sum_to_size(x.shape), to_y.sum_to_size(y.shape), None, None
+
+
+_distances_operator.register_autograd(_slopes_of_distances, setup_context=_keep_points)
 
 
 def _say_if_tf32_is_left(dtype: torch.dtype, rounding: float, resolution: float) -> None:
@@ -175,7 +214,7 @@ def _quadratic_form(x: Tensor, v: Tensor, y: Tensor, w: Tensor) -> Tensor:
     """Return ``Q`` of the module docstring for every pair, with shape ``(*, N, M)``."""
     if is_isotropic(v, w):
         total = v + w.mT
-        resolution = KERNEL_ERROR * float(total.detach().amin())
+        resolution = KERNEL_ERROR * total.detach().amin()
         return squared_distances(x, y, resolution) / total
     if is_shared(v, w):
         # Scaling rounds. Points are centred first, so that only small numbers are rounded.

@@ -11,7 +11,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hilbound import functional as F
 from hilbound.engine import gram
 from hilbound.engine.pairs import loops, operators
 from hilbound.engine.pairs.sums import log_inner, log_norm, log_row_sums, mean_log_row_sum
@@ -358,27 +357,6 @@ def test_one_and_two_threads_agree(monkeypatch, name):
     assert torch.allclose(value, other, rtol=1e-6)
     for g, e in zip(slopes, others, strict=True):
         assert torch.allclose(g, e, rtol=1e-5, atol=1e-5 * float(e.abs().max()))
-
-
-@pytest.mark.parametrize(
-    "cost", [F.log_scalar_cost, lambda p, q: F.negative_log_likelihood(p.means, q)]
-)
-@pytest.mark.usefixtures("compiler")
-def test_a_step_compiles_into_one_graph(cost):
-    x, start = normal(0, 40, 3), normal(1, 30, 3)
-
-    def loss(y):
-        p, q = (GaussianMixture(m, 0.5, validate_args=False) for m in (x, y))
-        return cost(p, q)
-
-    slopes = []
-    for function in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
-        y = start.clone().requires_grad_()
-        value = function(y)
-        value.backward()
-        slopes.append((value.detach(), y.grad))
-    assert torch.allclose(slopes[0][0], slopes[1][0], rtol=1e-12)
-    assert torch.allclose(slopes[0][1], slopes[1][1], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["_inner", "_norm", "_mean", "_rows"])

@@ -79,7 +79,7 @@ def _rows_of(columns: int, device: torch.device) -> int:
     few rows at a time, adding them up would take much of the time.
     """
     pairs = gram.block_pairs(device)
-    return max(1, min(_FEW_ROWS, pairs // columns), pairs // 2 // columns)
+    return max(1, min(_FEW_ROWS, pairs // columns), pairs // 4 // columns)
 
 
 def _put(whole: Slopes | None, i: slice, part: Slopes, side: Side) -> Slopes:
@@ -193,7 +193,10 @@ def log_row_totals(
     value = torch.empty_like(p.log_weights, dtype=torch.float64)
     of_p: Slopes | None = None
     of_q: Slopes | None = None
-    by_column: Tensor | None = None
+    # Strips of columns go to the sums one after the other: a tile's own sums over its rows would
+    # be half as large again as the sums of all tiles.
+    strips = _blocks(every.stop, _FEW_COLUMNS) if to_q else []
+    by_column: list[Tensor | None] = [None] * len(strips)
     for i in _blocks(n, _rows_of(batch * every.stop, p.means.device)):
         tile = grid.tile(i, every)
         top = tile.pull.amax(-1, keepdim=True)
@@ -203,9 +206,10 @@ def log_row_totals(
             tile.pull.mul_(pull[:, i].unsqueeze(-1) / mass)
         if to_p:
             of_p = _put(of_p, i, grid.row_slopes(grid.row_sums(tile, every), i), p)
-        if to_q:
-            by_column = _plus(by_column, grid.column_sums(tile, i))
-    if by_column is not None:
-        for j in _blocks(every.stop, _FEW_COLUMNS):
-            of_q = _put(of_q, j, grid.column_slopes(by_column[:, j], j), q)
+        for k, j in enumerate(strips):
+            by_column[k] = _plus(by_column[k], grid.column_sums(tile.columns(j), i))
+    for k, j in enumerate(strips):
+        of_strip, by_column[k] = by_column[k], None
+        if of_strip is not None:
+            of_q = _put(of_q, j, grid.column_slopes(of_strip, j), q)
     return value + grid.offset.unsqueeze(-1), of_p, of_q

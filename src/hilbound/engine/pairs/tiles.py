@@ -80,6 +80,10 @@ class Tile(NamedTuple):
         """The same pairs seen from the other side."""
         return Tile(self.pull.mT, self.total.mT, self.ratio.mT)
 
+    def columns(self, j: slice) -> "Tile":
+        """The pairs of some columns."""
+        return Tile(*(t[..., j] for t in self))
+
 
 class Tiles(Protocol):
     """The interface of tiles for sums over pairs.

@@ -111,9 +111,7 @@ def plan_norm(
         )
     if dim is None or power != 1:
         return dense
-    by_default = (
-        dtype == torch.float32 and dim <= _LARGEST_DIM and min(n, m) >= _LEAST_POINTS
-    ) and not torch.compiler.is_compiling()
+    by_default = dtype == torch.float32 and dim <= _LARGEST_DIM and min(n, m) >= _LEAST_POINTS
     if tol is None and not by_default:
         return dense
     error = "rounding" if tol is None else f"{tol:g}"
