@@ -15,6 +15,7 @@ References:
     Schneider, 2012).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -101,6 +102,7 @@ def _factorise(points: Points, tol: float, rank_limit: int) -> _Factor | None:
     while True:
         weighted = weights * residual
         certificate = float((weighted[:n].sum() * weighted[n:].sum()).sqrt())
+        certificate += _rounding(points, rank)
         if certificate <= tol:
             factor = factor[:rank].mul_(weights.sqrt()) if rank else factor[:1].zero_()
             return _Factor(factor[:, :n], factor[:, n:], certificate)
@@ -115,6 +117,21 @@ def _factorise(points: Points, tol: float, rank_limit: int) -> _Factor | None:
         rank += len(new)
         # Rounding may have made a residual too small, so it gets a lower limit.
         residual = (residual - new.square().sum(0)).clamp_min(rank * torch.finfo(new.dtype).eps)
+
+
+def _rounding(points: Points, rank: int) -> float:
+    r"""Bound what rounding in float64 adds to the error of the value.
+
+    Let u be the rounding unit. An exponent :math:`|x - y|^2 / (2s)`, from the expanded square, is
+    off by at most :math:`2u (|x|^2 + |y|^2) / s`
+    (:func:`hilbound.engine.gram.exponent_error`), and so every entry of the matrix by this share of
+    itself. The weighted matrix has a Frobenius norm of at most 1, so its nuclear norm changes by at
+    most :math:`\sqrt r` times as much. The decompositions of rank r add about :math:`r u`.
+    """
+    unit = torch.finfo(points.x.dtype).eps
+    largest = sum(float(part.square().sum(-1).amax()) for part in (points.x, points.y))
+    narrowest = min(1.0, float(points.x_scale.amin()), float(points.y_scale.amin()))
+    return unit * (math.sqrt(rank) * 2 * largest / narrowest + rank)
 
 
 def _block(rows: Tensor, pivots: Tensor, line: float) -> Tensor:
