@@ -86,7 +86,6 @@ PLACES = ("theory/bounds", "examples/index", "reference/api/hilbound.functional"
 @pytest.mark.parametrize("place", PLACES)
 def test_every_kind_of_page_has_a_title_and_fits_a_phone(start_page, place):
     with Visit(start_page, (BUILT.parent / f"{place}.html").as_uri(), width=390) as visit:
-        visit.page.wait_for_load_state("networkidle")
         assert visit.errors == []
         assert visit.requests_elsewhere() == []
         assert visit.overflow() <= 0
