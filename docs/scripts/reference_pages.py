@@ -43,7 +43,6 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "evaluation.image_metrics",
         "evaluation.metrics",
         "evaluation.reconstruction",
-        "evaluation.sampling",
     ),
     "Reports": (
         "reports.plots",

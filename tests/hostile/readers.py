@@ -41,6 +41,7 @@ def _run(path: Path) -> None:
     run = Run.open(path)
     run.read_json("run.json")
     run.read_bounds()
+    run.read_snapshots()
     with contextlib.suppress(InputError):
         run.read_json("metrics.json")
     if run.checkpoint.exists():

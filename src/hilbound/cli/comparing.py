@@ -10,7 +10,6 @@ import typer
 from hilbound.cli.base import Moved, err, out
 from hilbound.cli.stages import Stages
 from hilbound.config import is_table_run
-from hilbound.errors import InputError
 
 if TYPE_CHECKING:
     from hilbound.evaluation.comparison import RunComparison
@@ -109,11 +108,9 @@ def _report_one(run: Path, output: Path | None, data: str | None, tell: Stages) 
     from hilbound.cli import tables
     from hilbound.reports.run_report import write_report
 
-    if not is_table_run(run):
-        return write_report(hilbound.Run.open(run).with_data(data), output, tell=tell)
-    if output is not None or data is not None:
-        raise InputError("--output and --data are for runs that draw samples: leave them out")
-    return tables.report(run)
+    if is_table_run(run):
+        return tables.report(run, data, output)
+    return write_report(hilbound.Run.open(run).with_data(data), output, tell=tell)
 
 
 def _report_several(runs: Sequence[Path], output: Path, data: str | None, tell: Stages) -> Path:

@@ -56,6 +56,9 @@ class Figure:
         marks: Texts that appear under the pointer.
         others: Further pictures of the same size, such as other draws of samples. Readers choose
             which one is shown.
+        frames: How many pictures of one size stand side by side in it, to be shown one after the
+            other.
+        aspect: Width of a frame by its height, if there are several.
 
     Raises:
         InputError: If the picture lies outside the page or has no alternative text.
@@ -66,6 +69,8 @@ class Figure:
     caption: str
     marks: tuple[Mark, ...] = ()
     others: tuple[str, ...] = ()
+    frames: int = 1
+    aspect: float = 1.0
 
     def __post_init__(self) -> None:
         for uri in (self.uri, *self.others):

@@ -14,6 +14,7 @@ from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.base import DensityModel
 from hilbound.reports import lettering, plots
 from hilbound.reports.drawing import canvas
+from hilbound.reports.film import film_figure
 from hilbound.reports.page import Figure, Section, figure_uri
 from hilbound.reports.table_plots import draw_histograms, draw_pairs, strongest_columns
 from hilbound.training.runs import Run
@@ -132,7 +133,14 @@ def _planar_section(
         f"The model's density: the mixture of {q.components:,} centres with component variance "
         f"{float(model.head.variance):.3g}{units}.",
     )
-    return Section("Samples", lettering.key(names), (drawn, smooth))
+    film = _film(run, real, own)
+    return Section("Samples", lettering.key(names), (drawn, smooth, *film))
+
+
+def _film(run: Run, real: Tensor, own: dict[str, Any]) -> tuple[Figure, ...]:
+    """Return the animation of samples over the steps of training, if the run kept any."""
+    frames = run.read_snapshots()
+    return (film_figure(real, frames, **own),) if len(frames) > 1 else ()
 
 
 # ------------------------------------------------------------------ columns

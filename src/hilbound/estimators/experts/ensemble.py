@@ -13,7 +13,10 @@ from hilbound.estimators.experts.folds import Folds
 from hilbound.estimators.experts.rows import Rows
 from hilbound.mixture import GaussianMixture
 
-_CHUNK = 1 << 15  # rows that are predicted at once, to bound memory
+_CHUNK = 1 << 15  # rows that are predicted at once in training, to bound memory
+# In float64 a chunk of this size stays below 32 MiB for each layer. Above, the C library asks the
+# system for new pages every time.
+_PREDICTED = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Ensemble:
         parts = []
         # In float64 a row's prediction does not depend on the rows that are predicted with it.
         weights, floor = [w.double() for w in self.weights], self.floor.double()
-        for rows in x.double().split(max(1, _CHUNK // members)):
+        for rows in x.double().split(max(1, _PREDICTED // members)):
             with torch.no_grad():
                 inputs = self.embedding(rows).expand(members, -1, -1)
                 heads = networks.forward(weights, inputs, len(floor), floor)
