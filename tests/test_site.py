@@ -63,6 +63,16 @@ def test_public_modules_of_the_reference_exist(monkeypatch):
             assert path.with_suffix(".py").is_file() or path.is_dir(), module
 
 
+def test_pages_of_modules_that_are_gone_go_too(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(DOCS / "scripts"))
+    import reference_pages
+
+    monkeypatch.setattr(reference_pages, "PUBLIC", {"Ground": ("errors",)})
+    (tmp_path / "hilbound.gone.md").touch()
+    reference_pages.write(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"hilbound.errors.md", "modules.md"}
+
+
 @pytest.fixture(scope="module")
 def start_page():
     if not BUILT.is_file():
