@@ -96,6 +96,7 @@ docs: $(STAMP) $(MATHJAX) ## build the site into docs/_build/html, and check it
 	@echo "installing the site's tools"
 	@$(RUN) pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	@echo "== building (the gallery is executed: some minutes)"
+	@rm -rf docs/_build/html
 	@OMP_NUM_THREADS=1 $(RUN) sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "== links"
 	@$(BIN)/python docs/scripts/check_links.py docs/_build/html

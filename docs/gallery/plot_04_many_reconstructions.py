@@ -22,7 +22,7 @@ with tempfile.TemporaryDirectory() as folder:
         model="encoder-mixture-decoder",
         objective="joint-nuclear",
         features=1,
-        steps=300,
+        steps=220,
         batch_size=256,
         width=128,
         tensorboard=False,

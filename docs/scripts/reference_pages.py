@@ -69,6 +69,9 @@ def write(folder: Path) -> None:
             lines.append(f"| [{name}]({name}.md) | {_purpose(name)} |")
             _write(folder / f"{name}.md", _page(name))
         lines.append("")
+    for page in folder.glob("hilbound.*.md"):
+        if page.stem not in names:
+            page.unlink()  # of a module that is gone
     toctree = ["```{toctree}", ":hidden:", "", *names, "```", ""]
     _write(folder / "modules.md", "\n".join(lines + toctree))
 

@@ -48,6 +48,7 @@ def test_the_page_shows_everything_and_fetches_nothing():
     assert "http" not in html.replace("http-equiv", "")
     assert "60 test rows" in html
     assert "3 cells of the columns are missing" in html
+    assert "test rows at 1: " in html  # the coverage tells its values under the pointer
 
 
 def test_each_target_has_its_own_pictures():

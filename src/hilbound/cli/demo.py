@@ -20,6 +20,7 @@ from hilbound.evaluation.quality import METRICS, format_metric
 from hilbound.objectives import OBJECTIVES
 from hilbound.reports import plots
 from hilbound.reports.drawing import canvas
+from hilbound.reports.hover import curve_figure
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
 from hilbound.reports.run_report import variance_text
 from hilbound.training.fit import fit
@@ -195,7 +196,7 @@ def _section(data: str, results: list[Result]) -> Section:
         "The bound of each objective during training. The tightness of the likelihood is exp(-KL), "
         "which stays near zero for every model in many dimensions."
     )
-    figures.append(Figure(figure_uri(figure), f"tightness of the bounds on {data}", caption))
+    figures.append(curve_figure(figure, f"tightness of the bounds on {data}", caption))
     headings = ("Objective", *(METRICS[name].title for name in _COLUMNS), "Seconds")
     cells = [(result.run.config.objective, *_cells(result)) for result in results]
     cells.append(("real data", *_real_cells(results[0])))

@@ -53,7 +53,7 @@ def tracked_section(run: Run, rows: dict[str, Rows], dim: int) -> Section:
             _plot_relative(ax, rows[split], dim)
             caption = f"Cost and limit on fixed {name}; the gap between them is shaded."
             alt = f"conditional cost below its limit against training steps, on {name}"
-            figures.append(Figure(figure_uri(figure), alt, caption))
+            figures.append(curve_figure(figure, alt, caption))
     figures.append(_tightness(rows, model_centers(config)))
     ends = run.read_json("run.json")["variance"]
     moves = "it moves while the encoder learns, and rises as features tell rows apart"

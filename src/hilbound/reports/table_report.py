@@ -21,6 +21,7 @@ from hilbound.reports import density_plots as plots
 from hilbound.reports import lettering
 from hilbound.reports.drawing import canvas
 from hilbound.reports.glossary import targets_glossary
+from hilbound.reports.hover import curve_figure
 from hilbound.reports.page import Fact, Figure, Page, Section, Table, figure_uri, render
 
 _SHOWN_DENSITIES = 7
@@ -151,8 +152,8 @@ def _trust(q: GaussianMixture, y: Floats, prefix: str) -> Section:
     shares = calibration.coverage(pit, levels.tolist())[:, 0]
     figure, ax = canvas()
     plots.plot_coverage(ax, levels, shares, len(y))
-    coverage = Figure(
-        figure_uri(figure),
+    coverage = curve_figure(
+        figure,
         "share of values inside their intervals against the intervals' probability",
         "90 % of the values should lie in their 90 % intervals, and so for every level. Below the "
         "diagonal the intervals are too narrow, above it too wide.",
