@@ -30,23 +30,24 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "first_steps.json"
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ROWS = 500
-_KNOWN = {"make demo": "hilbound demo"}
 
 
 def commands(readme: str) -> dict[str, list[str]]:
-    """Return the commands of each section as they are typed, without comments.
+    """Return the commands of each section as they are typed, without comments; the demo by itself.
 
     >>> commands("## Try\\n```\\nhilbound list # all\\nmake demo   # six models\\n```\\n")
-    {'Try': ['hilbound list', 'hilbound demo']}
+    {'demo': ['hilbound demo'], 'Try': ['hilbound list']}
     """
-    found = {}
+    found: dict[str, list[str]] = {}
     for section in f"\n{readme}".split("\n## ")[1:]:
         shells = [block for language, block in _FENCE.findall(section) if not language]
         lines = [line for block in shells for line in block.splitlines()]
         typed = (line.partition(" #")[0].strip() for line in lines)
-        own = [line for line in typed if line.startswith(("hilbound ", "make demo"))]
-        if own:
-            found[section.partition("\n")[0]] = [_KNOWN.get(line, line) for line in own]
+        for line in typed:
+            if line == "make demo":
+                found["demo"] = ["hilbound demo"]
+            elif line.startswith("hilbound "):
+                found.setdefault(section.partition("\n")[0], []).append(line)
     return found
 
 
