@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from functools import cache
 
 import joblib
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import integrate, stats
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -50,6 +52,13 @@ def high():
     return model.fit(table, y), table, y
 
 
+@cache
+def learned(name, n):
+    """A model of n rows of a simulator."""
+    model = ConditionalDensityEstimator(n_folds=3, max_epochs=30, random_state=0)
+    return model.fit(*ALL[name].draw(n))
+
+
 def hellinger(model, simulator):
     """Squared Hellinger distance to the truth, averaged over x."""
     x, y = np.linspace(-0.95, 0.95, 39), np.linspace(-6, 8, 2801)
@@ -61,15 +70,7 @@ def hellinger(model, simulator):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_distance_to_the_truth_falls_with_the_rows(name):
-    few, many = (
-        hellinger(
-            ConditionalDensityEstimator(n_folds=3, max_epochs=30, random_state=0).fit(
-                *ALL[name].draw(n)
-            ),
-            ALL[name],
-        )
-        for n in (100, 1600)
-    )
+    few, many = (hellinger(learned(name, n), ALL[name]) for n in (100, 1600))
     assert many < min(0.6 * few, 0.03)
 
 
@@ -123,13 +124,12 @@ def test_the_score_is_near_that_of_the_true_density(fitted):
     assert model.held_out_score_ == pytest.approx(true.mean(), abs=0.1)
 
 
-@pytest.mark.parametrize("coverage", [0.5, 0.9])
-def test_intervals_reach_their_coverage(fitted, coverage):
-    model, _, _ = fitted
-    x, y = HETEROSCEDASTIC.draw(4000, seed=1)
-    low, high = model.predict_interval(x, coverage).T
-    inside = (500 + 50 * y >= low) & (500 + 50 * y <= high)
-    assert inside.mean() == pytest.approx(coverage, abs=0.03)
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("name", ALL)
+def test_intervals_reach_their_coverage(name, coverage):
+    x, y = ALL[name].draw(4000, seed=1)
+    low, high = learned(name, 1600).predict_interval(x, coverage).T
+    assert ((y >= low) & (y <= high)).mean() == pytest.approx(coverage, abs=0.03)
 
 
 def test_quantiles_and_cdf_invert_each_other_and_never_cross(fitted):
@@ -291,6 +291,24 @@ def test_pipelines_clones_and_cross_validation(pair):
     assert (scores > -7).all()
     assert pipe.fit(x, y).predict(x).shape == (300, 2)
     assert not hasattr(clone(pipe[-1]), "model_")
+
+
+def test_weights_reach_fit_and_score_by_scikit_learns_routing(pair):
+    _, x, y = pair
+    weight = np.random.default_rng(0).uniform(0.1, 3, 300)
+    quick = {**QUICK, "max_epochs": 5}
+    with config_context(enable_metadata_routing=True):
+        model = ConditionalDensityEstimator(**quick)
+        model.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        search = GridSearchCV(make_pipeline(scaler, model), {}, cv=2)
+        search.fit(x, y, sample_weight=weight)
+    scaled = StandardScaler().fit_transform(x)
+    direct = ConditionalDensityEstimator(**quick).fit(scaled, y, weight)
+    np.testing.assert_allclose(search.predict(x), direct.predict(scaled))
+    assert not np.allclose(
+        direct.predict(scaled), ConditionalDensityEstimator(**quick).fit(scaled, y).predict(scaled)
+    )
 
 
 def test_frames_of_targets_and_a_column_of_one(pair):

@@ -1,6 +1,7 @@
 """Densities of tables, proven from outside: quadrature, closed forms, scikit-learn's own checks."""
 
 import pickle
+import re
 from functools import cache
 
 import joblib
@@ -183,6 +184,24 @@ def test_few_rows_are_enough(n, n_components):
     assert q.sample(3, random_state=0).shape == (3, 2)
     if n_components:
         assert q.n_components_ <= n
+
+
+@pytest.mark.parametrize("options", [{}, {"n_components": 3}, {"covariance": "diagonal"}])
+def test_a_least_variance_that_is_not_needed_costs_nothing(options):
+    """It is a floor, and not added to what the rows have."""
+    x, new = two_clusters(), two_clusters(seed=1)
+    free = MixtureDensityEstimator(random_state=0, **options).fit(x)
+    floored = MixtureDensityEstimator(random_state=0, min_variance=1e-3, **options).fit(x)
+    assert floored.score(new) == pytest.approx(free.score(new), abs=0.03)
+
+
+@pytest.mark.parametrize("options", [{}, {"n_components": 2, "objective": "scalar"}])
+def test_a_bar_is_shown_to_those_who_ask(capsys, options):
+    x = two_clusters(60)
+    MixtureDensityEstimator(random_state=0, **options).fit(x)
+    assert capsys.readouterr() == ("", "")
+    MixtureDensityEstimator(random_state=0, verbose=1, **options).fit(x)
+    assert re.search(r"fitting.* 6/6", capsys.readouterr().out)
 
 
 def test_equal_rows_are_a_narrow_gaussian():
@@ -376,10 +395,28 @@ def test_an_objective_that_cannot_be_had_is_refused_with_alternatives():
         q.fit(two_clusters())
 
 
-def test_renamed_columns_and_infinities_are_refused():
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.rename(columns={"price": "cost"}), "- cost"),
+        (lambda x: x[["price", "width"]], "same order"),
+        (lambda x: x.drop(columns="price"), "missing:\n- price"),
+        (lambda x: x.assign(extra=1.0), "unseen at fit time:\n- extra"),
+    ],
+)
+@pytest.mark.parametrize(
+    "estimator", [MixtureDensityEstimator(1), MixtureAutoencoder(1, max_steps=1)]
+)
+def test_columns_that_are_not_those_of_fit(estimator, change, message):
     frame = pd.DataFrame(two_clusters(), columns=["width", "price"])
-    q = MixtureDensityEstimator(1, random_state=0).fit(frame)
-    with pytest.raises(ValueError, match="feature names should match"):
-        q.score_samples(frame.rename(columns={"price": "cost"}))
+    q = clone(estimator).fit(frame)
+    use = q.transform if isinstance(q, MixtureAutoencoder) else q.score_samples
+    with pytest.raises(InputError, match=message) as caught:
+        use(change(frame))
+    assert "X[model.feature_names_in_]" in str(caught.value)
+
+
+def test_infinities_are_refused():
+    q = MixtureDensityEstimator(1, random_state=0)
     with pytest.raises(ValueError, match="infinity"):
         q.fit([[np.inf, 1.0], [0.0, 1.0]])

@@ -27,6 +27,7 @@ from hilbound.cli.base import (
     fail,
     out,
 )
+from hilbound.cli.comparing import compare, report
 from hilbound.cli.fitting import fit
 from hilbound.cli.scoring import score
 from hilbound.cli.stages import Stages
@@ -158,27 +159,8 @@ def evaluate(
     print_metrics(measured, out, err)
 
 
-@app.command()
-def report(
-    run: RunPath,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The page. (default: report.html in the run folder)"),
-    ] = None,
-    *,
-    data: Moved = None,
-) -> None:
-    """Write RUN's report.html: pictures, metrics and options on one page."""
-    from hilbound.cli import tables
-    from hilbound.reports.run_report import write_report
-
-    of_table = is_table_run(run)
-    with Stages("writing the report") as tell:
-        if of_table:
-            path = tables.report(run, data, output)
-        else:
-            path = write_report(hilbound.Run.open(run).with_data(data), output, tell=tell)
-    out.print(f"report: {path}", soft_wrap=True)
+app.command()(report)
+app.command()(compare)
 
 
 @app.command()

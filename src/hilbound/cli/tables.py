@@ -12,7 +12,7 @@ from hilbound.errors import InputError
 from hilbound.estimators.table_data import Unknown
 from hilbound.estimators.table_output import check_output, prediction_table, write_table
 from hilbound.estimators.table_run import Split, TableRun
-from hilbound.evaluation.table_metrics import SIDES, TABLE_METRICS, format_value
+from hilbound.evaluation.table_metrics import BASELINES, SIDES, TABLE_METRICS, format_value
 from hilbound.training.files import write_whole
 
 
@@ -115,7 +115,7 @@ def print_metrics(measured: dict[str, Any], out: Console) -> None:
     for target, metrics in measured["targets"].items():
         table = Table(title=f"{escape(target)}, {rows}")
         table.add_column("metric")
-        for heading in ("model", "histogram", "one Gaussian", "better"):
+        for heading in ("model", *BASELINES.values(), "better"):
             table.add_column(heading, justify="right")
         for name, entry in metrics.items():
             info = TABLE_METRICS[name]

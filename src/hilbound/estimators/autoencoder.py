@@ -16,14 +16,15 @@ from sklearn.base import (
 )
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from hilbound.bounds import Bound, conditional_bound
 from hilbound.errors import InputError
 from hilbound.estimators.coder import Coder, Schedule, train
 from hilbound.estimators.mixtures.scaling import standardisation
-from hilbound.estimators.reading import check_numbers
+from hilbound.estimators.progress import progress_bar
+from hilbound.estimators.reading import read_numbers
 from hilbound.estimators.storage import (
     facts_of,
     probe,
@@ -63,6 +64,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         batch_size: The number of rows of one.
         learning_rate: The largest learning rate.
         random_state: A seed, for results that repeat bit for bit.
+        verbose: 1 for a progress bar.
 
     Attributes:
         bound_: The conditional cost against its limit, on a tenth of the rows that took no part in
@@ -93,6 +95,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -107,6 +110,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         batch_size: int = 128,
         learning_rate: float = 1e-2,
         random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ) -> None:
         self.n_features = n_features
         self.n_centres = n_centres
@@ -117,6 +121,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.random_state = random_state
+        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: ArrayLike, y: object = None) -> Self:
@@ -135,8 +140,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 "objective='trace' compares each row with one reconstruction, got "
                 f"n_centres={self.n_centres}: use n_centres=1, or objective='scalar'"
             )
-        check_numbers(X)
-        table = validate_data(self, X, dtype=np.float64)
+        table = read_numbers(self, X, reset=True, gaps=False)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
         self.location_, self.scale_ = standardisation(table)
@@ -161,7 +165,8 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )
-        train(self._coder, trained, schedule, generator)
+        with progress_bar("fitting", self.max_steps, shown=self.verbose > 0) as advance:
+            train(self._coder, trained, schedule, generator, advance)
         self.bound_ = self._bound(held, generator) if len(held) else None
 
     def _bound(self, x: Tensor, generator: torch.Generator) -> Bound:
@@ -189,8 +194,7 @@ class MixtureAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def _features(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        check_numbers(X)
-        table = validate_data(self, X, reset=False, dtype=np.float64)
+        table = read_numbers(self, X, reset=False, gaps=False)
         with torch.no_grad():
             features: Tensor = self._coder.encode(self._standardise(table))
         return features

@@ -7,6 +7,7 @@ training, what normalises them is fixed to that of all rows.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -35,7 +36,7 @@ class Schedule:
         feature_variance: Variance of the noise of the features, whose own variance is one.
         steps: The number of gradient steps.
         batch_size: The number of rows of one.
-        learning_rate: Of AdamW; it falls to zero along a cosine.
+        learning_rate: The learning rate of AdamW at the start; it falls to zero along a cosine.
     """
 
     objective: str
@@ -118,8 +119,14 @@ def _spread(raw: Tensor) -> Tensor:
     return (raw.var(0, unbiased=False) + 1e-8).sqrt()
 
 
-def train(coder: Coder, x: Tensor, schedule: Schedule, generator: torch.Generator) -> None:
-    """Train a coder on rows with shape ``(n, d)``, in place."""
+def train(
+    coder: Coder,
+    x: Tensor,
+    schedule: Schedule,
+    generator: torch.Generator,
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Train a coder on rows with shape ``(n, d)``, in place; ``advance`` follows every step."""
     optimizer = torch.optim.AdamW(
         coder.parameters(), schedule.learning_rate, weight_decay=_WEIGHT_DECAY
     )
@@ -133,6 +140,7 @@ def train(coder: Coder, x: Tensor, schedule: Schedule, generator: torch.Generato
         nn.utils.clip_grad_norm_(coder.parameters(), _CLIP)
         optimizer.step()
         decay.step()
+        advance()
     with torch.no_grad():
         coder.normalise(coder.encoder(x))
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin, _fit_context
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from hilbound.bounds import Bound
@@ -24,12 +24,13 @@ from hilbound.engine.expectation.components import (
     log_norm,
 )
 from hilbound.errors import InputError
-from hilbound.estimators.mixtures.fitting import Fit, Task, fit
+from hilbound.estimators.mixtures.fitting import Fit, Task, count_stages, fit
 from hilbound.estimators.mixtures.joined import as_mixture
 from hilbound.estimators.mixtures.kernels import kernel_components
 from hilbound.estimators.mixtures.polish import COSTS
 from hilbound.estimators.mixtures.scaling import standardisation
-from hilbound.estimators.reading import check_numbers
+from hilbound.estimators.progress import progress_bar
+from hilbound.estimators.reading import read_numbers
 from hilbound.estimators.storage import (
     facts_of,
     probe,
@@ -48,7 +49,8 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
     By default the mixture is an average of many, weighted by what each says about held-out rows:
     mixtures with covariances and with variances, whose number of components and regularisation are
     searched for, each fitted once for every part of the rows held out, and kernel estimates with
-    one covariance around every row. With ``n_components`` or another objective it is a single one.
+    one covariance around every row. Where rows share values exactly, as zeros, components of their
+    own may stand for them. With ``n_components`` or another objective it is a single one.
 
     Missing values (NaN) are integrated out, in ``fit`` and in ``score_samples``; nothing is
     imputed. Columns are standardised inside, and everything that comes out is in their own units. A
@@ -69,6 +71,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         min_variance: The least variance of a component in any direction, as a share of the
             variance of the columns.
         random_state: A seed, for results that repeat bit for bit.
+        verbose: 1 for a progress bar.
 
     Attributes:
         n_components_: The number of components of ``mixture_``.
@@ -96,6 +99,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         "objective": [StrOptions({"likelihood", *COSTS})],
         "min_variance": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
+        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -106,12 +110,14 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         objective: str = "likelihood",
         min_variance: float = 1e-6,
         random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ) -> None:
         self.n_components = n_components
         self.covariance = covariance
         self.objective = objective
         self.min_variance = min_variance
         self.random_state = random_state
+        self.verbose = verbose
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -131,7 +137,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
                 had with full covariances.
         """
         shapes = self._shapes()
-        table = self._validate(X, reset=True)
+        table = read_numbers(self, X, reset=True, gaps=True)
         if table.shape[1] == 1:  # where both are the same
             shapes = shapes[-1:]
         self._check_columns(table)
@@ -143,7 +149,9 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
             min_variance=self.min_variance,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
-        self._take(fit(torch.from_numpy((table - self.location_) / self.scale_), task))
+        rows = torch.from_numpy((table - self.location_) / self.scale_)
+        with progress_bar("fitting", count_stages(task), shown=self.verbose > 0) as advance:
+            self._take(fit(rows, task, advance))
         return self
 
     def _shapes(self) -> tuple[bool, ...]:
@@ -155,13 +163,6 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
                 )
             return (False,)
         return {"auto": (True, False), "full": (True,), "diagonal": (False,)}[self.covariance]
-
-    def _validate(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float64]:
-        check_numbers(X)
-        table: NDArray[np.float64] = validate_data(
-            self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan"
-        )
-        return table
 
     def _check_columns(self, table: NDArray[np.float64]) -> None:
         empty = np.flatnonzero(np.isnan(table).all(0))
@@ -214,7 +215,7 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
         Where values are missing it is the density of the others; of a row without any, zero.
         """
         check_is_fitted(self)
-        table = self._validate(X, reset=False)
+        table = read_numbers(self, X, reset=False, gaps=True)
         z = torch.from_numpy((table - self.location_) / self.scale_)
         # A missing coordinate has no density, hence no factor of its scale either.
         jacobian = (~np.isnan(table)) @ np.log(self.scale_)

@@ -32,6 +32,18 @@ def read_table(estimator: Any, table: ArrayLike, *, reset: bool) -> list[Column]
         array = validate_data(estimator, table, reset=reset, dtype=None, ensure_all_finite=False)
         return columns_of_array(array)
     check_names(table)
+    _check_same_columns(estimator, table, reset=reset)
+    columns = columns_of_frame(table)
+    if not columns or not len(table):  # type: ignore[arg-type]
+        raise InputError(
+            f"X has {len(columns)} feature(s) (shape={table.shape}) while a minimum of 1 "  # type: ignore[union-attr]
+            "is required, and at least one row"
+        )
+    return columns
+
+
+def _check_same_columns(estimator: Any, table: ArrayLike, *, reset: bool) -> None:
+    """Keep the names and the number of the columns of a data frame, or compare them."""
     try:
         validate_data(estimator, table, reset=reset, skip_check_array=True)
     except ValueError as error:
@@ -40,13 +52,32 @@ def read_table(estimator: Any, table: ArrayLike, *, reset: bool) -> list[Column]
         raise InputError(
             f"{error}\nX must have the columns that it had in fit, in that order{remedy}"
         ) from error
-    columns = columns_of_frame(table)
-    if not columns or not len(table):  # type: ignore[arg-type]
-        raise InputError(
-            f"X has {len(columns)} feature(s) (shape={table.shape}) while a minimum of 1 "  # type: ignore[union-attr]
-            "is required, and at least one row"
-        )
-    return columns
+
+
+def read_numbers(estimator: Any, table: ArrayLike, *, reset: bool, gaps: bool) -> Floats:
+    """Return a table that must hold numbers, with shape ``(n, d)``.
+
+    Args:
+        estimator: Whose ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+        table: A data frame or something like an array.
+        reset: Whether to set them.
+        gaps: Whether values may be missing.
+
+    Raises:
+        InputError: If names come twice or are not those of ``fit``, or a column holds texts, dates
+            or infinite values.
+    """
+    if is_frame(table):
+        _check_numbers(table)
+        _check_same_columns(estimator, table, reset=reset)
+    numbers: Floats = validate_data(
+        estimator,
+        table,
+        reset=reset,
+        dtype=np.float64,
+        ensure_all_finite="allow-nan" if gaps else True,
+    )
+    return numbers
 
 
 def read_targets(y: ArrayLike | None) -> Floats:
@@ -120,20 +151,8 @@ def read_weights(sample_weight: ArrayLike | None, n: int) -> Floats:
     return weight
 
 
-def check_numbers(table: object) -> None:
-    """Refuse a data frame whose columns are not numbers; anything without columns passes.
-
-    Args:
-        table: What the user gave.
-
-    Raises:
-        InputError: If two columns share a name, or one holds texts, dates or infinite values.
-
-    >>> import pandas as pd
-    >>> check_numbers(pd.DataFrame({"price": [1.0, float("nan")]}))
-    """
-    if not is_frame(table):
-        return
+def _check_numbers(table: ArrayLike) -> None:
+    """Refuse a data frame whose columns are not numbers."""
     check_names(table)
     for column in columns_of_frame(table):
         text = column.first_text()

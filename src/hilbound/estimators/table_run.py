@@ -46,7 +46,9 @@ from hilbound.estimators.table_data import (
     texts_of,
 )
 from hilbound.evaluation.calibration import log_scores
+from hilbound.evaluation.comparison import MODEL, Data, Member, sides
 from hilbound.evaluation.table_metrics import (
+    BASELINES,
     measure_importance,
     measure_table,
     rows_for_importance,
@@ -389,3 +391,57 @@ def _check_writable(path: Path) -> None:
             f"output {str(path)!r} cannot be written: {str(there)!r} is {reason}; choose another "
             "folder with --output"
         )
+
+
+def member_of_table(run: TableRun, name: str | None = None) -> Member:
+    """Return what a run folder tells of a run on a table's target, for a comparison.
+
+    Args:
+        run: The run.
+        name: What to call it; by default its path.
+
+    Raises:
+        InputError: If a file of the run is damaged.
+    """
+    config, facts = run.config, run.read_json("run.json")
+    measured = run.read_json("metrics.json") if (run.path / "metrics.json").exists() else {}
+    try:
+        told, entries = facts["data"], _entries(measured, config.target)
+        floors = {title: sides(entries, side) for side, title in BASELINES.items()}
+        return Member(
+            name=str(run.path) if name is None else name,
+            seed=config.seed,
+            settings=config.model_dump(mode="json", exclude={"kind", "seed", "data", "target"}),
+            data=Data(
+                name=f"{told['name']}, {' and '.join(config.target)}",
+                place=str(Path(config.data).expanduser().absolute()),
+                fingerprint=str(told["fingerprint"]),
+                key=json.dumps([config.columns, config.drop]),
+                shape=json.dumps([told["rows"], config.target, config.test_fraction]),
+            ),
+            values=sides(entries, MODEL) | {"seconds": float(facts["seconds"])},
+            floors={side: found for side, found in floors.items() if found},
+            measured=f"{measured['rows']:,} test rows" if measured else "",
+            note="" if measured else "not measured",
+        )
+    # A stranger may have written them.
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"run.json or metrics.json of run {str(run.path)!r} is damaged ({error}): run "
+            "'hilbound evaluate' again, or leave the run out"
+        ) from None
+
+
+def _entries(measured: dict[str, Any], targets: list[str]) -> dict[str, Any]:
+    """Return every metric of the targets with its sides."""
+    if not measured:
+        return {}
+    if len(targets) == 1:
+        found: dict[str, Any] = dict(measured["targets"][targets[0]])
+        return found
+    own = {
+        f"{target}/{name}": entry
+        for target in targets
+        for name, entry in measured["targets"][target].items()
+    }
+    return {"log_score": measured["log_score"], **own}

@@ -9,6 +9,7 @@ security policy forbids the browser to fetch anything. Every text is escaped, so
 
 import re
 from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -205,6 +206,16 @@ def render(page: Page) -> str:
     ('<!doctype html>', True)
     """
     return _environment().get_template("page.html.j2").render(page=page)
+
+
+def words_of(sections: Iterable[Section], facts: Iterable[Fact]) -> str:
+    """Return all words of a page, of which a glossary explains some."""
+    parts = [f"{fact.label} {fact.note} {fact.value}" for fact in facts]
+    for section in sections:
+        parts += [section.title, section.text, *(figure.caption for figure in section.figures)]
+        for table in section.tables:
+            parts += [table.caption, *table.columns, *(cell for row in table.rows for cell in row)]
+    return " ".join(parts)
 
 
 @cache

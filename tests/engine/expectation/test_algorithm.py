@@ -121,15 +121,39 @@ def test_expected_moments_of_gaps_are_those_of_the_conditional_gaussians(full):
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_every_step_raises_the_likelihood_of_incomplete_rows(full):
+@pytest.mark.parametrize("floor", [0.0, 2.0])  # the least variance of these rows is below 2
+def test_every_step_raises_the_likelihood_of_incomplete_rows(full, floor):
     x = with_gaps(made(200))
-    c = start(x, 4, full=full, ridge=0.0)
+    rule = Regularisation(ridge=0.0, floor=floor)
+    c = fit_components(x, start(x, 4, full=full, ridge=0.0), rule, max_steps=1)
     scores = [float(log_density(c, x).mean())]
     for _ in range(15):
-        c = fit_components(x, c, Regularisation(ridge=0.0), max_steps=1)
+        c = fit_components(x, c, rule, max_steps=1)
         scores.append(float(log_density(c, x).mean()))
     assert (np.diff(scores) > -1e-12).all()
     assert scores[-1] > scores[0] + 0.01
+
+
+def test_a_least_variance_is_met_where_it_must_be_and_changes_nothing_else():
+    x = made(500) @ torch.diag(torch.tensor([1.0, 0.2, 0.02]).double())
+    free = fit_components(x, start(x, 1, full=True), Regularisation(ridge=0.0), max_steps=1)
+    floored = fit_components(
+        x, start(x, 1, full=True), Regularisation(ridge=0.0, floor=0.01), max_steps=1
+    )
+    values, vectors = np.linalg.eigh(free.spread[0].numpy())
+    assert (values < 0.01).sum() == 1  # in one direction alone
+    expected = vectors @ np.diag(np.maximum(values, 0.01)) @ vectors.T
+    np.testing.assert_allclose(floored.spread[0], expected, atol=1e-12)
+    # No covariance with as much in every direction is better.
+    best = float(log_density(floored, x).mean())
+    rng = np.random.default_rng(0)
+    for size in (0.003, 0.03, 0.3):
+        turned = np.eye(3) + size * rng.normal(size=(3, 3))
+        other = turned @ expected @ turned.T
+        low, around = np.linalg.eigh(other)
+        other = around @ np.diag(np.maximum(low, 0.01)) @ around.T
+        c = Components(floored.means, torch.from_numpy(other)[None], floored.log_weights)
+        assert float(log_density(c, x).mean()) < best
 
 
 def test_gaps_leave_the_maximum_where_imputation_would_move_it():

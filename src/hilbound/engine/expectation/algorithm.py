@@ -4,11 +4,12 @@ The E-step (:mod:`hilbound.engine.expectation.moments`) gives every row its post
 :math:`r_{ik}` and fills its gaps. The M-step is regularised,
 
 .. math:: S_k = \frac{\sum_i r_{ik} \big[ (x_{ik} - m_k)(x_{ik} - m_k)^T + C_{ik} \big] + c\, S_0}
-    {\sum_i r_{ik} + c} + \varepsilon 1,
+    {\sum_i r_{ik} + c} + \rho 1,
 
 where :math:`C_{ik}` is the conditional covariance of the gaps and :math:`S_0` the mean of the
 scatters within all components. At :math:`c = 0` this is the plain algorithm with a ridge
-:math:`\varepsilon`.
+:math:`\rho`. A least variance :math:`\varepsilon` is no ridge: where :math:`S_k` has less in some
+direction it gets as much there, and stays as it is elsewhere.
 
 References:
     Maximum likelihood from incomplete data via the EM algorithm (Dempster, Laird and Rubin, 1977);
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hilbound.engine.expectation.components import Components, squared_distances
+from hilbound.engine.expectation.components import Components, at_least, squared_distances
 from hilbound.engine.expectation.moments import Moments, expect
 
 _LLOYD_STEPS = 10
@@ -37,10 +38,12 @@ class Regularisation:
     Args:
         shrinkage: Rows' worth ``c`` of the scatter common to all components.
         ridge: Variance that is added in every direction.
+        floor: The least variance in any direction.
     """
 
     shrinkage: float = 0.0
     ridge: float = 1e-6
+    floor: float = 0.0
 
 
 def fit_components(
@@ -86,12 +89,19 @@ def _maximise(moments: Moments, full: bool, regularisation: Regularisation) -> C
         scatter = moments.second - count[:, None, None] * (means.unsqueeze(2) * means.unsqueeze(1))
     else:
         scatter = (moments.second - count.unsqueeze(1) * means.square()).clamp_min(0)
-    common, c = scatter.sum(0) / count.sum(), regularisation.shrinkage
-    share = (count + c).reshape(-1, *[1] * (scatter.ndim - 1))
-    spread = (scatter + c * common) / share
-    ridge = regularisation.ridge
-    spread = spread + (ridge * torch.eye(means.shape[1], dtype=means.dtype) if full else ridge)
+    spread = _regularise(scatter, count, regularisation)
     return Components(means, spread, (count / count.sum()).log())
+
+
+def _regularise(scatter: Tensor, count: Tensor, regularisation: Regularisation) -> Tensor:
+    common, c = scatter.sum(0) / count.sum(), regularisation.shrinkage
+    ridge, floor = regularisation.ridge, regularisation.floor
+    if scatter.ndim == 2:
+        spread = (scatter + c * common) / (count + c).unsqueeze(1)
+        return (spread + ridge).clamp_min(floor)
+    eye = torch.eye(scatter.shape[1], dtype=scatter.dtype)
+    spread = (scatter + c * common) / (count + c)[:, None, None] + ridge * eye
+    return at_least(spread, floor) if floor else spread
 
 
 def _without_empty(c: Components) -> Components:

@@ -139,6 +139,33 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return distances.clamp_min(0)
 
 
+def at_least(spread: Tensor, variance: float) -> Tensor:
+    r"""Return covariances with a least variance in every direction.
+
+    Of all covariances with no less than :math:`\varepsilon` in any direction, the one of greatest
+    likelihood keeps the directions of the scatter :math:`V \operatorname{diag}(\lambda) V^T`:
+
+    .. math:: V \operatorname{diag}(\max(\lambda, \varepsilon)) V^T
+
+    Args:
+        spread: Covariances with shape ``(*, d, d)``.
+        variance: The least variance :math:`\varepsilon` in any direction.
+
+    >>> at_least(torch.tensor([[1.0, 1.0], [1.0, 1.0]]), 0.5)
+    tensor([[1.2500, 0.7500],
+            [0.7500, 1.2500]])
+    """
+    eye = torch.eye(spread.shape[-1], dtype=spread.dtype)
+    _, failed = torch.linalg.cholesky_ex(spread - variance * eye)
+    low = failed > 0
+    if not low.any():
+        return spread
+    values, vectors = torch.linalg.eigh(spread[low])
+    lifted = spread.clone()
+    lifted[low] = (vectors * values.clamp_min(variance).unsqueeze(-2)) @ vectors.mT
+    return lifted
+
+
 def log_inner(p: Sequence[Components], q: Sequence[Components]) -> Tensor:
     r"""Return :math:`\log \langle p, q \rangle`, a number, of mixtures given as parts."""
     pairs = [_log_inner(a, b) for a in p for b in q]

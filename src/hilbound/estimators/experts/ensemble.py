@@ -13,7 +13,10 @@ from hilbound.estimators.experts.folds import Folds
 from hilbound.estimators.experts.rows import Rows
 from hilbound.mixture import GaussianMixture
 
-_CHUNK = 1 << 15  # rows that are predicted at once, to bound memory
+_CHUNK = 1 << 15  # rows that are predicted at once in training, to bound memory
+# In float64 a chunk of this size stays below 32 MiB for each layer. Above, the C library asks the
+# system for new pages every time.
+_PREDICTED = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Recipe:
     Attributes:
         folds: Parts of the rows; each member holds one out.
         repeats: Divisions of the rows; there are folds x repeats members.
-        width: Of the hidden layers.
+        width: Width of the hidden layers.
         batch: Rows of a step, for each member.
-        steps: Of training.
+        steps: Number of training steps.
         components: Gaussians of a member.
         bins: Most bins of a column's embedding; 0 for none.
         smoothing: Variance of the smoothed target in the project's own cost, or ``None`` for
@@ -50,7 +53,7 @@ class Ensemble:
 
     Attributes:
         embedding: What the members read beside the columns.
-        weights: Of the networks, the members first.
+        weights: Weights of the networks, with the members as the first axis.
         floor: The least variance of a component, with shape ``(d,)``.
     """
 
@@ -68,7 +71,7 @@ class Ensemble:
         parts = []
         # In float64 a row's prediction does not depend on the rows that are predicted with it.
         weights, floor = [w.double() for w in self.weights], self.floor.double()
-        for rows in x.double().split(max(1, _CHUNK // members)):
+        for rows in x.double().split(max(1, _PREDICTED // members)):
             with torch.no_grad():
                 inputs = self.embedding(rows).expand(members, -1, -1)
                 heads = networks.forward(weights, inputs, len(floor), floor)
@@ -95,7 +98,7 @@ def fit_ensemble(
         rows: What to learn from.
         recipe: How.
         floor: The least variance of a component, with shape ``(d,)``.
-        generator: Of all random draws.
+        generator: Draws everything random.
         advance: Called once for each of the recipe's steps.
 
     Returns:

@@ -1,5 +1,6 @@
 """From standardised rows to a mixture: many members, or one that keeps to a given number."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -66,8 +67,21 @@ class Fit:
     ascent: Ascent | None = None
 
 
-def fit(x: Tensor, task: Task) -> Fit:
-    """Fit a mixture to rows with shape ``(n, d)``; a missing value is NaN."""
+def count_stages(task: Task) -> int:
+    """Return how often :func:`fit` says that a stage is done, at most."""
+    if task.count is None and task.cost is None:
+        return 2 + 2 * len(task.shapes)
+    return len(task.shapes) + _STARTS + (task.cost is not None)
+
+
+def fit(x: Tensor, task: Task, advance: Callable[[], None] = lambda: None) -> Fit:
+    """Fit a mixture to rows.
+
+    Args:
+        x: Rows with shape ``(n, d)``; a missing value is NaN.
+        task: What is asked.
+        advance: Called after each stage.
+    """
     generator = torch.Generator().manual_seed(task.seed)
     if len(x) == 1:
         return _fit_single_row(x, task)
@@ -75,8 +89,8 @@ def fit(x: Tensor, task: Task) -> Fit:
     variance = _kernel_variance(x, generator, task.min_variance)
     held_out = _whole(folds.held_out(0))[:_BOUND_ROWS]
     if task.count is None and task.cost is None:
-        return _fit_members(folds, task, held_out, variance)
-    return _fit_one(folds, task, held_out, variance, generator)
+        return _fit_members(folds, task, held_out, variance, advance)
+    return _fit_one(folds, task, held_out, variance, generator=generator, advance=advance)
 
 
 def _whole(x: Tensor) -> Tensor:
@@ -102,40 +116,68 @@ def _fit_single_row(x: Tensor, task: Task) -> Fit:
     return Fit([one], [one], _whole(x), 1.0, {"1 component": 1.0})
 
 
-def _fit_members(folds: Folds, task: Task, held_out: Tensor, variance: float) -> Fit:
+def _fit_members(
+    folds: Folds, task: Task, held_out: Tensor, variance: float, advance: Callable[[], None]
+) -> Fit:
     members = [broad_member(folds, full=True in task.shapes)]
     if not folds.x.isnan().any() and len(folds.x) <= _KERNEL_ROWS:
         members += kernel_members(folds, task.min_variance, leaning=True in task.shapes)
+    advance()
     for full in task.shapes:
         trials = searched(
-            folds, full=full, count=None, min_variance=task.min_variance, seed=task.seed
+            folds,
+            full=full,
+            count=None,
+            repeats=True,
+            min_variance=task.min_variance,
+            seed=task.seed,
         )
+        advance()
         members += mixture_members(folds, trials, task.min_variance, task.seed)
+        advance()
     weighted = weigh(members)
+    advance()
     named = {member.name: weight for weight, member in weighted}
     return Fit(blend(weighted), blend_blind(weighted), held_out, variance, named)
 
 
 def _fit_one(
-    folds: Folds, task: Task, held_out: Tensor, variance: float, generator: torch.Generator
+    folds: Folds,
+    task: Task,
+    held_out: Tensor,
+    variance: float,
+    *,
+    generator: torch.Generator,
+    advance: Callable[[], None],
 ) -> Fit:
-    trials = [
-        searched(
-            folds, full=full, count=task.count, min_variance=task.min_variance, seed=task.seed
-        )[0]
-        for full in task.shapes
-    ]
+    trials = []
+    for full in task.shapes:
+        trials += searched(
+            folds,
+            full=full,
+            count=task.count,
+            repeats=False,
+            min_variance=task.min_variance,
+            seed=task.seed,
+        )[:1]
+        advance()
     best = max(trials, key=lambda trial: trial.score)
-    final = _best_start(folds.x, best.setting, generator)
+    final = _best_start(folds.x, best.setting, generator, advance)
     result = Fit([final], [best.components], held_out, variance)
     if task.cost is not None:
         _polish(result, folds, task.cost, task.min_variance, generator)
+        advance()
     result.members = {f"{len(final.means)} components": 1.0}
     return result
 
 
-def _best_start(x: Tensor, setting: Setting, generator: torch.Generator) -> Components:
-    fits = [setting.fit(x, generator) for _ in range(_STARTS)]
+def _best_start(
+    x: Tensor, setting: Setting, generator: torch.Generator, advance: Callable[[], None]
+) -> Components:
+    fits = []
+    for _ in range(_STARTS):
+        fits.append(setting.fit(x, generator))
+        advance()
     return max(fits, key=lambda c: float(log_density(c, x).mean()))
 
 

@@ -3,7 +3,8 @@ r"""Kernel density estimates whose one covariance is fitted by leaving each row 
 With a Gaussian of covariance S around every row, the leave-one-out likelihood
 :math:`\prod_i \sum_{j \ne i} N(x_i - x_j; S)` has a maximum in S, and expectation-maximisation
 climbs it: with posterior weights :math:`r_{ij}` of the other rows,
-:math:`S \leftarrow \frac1n \sum_{ij} r_{ij} (x_i - x_j)(x_i - x_j)^T`.
+:math:`S \leftarrow \frac1n \sum_{ij} r_{ij} (x_i - x_j)(x_i - x_j)^T`. Where S has less than
+the least variance in some direction it gets as much there, and stays as it is elsewhere.
 
 References:
     An alternative method of cross-validation for the smoothing of density estimates (Bowman, 1984);
@@ -16,21 +17,26 @@ import math
 import torch
 from torch import Tensor
 
-from hilbound.engine.expectation.components import LOG_2PI, Components, squared_distances
+from hilbound.engine.expectation.components import (
+    LOG_2PI,
+    Components,
+    at_least,
+    squared_distances,
+)
 
 _STEPS = 20
 _PAIRS = 1_000_000  # pairs of rows that a step looks at
 _BLOCK_ENTRIES = 2**17
 
 
-def fit_kernel(x: Tensor, queries: Tensor, ridge: float, *, full: bool) -> Tensor:
+def fit_kernel(x: Tensor, queries: Tensor, floor: float, *, full: bool) -> Tensor:
     """Return the covariance of the kernel, with shape ``(d, d)``.
 
     Args:
         x: Rows with shape ``(n, d)``, at least two, nothing missing.
         queries: Indices of the rows that are left out in turn; the first of them vote, fewer
             where there are many rows.
-        ridge: Variance that is added in every direction.
+        floor: The least variance in any direction.
         full: Whether the kernel may lean; otherwise it is a multiple of the unit matrix.
 
     >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
@@ -38,12 +44,11 @@ def fit_kernel(x: Tensor, queries: Tensor, ridge: float, *, full: bool) -> Tenso
     tensor([[1.]], dtype=torch.float64)
     """
     n, dim = x.shape
-    floor = ridge * torch.eye(dim, dtype=x.dtype)
-    covariance: Tensor = torch.cov(x.mT).reshape(dim, dim) * n ** (-2 / (dim + 4)) + floor
+    covariance = at_least(torch.cov(x.mT).reshape(dim, dim) * n ** (-2 / (dim + 4)), floor)
     queries = queries[: max(1, _PAIRS // n)]
     for _ in range(_STEPS):
         step = _step(x, queries, covariance)
-        covariance = (step if full else _round(step)) + floor
+        covariance = at_least(step if full else _round(step), floor)
     return covariance
 
 

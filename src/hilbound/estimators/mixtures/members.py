@@ -10,15 +10,15 @@ References:
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hilbound.engine.expectation.algorithm import Regularisation, fit_components
-from hilbound.engine.expectation.components import Components, log_density
+from hilbound.engine.expectation.components import Components, at_least, log_density
 from hilbound.estimators.mixtures.kernels import fit_kernel, kernel_components, leave_one_out
+from hilbound.estimators.mixtures.repeats import split_repeats
 from hilbound.estimators.mixtures.settings import Search, Setting, Trial, count_kinds
 
 _FOLDS = 5
@@ -90,16 +90,9 @@ def cut(x: Tensor, generator: torch.Generator) -> Folds:
     return Folds(x, fold, order[:_JUDGES])
 
 
-def cross_fit(name: str, folds: Folds, fit: Callable[[Tensor, int], Components]) -> Member:
-    """Return a member that averages one fit for each part held out.
-
-    Args:
-        name: What it is.
-        folds: The parts.
-        fit: From rows and the number of the part that they lack to components.
-    """
+def _cross_fitted(name: str, folds: Folds, fits: list[Components]) -> Member:
+    """Return a member that averages the fits, one for each part held out."""
     log_densities = folds.x.new_empty(len(folds.judges))
-    fits = [fit(folds.train(number), number) for number in range(folds.count)]
     for number, components in enumerate(fits):
         judged = folds.fold[folds.judges] == number
         log_densities[judged] = log_density(components, folds.x[folds.judges[judged]])
@@ -109,7 +102,8 @@ def cross_fit(name: str, folds: Folds, fit: Callable[[Tensor, int], Components])
 
 def broad_member(folds: Folds, *, full: bool) -> Member:
     """Return one wide Gaussian, so that no row is impossible."""
-    return cross_fit("broad", folds, lambda x, _: _broad(x, full=full))
+    fits = [_broad(folds.train(number), full=full) for number in range(folds.count)]
+    return _cross_fitted("broad", folds, fits)
 
 
 def _broad(x: Tensor, *, full: bool) -> Components:
@@ -135,8 +129,7 @@ def kernel_members(folds: Folds, min_variance: float, *, leaning: bool) -> list[
 def _kernel_member(
     folds: Folds, fitted: Tensor, multiple: float, min_variance: float, *, leaning: bool
 ) -> Member:
-    floor = max(0.0, 1 - multiple) * min_variance
-    covariance = multiple * fitted + floor * torch.eye(len(fitted), dtype=fitted.dtype)
+    covariance = at_least(multiple * fitted, min_variance)
     log_densities = leave_one_out(folds.x, folds.judges, covariance)
     spread = covariance if leaning else covariance.diagonal()
     return Member(
@@ -148,7 +141,7 @@ def _kernel_member(
 
 
 def searched(
-    folds: Folds, *, full: bool, count: int | None, min_variance: float, seed: int
+    folds: Folds, *, full: bool, count: int | None, repeats: bool, min_variance: float, seed: int
 ) -> list[Trial]:
     """Return what a search on the first part tried, the best first.
 
@@ -167,6 +160,7 @@ def searched(
         min_variance=min_variance,
         work=_WORK,
         seed=seed,
+        repeats=repeats,
     )
     return search.run()
 
@@ -189,26 +183,36 @@ def mixture_members(
     works = [(folds.count - 1) * trial.setting.work(*size) for trial in best]
     kept = [trial for i, trial in enumerate(best) if i == 0 or sum(works[: i + 1]) <= _WORK]
     searched_all = (folds.fold != 0).sum() <= _SEARCH_ROWS
-    members = [
-        _mixture_member(folds, t.setting, seed, t.components if searched_all else None)
-        for t in kept
-    ]
     # A ridge is a bias where nothing degenerates; few held-out rows don't show a small one. And one
     # plain Gaussian is what much data is, more or less.
-    bare = best[0].setting.with_ridge(min_variance)
-    plain = Setting(bare.full, 1, Regularisation(0.0, min_variance))
-    present = [trial.setting for trial in kept]
-    others = [setting for setting in dict.fromkeys((bare, plain)) if setting not in present]
-    return members + [_mixture_member(folds, setting, seed, None) for setting in others]
+    bare = best[0].setting.without_ridge()
+    plain = Setting(bare.full, 1, Regularisation(0.0, 0.0, min_variance))
+    fitted: dict[Setting, Components | None] = {bare: None, plain: None}
+    fitted |= {trial.setting: trial.components if searched_all else None for trial in kept}
+    return [
+        member
+        for setting, first in fitted.items()
+        for member in _mixture_pair(folds, setting, seed, first)
+    ]
 
 
-def _mixture_member(folds: Folds, setting: Setting, seed: int, first: Components | None) -> Member:
-    def fit(x: Tensor, number: int) -> Components:
+def _mixture_pair(
+    folds: Folds, setting: Setting, seed: int, first: Components | None
+) -> list[Member]:
+    """Return the member of a setting, and another one split where rows repeat values."""
+
+    def fit(number: int) -> Components:
         if number == 0 and first is not None:
             return first
-        return setting.fit(x, torch.Generator().manual_seed(seed + number))
+        return setting.fit(folds.train(number), torch.Generator().manual_seed(seed + number))
 
-    return cross_fit(_describe(setting), folds, fit)
+    fits = [fit(number) for number in range(folds.count)]
+    name, floor = _describe(setting), setting.regularisation.floor
+    members = [_cross_fitted(name, folds, fits)]
+    split = [split_repeats(c, folds.train(number), floor) for number, c in enumerate(fits)]
+    if any(len(s.means) > len(c.means) for s, c in zip(split, fits, strict=True)):
+        members.append(_cross_fitted(f"{name}, split where values repeat", folds, split))
+    return members
 
 
 def _describe(setting: Setting) -> str:

@@ -16,6 +16,7 @@ from hilbound.engine.expectation.algorithm import (
     start_components,
 )
 from hilbound.engine.expectation.components import Components, log_density
+from hilbound.estimators.mixtures.repeats import split_repeats
 
 _SHRINKAGES = (0.0, 0.25, 1.0, 4.0, 16.0)  # in rows for each column
 _STEPS = 100
@@ -36,9 +37,9 @@ class Setting:
     count: int
     regularisation: Regularisation
 
-    def with_ridge(self, ridge: float) -> "Setting":
-        """Return the setting with another ridge."""
-        return replace(self, regularisation=replace(self.regularisation, ridge=ridge))
+    def without_ridge(self) -> "Setting":
+        """Return the setting without a ridge; the least variance stays."""
+        return replace(self, regularisation=replace(self.regularisation, ridge=0.0))
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Components:
         """Return components fitted to rows with shape ``(n, d)``; a missing value is NaN."""
@@ -62,7 +63,10 @@ class Setting:
 
 @dataclass
 class Trial:
-    """A setting that was tried, its fit, and the guarded mean log density of held-out rows."""
+    """A setting that was tried, its fit, and the guarded mean log density of held-out rows.
+
+    The score is that of the fit, or of the fit split where rows repeat values, if that is better.
+    """
 
     setting: Setting
     components: Components
@@ -78,9 +82,10 @@ class Search:
         guard: Log densities that are added to theirs, with shape ``(m,)``.
         full: Whether the components have covariances.
         count: A number of components to keep to; none to search for it.
-        min_variance: The least ridge.
+        min_variance: The least variance of a component in any direction.
         work: How many operations to spend; the first walk is always done.
         seed: Every trial draws its start from this seed, so that settings differ in nothing else.
+        repeats: Whether a fit may be split where rows repeat values.
     """
 
     def __init__(
@@ -94,15 +99,16 @@ class Search:
         min_variance: float,
         work: float,
         seed: int,
+        repeats: bool,
     ) -> None:
         self.train, self.held_out, self.guard = train, held_out, guard
-        self.full, self.seed = full, seed
+        self.repeats = repeats
+        self.full, self.seed, self.floor = full, seed, min_variance
         self.kinds = count_kinds(train)
         self.counts = _ladder(len(train)) if count is None else [count]
         dim = train.shape[1]
         self.axes: dict[str, list[float]] = {
-            "ridge": [min_variance * 10.0**k for k in range(7) if min_variance * 10.0**k <= 1]
-            or [min_variance],
+            "ridge": [0.0, *(r for k in range(7) if (r := min_variance * 10.0**k) <= 1)],
             "count": [float(k) for k in self.counts],
             "shrinkage": [s * dim for s in _SHRINKAGES],
         }
@@ -112,7 +118,7 @@ class Search:
     def run(self) -> list[Trial]:
         """Return all trials, the best first."""
         place = {
-            "ridge": min(2, len(self.axes["ridge"]) - 1),
+            "ridge": min(3, len(self.axes["ridge"]) - 1),
             "count": min(3, len(self.counts) - 1),
             "shrinkage": 2,
         }
@@ -146,13 +152,17 @@ class Search:
 
     def _try(self, place: dict[str, int]) -> Trial:
         value = {axis: self.axes[axis][at] for axis, at in place.items()}
-        setting = Setting(
-            self.full, int(value["count"]), Regularisation(value["shrinkage"], value["ridge"])
-        )
+        regularisation = Regularisation(value["shrinkage"], value["ridge"], self.floor)
+        setting = Setting(self.full, int(value["count"]), regularisation)
         self.left -= setting.work(len(self.train), self.train.shape[1], self.kinds)
         components = setting.fit(self.train, torch.Generator().manual_seed(self.seed))
-        guarded = torch.logaddexp(log_density(components, self.held_out), self.guard)
-        return Trial(setting, components, float(guarded.mean()))
+        score = self._judge(components)
+        if self.repeats:
+            score = max(score, self._judge(split_repeats(components, self.train, self.floor)))
+        return Trial(setting, components, score)
+
+    def _judge(self, components: Components) -> float:
+        return float(torch.logaddexp(log_density(components, self.held_out), self.guard).mean())
 
 
 def count_kinds(x: Tensor) -> int:

@@ -45,16 +45,20 @@ class Split:
 #: From a split and the settings to what is reported.
 Method = Callable[[Split, UciSettings], Row]
 
+#: Midpoints of ten equal parts of probability; the first and the last end the interval of .9.
+_LEVELS = np.arange(0.05, 1, 0.1)
+
 #: Above this many rows a network is wider and sees larger batches, as the estimator's are.
 _SMALL = 3000
 
 
 def is_installed(method: str) -> bool:
     """Whether a method's library is there; most need none."""
-    return method != "ngboost" or find_spec("ngboost") is not None
+    return method not in LIBRARIES or find_spec(LIBRARIES[method]) is not None
 
 
-def _of_estimator(model: ConditionalDensityEstimator, split: Split) -> Row:
+def score_estimator(model: ConditionalDensityEstimator, split: Split) -> Row:
+    """Return what is reported of a fitted model, on the split's test rows."""
     x, y = split.new, split.target
     inside = model.predict_interval(x, 0.9)
     row: Row = {
@@ -81,7 +85,7 @@ def _estimator(effort: str) -> Method:
         model = ConditionalDensityEstimator(
             effort=effort, max_epochs=settings.max_epochs, random_state=split.seed
         )
-        return _of_estimator(model.fit(split.x, split.y), split)
+        return score_estimator(model.fit(split.x, split.y), split)
 
     return measure
 
@@ -112,7 +116,7 @@ def _network(split: Split, settings: UciSettings) -> Row:
     model.model_ = Ensemble(ensemble.embedding, [w[:1] for w in ensemble.weights], floor)
     model.n_targets_, model.n_features_in_ = 1, x.shape[1]
     model.variance_floor_ = targets.floor * targets.scale**2
-    return _of_estimator(model, split)
+    return score_estimator(model, split)
 
 
 def _of_gaussians(mean: Floats, deviation: Floats, target: Floats) -> Row:
@@ -171,12 +175,55 @@ def _ngboost(split: Split, settings: UciSettings) -> Row:
     return _of_gaussians(np.asarray(fitted.loc), np.asarray(fitted.scale), split.target)
 
 
+def _of_quantiles(quantiles: Floats, mean: Floats, target: Floats) -> Row:
+    """Return what quantiles at ``_LEVELS`` say, with shape ``(n, 10)``; they have no density."""
+    q = np.sort(quantiles, axis=1)  # trees for one level each may cross
+    error = target[:, None] - q
+    pinball = np.maximum(_LEVELS * error, (_LEVELS - 1) * error)
+    return {
+        # The integral over all levels, by the midpoints of ten parts.
+        "crps": 2 * float(pinball.mean()),
+        "coverage": float(((target >= q[:, 0]) & (target <= q[:, -1])).mean()),
+        "rmse": float(np.sqrt(np.mean((mean - target) ** 2))),
+    }
+
+
+def _quantiles(split: Split, settings: UciSettings) -> Row:
+    """Histogram gradient boosting, fitted once for each of ten quantiles."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    del settings  # it has its own number of trees
+    found = [
+        HistGradientBoostingRegressor(loss="quantile", quantile=level, random_state=split.seed)
+        .fit(split.x, split.y)
+        .predict(split.new)
+        for level in _LEVELS
+    ]
+    quantiles = np.stack(found, axis=1)
+    return _of_quantiles(quantiles, quantiles.mean(1), split.target)
+
+
+def _forest(split: Split, settings: UciSettings) -> Row:
+    """A quantile regression forest of 500 trees, with the library's own defaults."""
+    from quantile_forest import RandomForestQuantileRegressor
+
+    del settings
+    forest = RandomForestQuantileRegressor(500, random_state=split.seed).fit(split.x, split.y)
+    quantiles = np.asarray(forest.predict(split.new, quantiles=_LEVELS.tolist()))
+    return _of_quantiles(quantiles, quantiles.mean(1), split.target)
+
+
+#: Methods that need a library of their own, which may not be there.
+LIBRARIES = {"ngboost": "ngboost", "forest": "quantile_forest"}
+
 METHODS: dict[str, tuple[str, Method]] = {
     "default": ("default", _estimator("default")),
     "high": ('effort="high"', _estimator("high")),
     "network": ("plain mixture density network", _network),
     "process": ("GaussianProcessRegressor", _process),
     "boosting": ("HistGradientBoosting, one deviation", _boosting),
+    "quantiles": ("HistGradientBoosting, ten quantiles", _quantiles),
+    "forest": ("quantile regression forest", _forest),
     "ngboost": ("NGBoost", _ngboost),
 }
 
