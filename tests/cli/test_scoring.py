@@ -167,7 +167,7 @@ def test_a_target_is_scored_given_the_other_columns(target, tmp_path):
     assert list(found) == [*new, "log_density"]
     run = TableRun.open(target)
     q = run.predict(new.drop(columns="price"), "new")
-    y = torch.from_numpy(new[["price"]].to_numpy())
+    y = torch.tensor(new[["price"]].to_numpy())
     expected = q.log_prob(y.nan_to_num()).numpy()
     keep = new["price"].notna()
     assert found["log_density"][keep].to_numpy() == pytest.approx(expected[keep], rel=1e-6)

@@ -4,12 +4,15 @@ import gzip
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from hilbound import cli
 from hilbound.errors import InputError
 from hilbound.estimators import ConditionalDensityEstimator
 from hilbound.estimators.table_data import read_target
@@ -536,7 +539,52 @@ def test_a_table_that_changed_or_is_gone(tmp_path):
     for command in ("evaluate", "report"):
         refused(command, run, words="has changed since.*restore it, or fit anew")
     table.unlink()
-    refused("evaluate", run, words="is not there any more.*restore it")
+    refused("evaluate", run, words="table of run .*run.* is not there any more.*by --data")
+
+
+def test_a_table_that_was_moved_is_named_again(tmp_path, monkeypatch):
+    """A run keeps the whole path, and the name as given; --data says where the table went."""
+    monkeypatch.chdir(tmp_path)
+    write(houses(40), Path("t.csv"))
+    fit_quickly(Path("t.csv"), Path("run"), "-q")
+    facts = json.loads(Path("run/run.json").read_text())
+    assert facts["data"]["name"] == "t.csv"
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert config["data"] == str(tmp_path / "t.csv")
+    before = json.loads(Path("run/metrics.json").read_text())
+    Path("away").mkdir()
+    monkeypatch.chdir(tmp_path / "away")
+    assert ask("evaluate", "../run").exit_code == 0
+    (tmp_path / "t.csv").rename(tmp_path / "moved.csv")
+    refused("evaluate", "../run", words="by --data")
+    assert ask("evaluate", "../run", "--data", "../moved.csv").exit_code == 0
+    after = json.loads(Path("../run/metrics.json").read_text())
+    assert after["log_score"] == before["log_score"]
+    result = ask("report", "../run", "--data", "../moved.csv", "-o", "page.html")
+    assert result.exit_code == 0, result.stderr
+    assert Path("page.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_table_comes_on_standard_input_and_stays_with_the_run(tmp_path):
+    frame = houses(40)
+    table = write(frame, tmp_path / "t.csv")
+    words = [
+        "fit",
+        "-",
+        "--target",
+        "price",
+        "--max-epochs",
+        "3",
+        "-q",
+        "-o",
+        str(tmp_path / "run"),
+    ]
+    done = CliRunner().invoke(cli.app, words, input=table.read_bytes())
+    assert done.exit_code == 0, done.stderr
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    assert json.loads((moved / "run.json").read_text())["data"]["name"] == "standard input"
+    assert (moved / "data.csv").read_bytes() == table.read_bytes()
+    assert ask("evaluate", moved).exit_code == 0
 
 
 @pytest.mark.parametrize(

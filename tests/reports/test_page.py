@@ -165,8 +165,8 @@ def test_light_and_dark_print_and_phones_are_thought_of():
     style = Document(render(a_page())).texts("style")[0]
     assert style.count("{") == style.count("}")
     used, known = set(re.findall(r"var\((--[\w-]+)\)", style)), re.findall(r"(--[\w-]+):", style)
-    used.discard("--frames")  # a film's own number, which its element sets
-    # Each colour has a value for light, for dark and for paper.
+    # Each colour has a value for light, for dark and for paper. The number of frames is none.
+    used.discard("--frames")
     assert {name: known.count(name) for name in used} == dict.fromkeys(used, 3)
     assert "@media (prefers-color-scheme: dark)" in style
     assert "@media print" in style

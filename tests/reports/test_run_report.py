@@ -115,7 +115,9 @@ def test_figures_of_the_training_are_there_once_there_is_a_curve(tmp_path):
         "Configuration",
         "Glossary",
     ]
-    assert len(page.images) == 5
+    assert len(page.images) == 6
+    # Samples over the steps, of which the last is the last of the training.
+    assert "41, over the data" in page.images[4]["alt"]
 
 
 @pytest.mark.parametrize("objective", ["scalar", "likelihood"])

@@ -1,6 +1,6 @@
 """The demonstration: three objectives on two embedded data sets, one table, one report.
 
-Networks are small and steps are few, so it takes less than a minute on two cores. It shows how
+Networks are small and steps are few, so it takes about a minute. It shows how
 hilbound is used, not the best result of each objective.
 """
 

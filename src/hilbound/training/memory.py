@@ -63,7 +63,8 @@ def refuse_too_many(n: int, config: RunConfig, dim: int) -> None:
         dim: Coordinates of a sample.
     """
     available = machine_memory()
-    row = 4 * (dim + (config.width if config.depth else 0))
+    # A layer is made from the one before it, and what is drawn is kept in float64.
+    row = 4 * (dim + (2 * config.width if config.depth else 0)) + 8 * dim
     if available is not None and n * row > available:
         raise InputError(
             f"{n:,} samples need at least {n * row / 2**30:.0f} GiB, and this machine has "

@@ -73,6 +73,10 @@ _OWN = (
 )
 
 
+# Samples that show whether weights are of use.
+_PROBED = 64
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder with its configuration.
@@ -378,12 +382,9 @@ class Run:
         known = rows.isfinite().all(-1)
         parts = [rows.new_full((len(rows),), torch.nan) for _ in LogDensity._fields]
         if known.any():
+            # Weights that are spoilt are told from here, with the run's name.
+            self.sample(_PROBED)
             found = estimate_log_densities(self.model, rows[known], draws, stream(seed, "density"))
-            if bool(found.value.isnan().any()):
-                raise InputError(
-                    f"run {str(self.path)!r} gives NaN for densities: its weights are spoilt. Fit "
-                    "again with a lower --learning-rate"
-                )
             for part, values in zip(parts, found, strict=True):
                 part[known] = values
         return in_user_units(LogDensity(*parts), log_volume)

@@ -105,7 +105,7 @@ def in_user_units(found: LogDensity, log_volume: float) -> LogDensity:
         log_volume: Logarithm of the volume of a standardised unit cube in the user's units.
 
     >>> found = LogDensity(torch.zeros(1), torch.ones(1), torch.ones(1))
-    >>> in_user_units(found, math.log(2)).value
-    tensor([-0.6931])
+    >>> in_user_units(found, 0.5).value
+    tensor([-0.5000])
     """
     return found._replace(value=found.value - log_volume)
