@@ -1,10 +1,15 @@
-"""How quick the playground is: milliseconds of a step, and frames in a second.
+"""How quick the playground is: milliseconds of a step and of a frame, and frames in a second.
 
     python benchmarks/playground.py
 
 A step is timed in Chromium's engine at 64 and 128 centres, the rest as the page starts. Frames are
 counted for five seconds while the centres flow, in a window of 1440 x 900 pixels. Chromium runs
-without a graphics card here, so it paints on the processor: a laptop is quicker. Results go to
+without a graphics card here, so it paints on the processor: a laptop is quicker.
+
+Other programs on the machine slow frames down, and ``load_before`` says how many there were. So the
+processor's time of a frame is measured as well, for each of the three threads that work at once:
+the page, the flow, and what puts the picture together. Waiting for a core does not count. With
+a core for each, the slowest of them decides how many frames a second can have. Results go to
 ``benchmarks/results/playground.json``.
 """
 
@@ -15,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from hilbound.reports.playground import write_playground
 from hilbound.training.machine import processor, versions
@@ -47,20 +52,45 @@ FRAMES = """() => new Promise((done) => {
     if (now - start < 5000) return requestAnimationFrame(count);
     gaps.sort((a, b) => a - b);
     const median = gaps[gaps.length >> 1];
-    done({ per_second: (1000 * gaps.length) / (now - start), median_gap_ms: median });
+    const seconds = (now - start) / 1000;
+    done({ frames: gaps.length, per_second: gaps.length / seconds, median_gap_ms: median });
   };
   requestAnimationFrame(count);
 })"""
 
 
-def measure(page: Page, address: str) -> dict[str, Any]:
+#: What the threads of a page are called by Chromium, and here.
+THREADS = {
+    "CrRendererMain": "page",
+    "DedicatedWorker thread": "flow",
+    "VizCompositorThread": "picture",
+}
+
+
+def processor_time(browser: Browser, page: Page) -> dict[str, float]:
+    """Return the processor's milliseconds of a frame, for each thread."""
+    browser.start_tracing(page=page, categories=["toplevel"])
+    frames = page.evaluate(FRAMES)
+    events = json.loads(browser.stop_tracing())["traceEvents"]
+    names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    spent = dict.fromkeys(THREADS.values(), 0.0)
+    for event in events:
+        thread = THREADS.get(names.get((event["pid"], event["tid"]), ""))
+        if thread and event["name"] == "ThreadControllerImpl::RunTask":
+            spent[thread] += event.get("tdur", 0) / 1000
+    return {name: round(time / frames["frames"], 2) for name, time in spent.items()}
+
+
+def measure(browser: Browser, page: Page, address: str) -> dict[str, Any]:
     """Return the times of steps and the frames in a second."""
     frames = {}
     for centres in CENTRES:
         page.goto("about:blank")
         page.goto(f"{address}#centres={centres}")
-        page.wait_for_timeout(2000)
-        frames[f"{centres} centres"] = page.evaluate(FRAMES)
+        page.wait_for_timeout(5000)  # until the code is compiled
+        frames[f"{centres} centres"] = page.evaluate(FRAMES) | {
+            "processor_ms_of_a_frame": processor_time(browser, page)
+        }
     page.get_by_role("button", name="Pause").click()
     steps = {
         f"{name}, {centres} centres": round(page.evaluate(STEP, [name, centres]), 3)
@@ -82,7 +112,7 @@ def main() -> None:
             "load_before": [round(load, 2) for load in os.getloadavg()],
             "versions": {**versions(), "chromium": browser.version},
             "seed": 1,
-            **measure(page, write_playground(Path(folder) / "page.html").as_uri()),
+            **measure(browser, page, write_playground(Path(folder) / "page.html").as_uri()),
         }
         browser.close()
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

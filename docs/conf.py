@@ -6,6 +6,7 @@ below.
 """
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "scripts"))
 
 import reference_pages  # noqa: E402
+import unmeasured  # noqa: E402
 
 import hilbound  # noqa: E402
 from hilbound.reports.playground import write_playground  # noqa: E402
@@ -65,6 +67,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "examples",
     "filename_pattern": "/plot_",
+    "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
@@ -74,6 +77,7 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "pydata_sphinx_theme"
+html_context = {"default_mode": "auto"}
 html_title = "hilbound"
 html_static_path = ["_static", "_generated/static"]
 html_css_files = ["site.css"]
@@ -85,7 +89,7 @@ html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 8,
     "show_prev_next": False,
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"index": [], "**": ["page-toc"]},
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "a11y-high-contrast-light",
@@ -123,7 +127,22 @@ def _resolve(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", home, node, contnode)
 
 
+def _skip(*event: Any) -> bool | None:
+    """Leave out fields of named tuples, which stand under "Attributes", and scikit-learn's own."""
+    _, _, name, obj, *_ = event
+    field = type(obj).__name__ == "_tuplegetter"
+    inherited = re.fullmatch(r"set_\w+_request|get_metadata_routing", name)
+    return True if field or inherited else None
+
+
+def _read(app: Any, docname: str, source: list[str]) -> None:
+    """Make links to experiments plain that nobody has run yet."""
+    source[0] = unmeasured.without_dead_links(source[0], Path(app.env.doc2path(docname)))
+
+
 def setup(app: Any) -> None:
     """Prepare first, because Sphinx then looks for pages."""
     _prepare()
+    app.connect("source-read", _read)
+    app.connect("autodoc-skip-member", _skip)
     app.connect("missing-reference", _resolve)

@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "hilbound"
 PICTURE = (ROOT / "docs" / "internals" / "architecture.md").read_text(encoding="utf-8")
 
 TABLE = {"mixture", "variance", "functional", "bounds", "objectives"}
-GROUND = {"errors", "arguments", "registry", "config"}
+GROUND = {"errors", "arguments", "registry"}
 ROOMS = sorted(p.parent for p in SOURCE.glob("*/__init__.py"))
 
 

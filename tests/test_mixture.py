@@ -404,3 +404,29 @@ def test_the_entropy_of_a_batch_and_of_too_few_points():
     assert gap == pytest.approx(3 * math.log(2), abs=4 * float(found.error.sum()))
     with pytest.raises(InputError, match="samples must be at least 2"):
         q.estimate_entropy(1)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_divergence_is_that_of_quadrature_within_its_error(full):
+    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    means = torch.tensor([[-2.0], [0.5], [3.0]], dtype=torch.float64)
+    q, p = GaussianMixture(means, 0.6, weights), GaussianMixture(means + 0.7, 1.1)
+    x = torch.linspace(-15, 15, 60_001, dtype=torch.float64).unsqueeze(-1)
+    log_q, log_p = q.log_prob(x), p.log_prob(x)
+    exact = float(torch.trapezoid(log_q.exp() * (log_q - log_p), x.squeeze(-1)))
+    one = FullGaussianMixture.from_diagonal(q) if full else q
+    draws = [one.estimate_kl(p, 2000, torch.Generator().manual_seed(s)) for s in range(40)]
+    scores = torch.stack([(d.value - exact) / d.error for d in draws])
+    assert abs(float(scores.mean())) < 4 / math.sqrt(40)
+    assert 0.7 < float(scores.std()) < 1.3
+
+
+def test_torchs_own_divergence_is_the_estimate():
+    q = GaussianMixture(torch.zeros(2, 1, 3), 1.0)
+    p = GaussianMixture(torch.ones(2, 1, 3), 1.0)
+    assert torch.distributions.kl_divergence(q, p).numpy() == pytest.approx(1.5, abs=0.2)
+    assert torch.equal(torch.distributions.kl_divergence(q, q), torch.zeros(2))
+    with pytest.raises(InputError, match="other has 2 coordinates"):
+        q.estimate_kl(GaussianMixture(torch.zeros(2, 1, 2), 1.0))
+    with pytest.raises(InputError, match="samples must be at least 2"):
+        q.estimate_kl(p, 1)

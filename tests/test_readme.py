@@ -1,5 +1,6 @@
 """The README keeps its word: its example runs, its commands exist, its links lead somewhere."""
 
+import json
 import re
 from pathlib import Path
 
@@ -81,3 +82,18 @@ def test_a_newcomer_is_told_everything_before_the_first_command():
     assert any(line.startswith("make demo") for line in before)
     assert "source .venv/bin/activate" in before
     assert README.index("Python 3.11 or newer") < README.index("git clone ADDRESS")
+
+
+def test_the_seconds_it_names_were_measured():
+    """Each command of the first steps says how long it takes, as the committed script found."""
+    file = ROOT / "benchmarks" / "results" / "first_steps.json"
+    measured = json.loads(file.read_text(encoding="utf-8"))["seconds"]
+    commands = [line for line in LINES if line.startswith(("hilbound ", "make demo"))]
+    assert len(commands) > 10
+    for line in commands:
+        command, _, comment = line.partition("#")
+        (told,) = re.findall(r"(\d+) s\b", comment)
+        command = command.strip().replace("make demo", "hilbound demo")
+        assert int(told) == pytest.approx(measured[command], abs=1, rel=0.1), line
+        # The demonstration trains six models.
+        assert measured[command] < 60 or command == "hilbound demo"

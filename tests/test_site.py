@@ -37,6 +37,13 @@ def test_every_page_is_in_a_section():
     assert {p.name for p in unlisted - listed if p.name != "index.md"} == set()
 
 
+def test_the_gallery_has_a_title():
+    """The gallery is read as reStructuredText, in which a Markdown heading is no title."""
+    (header,) = (DOCS / "gallery").glob("README*")
+    assert header.suffix == ".rst"
+    assert header.read_text(encoding="utf-8").startswith("Gallery\n=======\n")
+
+
 def test_the_gallery_has_short_lessons_with_titles():
     assert len(GALLERY) >= 15
     for script in GALLERY:
@@ -73,6 +80,20 @@ def test_the_start_page_works_without_network(start_page, width):
         assert visit.overflow() <= 0
 
 
+PLACES = ("theory/bounds", "examples/index", "reference/api/hilbound.functional", "guide/compare")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_kind_of_page_has_a_title_and_fits_a_phone(start_page, place):
+    with Visit(start_page, (BUILT.parent / f"{place}.html").as_uri(), width=390) as visit:
+        visit.page.wait_for_load_state("networkidle")
+        assert visit.errors == []
+        assert visit.requests_elsewhere() == []
+        assert visit.overflow() <= 0
+        assert "no title" not in visit.page.title() + visit.page.locator("nav").first.inner_text()
+        assert visit.page.locator("h1").first.evaluate("(h) => h.scrollWidth - h.clientWidth") <= 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_start_page_is_accessible(start_page, scheme):
     with Visit(start_page, BUILT.as_uri(), color_scheme=scheme, bypass_csp=True) as visit:
@@ -96,14 +117,21 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", one.strip().lower()).replace(" ", "-") for one in plain}
 
 
-def _is_unmeasured(page: Path) -> bool:
-    """Whether a page is that of an experiment whose result is not kept yet.
+@pytest.fixture
+def unmeasured(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "scripts"))
+    import unmeasured
 
-    Its code comes first. `make docs` takes no such link, so a site is not published with one.
-    """
-    name = page.parent.name.replace("-", "_")
-    code = ROOT / "src" / "hilbound" / "experiments" / name
-    return not page.parent.exists() and (code.is_dir() or code.with_suffix(".py").is_file())
+    return unmeasured
+
+
+def test_links_to_experiments_that_were_not_run_are_plain_on_the_site(unmeasured, monkeypatch):
+    monkeypatch.setattr(unmeasured, "EXPERIMENT_PAGES", DOCS / "nowhere")
+    page = DOCS / "results" / "index.md"
+    link = "[peers](../nowhere/peers/README.md#a), [a](mnist.md), [b](../nowhere/x/README.md)"
+    assert unmeasured.without_dead_links(link, page) == (
+        "peers (not measured yet), [a](mnist.md), [b](../nowhere/x/README.md)"
+    )
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
@@ -111,7 +139,7 @@ WRITTEN = [p for p in PAGES if not {"_build", "_generated", "api", "examples"} &
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_links_of_a_page_lead_somewhere_in_the_repository(page):
+def test_links_of_a_page_lead_somewhere_in_the_repository(page, unmeasured):
     """Pages are read in the repository as well as on the site."""
     text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     broken = []
@@ -120,7 +148,7 @@ def test_links_of_a_page_lead_somewhere_in_the_repository(page):
             continue
         path, _, place = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if _is_unmeasured(target):
+        if unmeasured.is_unmeasured(target):
             continue
         if not target.exists() or (
             place and target.suffix == ".md" and place not in _anchors(target)

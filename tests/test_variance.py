@@ -171,6 +171,12 @@ def test_variances_that_are_not_positive_and_finite(specification):
         parse_variance(specification, X)
 
 
+def test_rows_whose_squares_no_float_holds_are_named_and_not_the_rule():
+    x = 1e25 * X
+    with pytest.raises(InputError, match=r"for rows with values up to \S+e.25, whose squares"):
+        parse_variance("0.5*median", x.float())
+
+
 def test_numbers_need_no_points():
     assert parse_variance("0.5:0.1", torch.zeros(0, 2)).end == 0.1
     with pytest.raises(InputError, match="at least 2 rows"):

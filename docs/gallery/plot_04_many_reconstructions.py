@@ -3,7 +3,8 @@ One feature, many reconstructions
 =================================
 
 An autoencoder returns one picture for an input. With one feature, that picture is a blur. A mixture
-decoder returns a density: many pictures that could have had the same feature.
+decoder returns a density: many pictures that could have had the same feature. Here it is trained on
+pairs of a picture and its feature.
 """
 
 import tempfile
@@ -19,12 +20,10 @@ with tempfile.TemporaryDirectory() as folder:
         f"{folder}/run",
         data="digits",
         model="encoder-mixture-decoder",
+        objective="joint-nuclear",
         features=1,
-        centers=10,
-        variance="0.2*median",
-        steps=500,
-        batch_size=128,
-        learning_rate=2e-3,
+        steps=300,
+        batch_size=256,
         width=128,
         tensorboard=False,
         quiet=True,

@@ -32,10 +32,10 @@ class Curve(nn.Module):
 torch.manual_seed(0)
 x = datasets.load("swiss-roll").train
 curve = Curve()
-adam = torch.optim.Adam(curve.parameters(), lr=4e-3)
-for _ in range(500):
-    p = GaussianMixture(x[torch.randint(len(x), (300,))], 0.1)
-    loss = -F.log_scalar_cost(p, curve(2 * torch.rand(300, 1) - 1))
+adam = torch.optim.Adam(curve.parameters(), lr=5e-3)
+for _ in range(350):
+    p = GaussianMixture(x[torch.randint(len(x), (256,))], 0.1)
+    loss = -F.log_scalar_cost(p, curve(2 * torch.rand(256, 1) - 1))
     adam.zero_grad()
     loss.backward()
     adam.step()

@@ -23,8 +23,8 @@ for digit in range(10):
     x = digits.train[digits.train_labels == digit].flatten(1)
     variance = objective.component_variance(median_variance(x))
     network = nn.Sequential(nn.Linear(8, 96), nn.SiLU(), nn.Linear(96, 64), nn.Sigmoid())
-    adam = torch.optim.Adam(network.parameters(), lr=5e-3)
-    for _ in range(120):
+    adam = torch.optim.Adam(network.parameters(), lr=7e-3)
+    for _ in range(80):
         p = GaussianMixture(x[torch.randperm(len(x))[:72]], variance)
         loss = objective(p, GaussianMixture(network(torch.randn(72, 8)), variance))
         adam.zero_grad()

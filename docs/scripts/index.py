@@ -34,8 +34,8 @@ A full run takes minutes and goes on where it was stopped; its cells run side by
 Each cell has one thread, so that figures do not depend on how many run at once. Three seeds are
 small evidence: a difference within its deviation is none.
 
-Of CIFAR-10, one of the five training batches was at hand, and its images had been JPEG in between;
-figures on it are of 9,000 training, 1,000 validation and 5,000 test images. CelebA was not at hand.
+Only one of CIFAR-10's five training batches was at hand, and its images had been stored as JPEG.
+Figures on it are of 9,000 training, 1,000 validation and 5,000 test images. CelebA was not at hand.
 """
 
 

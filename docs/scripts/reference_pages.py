@@ -38,11 +38,11 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "Training": ("training.fit", "training.loop", "training.plan", "training.runs"),
     "Evaluation": (
         "evaluation.calibration",
+        "evaluation.comparison",
         "evaluation.evaluate",
         "evaluation.image_metrics",
         "evaluation.metrics",
         "evaluation.reconstruction",
-        "evaluation.sampling",
     ),
     "Reports": (
         "reports.plots",
@@ -51,6 +51,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "reports.page",
         "reports.playground",
     ),
+    "Experiments": ("experiments.comparison", "experiments.sweep"),
     "Estimators": ("estimators.density", "estimators.conditional", "estimators.autoencoder"),
 }
 

@@ -6,6 +6,7 @@ from .bounds import Bound as Bound
 from .config import RunConfig as RunConfig
 from .errors import DataError as DataError
 from .errors import InputError as InputError
+from .evaluation.evaluate import evaluate as evaluate
 from .mixture import FullGaussianMixture as FullGaussianMixture
 from .mixture import GaussianMixture as GaussianMixture
 from .models import VAE as VAE

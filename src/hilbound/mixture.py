@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal, constraints
+from torch.distributions import Distribution, MultivariateNormal, constraints, register_kl
 from torch.utils.checkpoint import checkpoint
 
 from hilbound.arguments import (
@@ -117,10 +117,43 @@ class Mixture(Distribution):
         >>> bool((estimate.value - 1.4189).abs() < 3 * estimate.error)
         True
         """
+        x = self._draws(samples, generator)
+        return _mean(-self.log_prob(x))
+
+    @torch.no_grad()
+    def estimate_kl(
+        self, other: "Mixture", samples: int = 4096, generator: torch.Generator | None = None
+    ) -> Estimate:
+        r"""Estimate :math:`KL(q \| p) = E_q \log (q(x) / p(x))` in nats, by drawing from q.
+
+        It has no closed form for mixtures. torch's ``kl_divergence(q, p)`` returns the estimate
+        alone.
+
+        Args:
+            other: The mixture p, diagonal or full.
+            samples: How many points are drawn, two at least; the error falls with their root.
+            generator: Draws them.
+
+        Returns:
+            The estimate, which is unbiased, and its standard error, each with shape ``(*batch)``.
+
+        Raises:
+            InputError: If fewer than two points are asked for, or the dimensions differ.
+
+        >>> q = GaussianMixture(torch.zeros(1, 1), 1.0)
+        >>> p = GaussianMixture(torch.ones(1, 1), 1.0)
+        >>> estimate = q.estimate_kl(p, generator=torch.Generator().manual_seed(0))
+        >>> bool((estimate.value - 0.5).abs() < 3 * estimate.error)
+        True
+        """
+        self._check_dim("other", other.dim)
+        x = self._draws(samples, generator)
+        return _mean(self.log_prob(x) - other.log_prob(x))
+
+    def _draws(self, samples: int, generator: torch.Generator | None) -> Tensor:
         if samples < 2:
             raise InputError(f"samples must be at least 2, to know the error, got {samples}")
-        surprise = -self.log_prob(self.sample((samples,), generator=generator))
-        return Estimate(surprise.mean(0), surprise.std(0) / math.sqrt(samples))
+        return self.sample((samples,), generator=generator)
 
     def sample(
         self,
@@ -137,6 +170,16 @@ class Mixture(Distribution):
                 f"{name} has {dim} coordinates, but this mixture has {self.dim}: "
                 "both must live in the same space"
             )
+
+
+def _mean(draws: Tensor) -> Estimate:
+    """Return the mean over the first axis, and its standard error."""
+    return Estimate(draws.mean(0), draws.std(0) / math.sqrt(len(draws)))
+
+
+@register_kl(Mixture, Mixture)  # type: ignore[untyped-decorator]  # torch's
+def _kl(q: Mixture, p: Mixture) -> Tensor:
+    return q.estimate_kl(p).value
 
 
 def _largest_mean(means: Tensor) -> float:

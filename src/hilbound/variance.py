@@ -344,6 +344,13 @@ class Specification:
             for factor, name, each in self.terms
         ]
         if not all(0 < value < math.inf for value in values):
+            if names:
+                size = float(x.detach().abs().max())
+                raise InputError(
+                    f"variance {self.text!r} is {min(values):.3g} for rows with values up to "
+                    f"{size:.3g}, whose squares {x.dtype} cannot hold: rescale the rows, as "
+                    "--scale standardize does to a table, or give a number"
+                )
             raise InputError(_not_positive(self.text))
         return VarianceSchedule(values[0], values[-1])
 

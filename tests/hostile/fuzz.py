@@ -82,12 +82,16 @@ def _tables(good):
     yield Seed("idx", "x.gz", corpus.gzip.compress(idx), m.mutate_gzip)
 
 
+# Samples at some steps of a training in the plane.
+_FILM = "snapshots.safetensors"
+
+
 def seeds(good):
     """Return all valid files, given the folder of the good runs and estimators."""
     found = [*_tables(good), *_pictures()]
     found.append(Seed("config", "config.yaml", (good / "run" / "config.yaml").read_bytes()))
     for reader, names in (
-        ("run", ("config.yaml", "run.json", "bounds.csv", "model.safetensors")),
+        ("run", ("config.yaml", "run.json", "bounds.csv", "model.safetensors", _FILM)),
         ("table run", ("config.yaml", "run.json", "model.safetensors")),
     ):
         for name in names:

@@ -5,6 +5,7 @@ the library's own errors. Nothing else may come out.
 """
 
 import contextlib
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from hilbound.estimators.autoencoder import MixtureAutoencoder
 from hilbound.estimators.conditional import ConditionalDensityEstimator
 from hilbound.estimators.density import MixtureDensityEstimator
 from hilbound.estimators.table_run import TableRun
+from hilbound.experiments.comparison import compare_runs
+from hilbound.reports.comparison import bounds_table
+from hilbound.reports.comparison_report import results_table
 from hilbound.training.checkpoints import read_checkpoint
 from hilbound.training.runs import Run
 
@@ -37,17 +41,28 @@ def _run(path: Path) -> None:
     run = Run.open(path)
     run.read_json("run.json")
     run.read_bounds()
+    run.read_snapshots()
     with contextlib.suppress(InputError):
         run.read_json("metrics.json")
     if run.checkpoint.exists():
         read_checkpoint(run.checkpoint)
+    _compare(path)
     run.model.sample(2)
     run.to_user_units(run.model.sample(2))
+
+
+def _compare(path: Path) -> None:
+    """Compare a run with nothing, which reads its metrics, and make the table."""
+    for comparison in compare_runs([path]):
+        json.dumps(comparison.plain())
+        results_table(comparison, comparison.columns())
+        bounds_table(comparison)
 
 
 def _table_run(path: Path) -> None:
     run = TableRun.open(path)
     run.read_json("run.json")
+    _compare(path)
     run.model  # noqa: B018 - reading it is the point
 
 

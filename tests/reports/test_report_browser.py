@@ -29,13 +29,24 @@ def images(tmp_path_factory):
 
 def test_a_curve_tells_its_values_under_the_pointer(opened, address):
     with Visit(opened, address) as visit:
-        # Where two curves meet, the mark of the later one lies on top, so the last one is never
-        # below another.
-        mark = visit.page.locator(".curves").first.locator("i").last
+        mark = visit.page.locator(".curves").first.locator("i").first
         assert not mark.locator("b").is_visible()
         mark.hover()
         assert mark.locator("b").is_visible()
         assert " at " in mark.locator("b").inner_text()
+
+
+def test_no_mark_covers_another(opened, address):
+    """Curves coincide where a run is evaluated on few rows, and each must tell its values."""
+    covered = """() => [...document.querySelectorAll(".curves i")].filter((mark) => {
+      mark.scrollIntoView({ block: "center" });
+      const box = mark.getBoundingClientRect();
+      return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) !== mark;
+    }).length"""
+    for width in (390, 1280):
+        with Visit(opened, address, width=width) as visit:
+            assert visit.page.locator(".curves i").count() > 10
+            assert visit.page.evaluate(covered) == 0
 
 
 def test_samples_can_be_drawn_again(opened, images):

@@ -1,6 +1,6 @@
 """Workers in processes of their own, which compute the same batches as one process does.
 
-``python workers.py RANK PORT FOLDER`` is one of three; two of them repeat every case as a pair.
+``python workers.py RANK PORT FOLDER`` is one of four; fewer of them repeat every case.
 """
 
 import datetime as dt
@@ -14,6 +14,7 @@ import torch.distributed as dist
 from hilbound.config import RunConfig
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
+from hilbound.engine.spectrum import norms
 from hilbound.models.autoencoders import marginal
 from hilbound.models.blocks import BlockDensityNetwork
 from hilbound.models.build import DataShape, build_model
@@ -120,69 +121,127 @@ def compare(model, objective, shared: Shared) -> tuple:
     """Return both mixtures of a batch, and the loss, as training computes them."""
     if objective.pairs:
         compared = compare_pairs_together(model, shared, 0.5)
-        loss = loss_together(objective, compared)
+        loss = loss_together(objective, compared, shared.workers)
         return compared, loss + objective.encoder_loss(*compared.each)
     compared = compare_together(model, shared)
     if objective.marginal and with_encoder(model) is not None:
         compared = marginal(compared)
-    return compared, loss_together(objective, compared)
+    return compared, loss_together(objective, compared, shared.workers)
+
+
+#: Cases that are trained on, and the steps.
+TRAINED = ("nuclear of 11", "calibrated", "heads", "encoder", "blocks, debiased", "pairs")
+STEPS = 50
+
+
+class Case:
+    """A model, its objective and a batch, as one worker sees them."""
+
+    def __init__(self, name: str, workers: Team) -> None:
+        options, rows = CASES[name]
+        self.name, self.workers = name, workers
+        mixed = options.get("model", _NOISE) in {_NOISE, "encoder-mixture-decoder"}
+        small = {"noise_dim": 2} if mixed else {}
+        config = RunConfig.create(data="moons", width=8, depth=1, **small | options)
+        shape = DataShape(DIM, None, len(ROWS), classes=int(LABELS.max()) + 1)
+        # Heads begin at zero, where they could not be told apart.
+        model = randomised(build_model(config, shape, VARIANCE), 0.4).double()
+        objective = create_objective(config.objective, **config.objective_options)
+        # Not contiguous, as a batch may be.
+        batch = Batch(ROWS[:rows].T.contiguous().T, LABELS[:rows])
+        if isinstance(model, BlockDensityNetwork):
+            model.learn_blocks(ROWS, LABELS)
+            objective = BlockObjective(objective, model.share)
+            batch, rows = Batch(ROWS.reshape(model.blocks, -1, DIM)), rows // model.blocks
+        inner = with_encoder(model)
+        if inner is not None:
+            self.centers = inner.centers
+        else:
+            self.centers = rows if objective.paired else config.centers or rows
+        self.model, self.objective, self.batch = model, objective, batch
+
+    def step(self, number: int) -> tuple:
+        """Return the comparison and the loss of a step, and put gradients into the parameters."""
+        shared = Shared(
+            self.batch, VARIANCE, self.centers, stream(0, "noise", number), self.workers
+        )
+        compared, loss = compare(self.model, self.objective, shared)
+        self.model.zero_grad()
+        (loss * self.workers.world).backward()
+        return compared, loss
+
+    def gradient(self, key: str, parameter: torch.Tensor) -> torch.Tensor:
+        """Return the mean over workers, as DistributedDataParallel makes it."""
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        if not self.workers.alone:
+            assert parameter.grad is not None or self.name.startswith("distance"), key
+            dist.all_reduce(gradient)
+            gradient = gradient / self.workers.world
+        return gradient
 
 
 def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
     """Return loss, bound, gradients and running averages of a case after two steps."""
-    options, rows = CASES[name]
-    mixed = options.get("model", _NOISE) in {_NOISE, "encoder-mixture-decoder"}
-    small = {"noise_dim": 2} if mixed else {}
-    config = RunConfig.create(data="moons", width=8, depth=1, **small | options)
-    shape = DataShape(DIM, None, len(ROWS), classes=int(LABELS.max()) + 1)
-    # Heads begin at zero, where they could not be told apart.
-    model = randomised(build_model(config, shape, VARIANCE), 0.4).double()
-    objective = create_objective(config.objective, **config.objective_options)
-    # Not contiguous, as a batch may be.
-    batch = Batch(ROWS[:rows].T.contiguous().T, LABELS[:rows])
-    if isinstance(model, BlockDensityNetwork):
-        model.learn_blocks(ROWS, LABELS)
-        objective = BlockObjective(objective, model.share)
-        batch, rows = Batch(ROWS.reshape(model.blocks, -1, DIM)), rows // model.blocks
-    inner = with_encoder(model)
-    if inner is not None:
-        centers = inner.centers
-    else:
-        centers = rows if objective.paired else config.centers or rows
-    found = {}
+    case, found = Case(name, workers), {}
     for step in range(2):
-        noise = stream(0, "noise", step)
-        shared = Shared(batch, VARIANCE, centers, noise, workers)
-        compared, loss = compare(model, objective, shared)
+        compared, loss = case.step(step)
         whole = compared.whole() if isinstance(compared, OwnBlocks) else compared
-        bound = objective.bound(whole.p, whole.q, stream(0, "bound"))
-        model.zero_grad()
-        (loss * workers.world).backward()
+        with torch.no_grad():
+            bound = case.objective.bound(whole.p, whole.q, stream(0, "bound"))
         found |= {f"loss {step}": loss, f"limit {step}": bound.log_limit.mean()}
-        for key, parameter in model.named_parameters():
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            if not workers.alone:
-                assert parameter.grad is not None or name.startswith("distance"), key
-                dist.all_reduce(gradient)
-                gradient = gradient / workers.world
-            found[f"gradient {step} {key}"] = gradient
-    model.remember(ROWS, LABELS)
-    found |= {f"state {k}": t for k, t in {**model.state_dict(), **objective.state_dict()}.items()}
+        for key, parameter in case.model.named_parameters():
+            found[f"gradient {step} {key}"] = case.gradient(key, parameter)
+    case.model.remember(ROWS, LABELS)
+    states = {**case.model.state_dict(), **case.objective.state_dict()}
+    found |= {f"state {key}": value for key, value in states.items()}
     return {key: value.detach().clone() for key, value in found.items()}
 
 
+def train(name: str, workers: Team) -> dict[str, torch.Tensor]:
+    """Return the weights of a case after :data:`STEPS` steps."""
+    case = Case(name, workers)
+    adam = torch.optim.Adam(case.model.parameters(), 0.01)
+    for step in range(STEPS):
+        case.step(step)
+        for key, parameter in case.model.named_parameters():
+            parameter.grad = case.gradient(key, parameter)
+        adam.step()
+    return {key: value.detach().clone() for key, value in case.model.state_dict().items()}
+
+
+class Decompositions:
+    """Counts the matrices that this process decomposes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._inner = norms._compute_here
+
+    def __call__(self, matrix: torch.Tensor, power: float, drop: float) -> tuple:
+        """Decompose and count."""
+        self.count += max(1, matrix.shape[:-2].numel())
+        return self._inner(matrix, power, drop)
+
+
 def main() -> None:
-    """Compute all cases with two workers and with three."""
+    """Compute all cases with as many workers as asked."""
     rank, port, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
+    # The matrices here are small, and would be decomposed by every worker.
+    norms._LEAST_SHARED = 0
+    norms._compute_here = decomposed = Decompositions()
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     for world in map(int, sys.argv[4:]):
         os.environ["MASTER_PORT"] = str(port + world)
         if rank < world:
             dist.init_process_group(
-                "gloo", rank=rank, world_size=world, timeout=dt.timedelta(seconds=60)
+                "gloo", rank=rank, world_size=world, timeout=dt.timedelta(minutes=9)
             )
-            found = {name: compute(name, Team(rank, world)) for name in CASES}
+            workers, found = Team(rank, world), {}
+            for name in CASES:
+                before = decomposed.count
+                found[name] = compute(name, workers)
+                found[f"decompositions, {name}"] = decomposed.count - before
+            found["trained"] = {name: train(name, workers) for name in TRAINED}
             torch.save(found, folder / f"{rank}-of-{world}.pt")
             dist.destroy_process_group()
 

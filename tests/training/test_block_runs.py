@@ -11,7 +11,6 @@ from hilbound.config import RunConfig
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.evaluation.evaluate import evaluate
-from hilbound.evaluation.sampling import draw
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import EncoderMixtureDecoder
 from hilbound.models.blocks import BlockDensityNetwork
@@ -67,7 +66,7 @@ def test_every_objective_learns_within_its_limit(tmp_path, groups, objective, co
         # The likelihood's limit holds in expectation only.
         assert row["gap"] > (-math.inf if objective == "likelihood" else -1e-5)
         assert all(math.isfinite(row[key]) for key in ("loss", "gap", "tightness"))
-    assert draw(run, 5).isfinite().all()
+    assert run.sample(5).isfinite().all()
 
 
 @pytest.mark.parametrize(("kind", "step"), [*((kind, 5) for kind in KINDS), ("clusters", 3)])
@@ -76,7 +75,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, groups, monkeypatc
     stop_at(monkeypatch, step, press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "part", data=groups, **KINDS[kind])
-    assert draw(Run.open(tmp_path / "part"), 3, label=2).isfinite().all()
+    assert Run.open(tmp_path / "part").sample(3, label=2).isfinite().all()
     resumed = hilbound.resume(tmp_path / "part", quiet=True)
     assert same_weights(resumed, whole)
     assert curve(resumed) == curve(whole)
@@ -103,7 +102,7 @@ def test_clusters_are_stored_as_numbers_and_read_without_the_data(tmp_path, grou
     assert float(stored["share"].sum()) == pytest.approx(1, abs=1e-6)
     groups.unlink()
     opened = Run.open(run.path)
-    assert torch.equal(draw(opened, 7, seed=3, label=1), draw(run, 7, seed=3, label=1))
+    assert torch.equal(opened.sample(7, seed=3, label=1), run.sample(7, seed=3, label=1))
     x = torch.randn(9, 2)
     assert torch.equal(opened.model.blocks_of(x), run.model.blocks_of(x))
 
@@ -195,7 +194,7 @@ def test_such_runs_are_measured_reported_and_drawn_from(tmp_path, groups, kind):
     result = ask("sample", run.path, f"--{one}", 1, "-n", 6, "-o", output)
     assert result.exit_code == 0, result.stderr
     assert np.loadtxt(output, delimiter=",", skiprows=1).shape == (6, 2)
-    density = draw(run, 6, label=0, source="density")
+    density = run.sample(6, label=0, source="density")
     assert density.shape == (6, 2)
     if kind == "decoder":
         result = ask("reconstruct", run.path, "-n", 3, "-o", tmp_path / "r.npz")
@@ -348,7 +347,7 @@ def test_samples_of_blocks_that_are_not_there_are_refused(tmp_path, groups):
         assert result.exit_code == 2
         assert message in " ".join(result.stderr.split())
     with pytest.raises(InputError, match="label 1 is for a model with a condition"):
-        draw(plain, 3, label=1)
+        plain.sample(3, label=1)
 
 
 def test_the_command_line_takes_a_condition(tmp_path, groups):

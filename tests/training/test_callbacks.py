@@ -12,7 +12,8 @@ from hilbound.bounds import Bound
 from hilbound.evaluation.quality import METRICS
 from hilbound.training import callbacks
 from hilbound.training.callbacks import BestCheckpoint, BoundsRecord
-from hilbound.training.runs import read_bounds
+from hilbound.training.curves import read_bounds
+from hilbound.training.durations import Forecast
 from support.tiny_runs import TINY, write_points
 
 
@@ -121,8 +122,29 @@ def test_where_no_terminal_is_plain_lines_say_how_far_it_is(tmp_path, monkeypatc
     assert len(lines) == 8
     assert re.fullmatch(r"step 8 of 8, tightness 0\.\d+, loss -0\.\d+", lines[-1])
     assert caught.out == ""
+    # Eight steps take no time: there is nothing to foresee.
+    assert "to go" not in caught.err
     monkeypatch.undo()
     assert isinstance(callbacks.progress(), callbacks.Lines)
+
+
+@pytest.mark.parametrize("patience", [None, 3])
+def test_lines_say_how_much_time_is_left(tmp_path, monkeypatch, capsys, patience):
+    """A step is made to take a minute: a second of the clock is as much."""
+    monkeypatch.setattr(callbacks, "progress", lambda: callbacks.Lines(every=0))
+    minutes = iter(range(10**6))
+    monkeypatch.setattr(
+        callbacks, "Forecast", lambda total: Forecast(total, lambda: 60.0 * next(minutes))
+    )
+    points = write_points(tmp_path / "points.npy")
+    hilbound.fit(tmp_path / "run", data=points, **{**TINY, "patience": patience})
+    lines = [one for one in capsys.readouterr().err.splitlines() if one.startswith("step ")]
+    most = "at most" if patience else "about"
+    assert [", " in one and one.endswith("to go") for one in lines] == [False] * 3 + [True] * 4 + [
+        False
+    ]
+    assert lines[3].endswith(f", {most} 4 min to go")
+    assert lines[6].endswith(f", {most} 1 min to go")
 
 
 def test_what_falls_is_not_called_a_cost(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ from hilbound.config import RunConfig
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.evaluation.evaluate import evaluate
-from hilbound.evaluation.sampling import draw
 from hilbound.training.batches import BatchStream
 from hilbound.training.fit import default_output
 from hilbound.training.plan import plan_training
@@ -61,11 +60,11 @@ def test_every_model_learns(tmp_path, kind):
         assert row["gap"] > (-math.inf if in_expectation else -1e-6)
         assert all(math.isfinite(row[key]) for key in ("loss", "gap", "tightness"))
     for source in ("centers", "density"):
-        samples = draw(run, 7, source=source)
+        samples = run.sample(7, source=source)
         assert samples.shape == (7, 2)
         assert samples.isfinite().all()
     # What a folder holds is the model: another process draws the same.
-    assert torch.equal(draw(run, 7, seed=3), draw(Run.open(run.path), 7, seed=3))
+    assert torch.equal(run.sample(7, seed=3), Run.open(run.path).sample(7, seed=3))
 
 
 @pytest.mark.parametrize("kind", ["heads", "noisy", "vae", "pairs", "debiased pairs"])
@@ -75,7 +74,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, kind)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "part", **KINDS[kind])
     # What an interruption leaves can be sampled from.
-    assert draw(Run.open(tmp_path / "part"), 3).isfinite().all()
+    assert Run.open(tmp_path / "part").sample(3).isfinite().all()
     resumed = hilbound.resume(tmp_path / "part", quiet=True)
     assert same_weights(resumed, whole)
     assert curve(resumed) == curve(whole)
@@ -144,7 +143,7 @@ def test_images_of_any_network(tmp_path, kind):
         if kind == "vae"
         else train(tmp_path / "run", **options)
     )
-    samples = draw(run, 5)
+    samples = run.sample(5)
     assert samples.shape == (5, 64)
     assert 0 <= samples.min() <= samples.max() <= 1
     with pytest.raises(InputError, match="pixels must lie in"):

@@ -13,7 +13,6 @@ import torch
 import hilbound
 from hilbound.errors import InputError
 from hilbound.evaluation.evaluate import evaluate
-from hilbound.evaluation.sampling import draw
 from hilbound.models.base import Comparison
 from hilbound.reports.run_report import write_report
 from hilbound.training.checkpoints import read_checkpoint, write_checkpoint
@@ -67,7 +66,7 @@ def test_training_lowers_the_held_out_loss(tmp_path, options):
     losses = [row["loss"] for row in validation(run)]
     assert losses[-1] < losses[0] - 1e-4
     assert all(row["gap"] > -1e-5 for row in run.read_bounds() if options.get("objective") is None)
-    samples = draw(run, 5)
+    samples = run.sample(5)
     assert samples.shape == (5, run.read_json("run.json")["data"]["dim"])
     assert samples.isfinite().all()
 
@@ -227,7 +226,7 @@ def test_an_interrupted_run_is_usable(tmp_path, monkeypatch, stop):
     assert {number: signal.getsignal(number) for number in before} == before
     run = Run.open(tmp_path / "run")
     assert run.read_json("run.json")["status"] == "interrupted"
-    assert draw(run, 3).shape == (3, 3)
+    assert run.sample(3).shape == (3, 3)
     assert evaluate(run)["samples"] == 20
     assert "interrupted at step" in write_report(run).read_text()
     resumed = hilbound.resume(run.path, quiet=True)
@@ -440,7 +439,7 @@ def test_spoilt_weights_fail_with_a_remedy_and_keep_the_last_good_ones(tmp_path,
     run = Run.open(tmp_path / "run")
     facts = run.read_json("run.json")
     assert (facts["status"], facts["step"]) == ("failed", 4)
-    assert draw(run, 3).isfinite().all()
+    assert run.sample(3).isfinite().all()
 
 
 def test_a_loss_that_is_no_number_fails_with_a_remedy(tmp_path, monkeypatch):

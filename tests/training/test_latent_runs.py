@@ -6,7 +6,6 @@ import torch
 import hilbound
 from hilbound.errors import InputError
 from hilbound.evaluation.evaluate import evaluate
-from hilbound.evaluation.sampling import draw
 from hilbound.models.feature_mixture import FeatureMixture
 from hilbound.reports.run_report import write_report
 from hilbound.training.loop import train as train_in_memory
@@ -38,10 +37,10 @@ def test_every_objective_learns_and_leaves_a_model_that_draws(tmp_path, kind):
     assert all(row["gap"] > -1e-6 for row in run.read_bounds())
     assert run.read_json("run.json")["status"] == "finished"
     for source in ("centers", "density"):
-        samples = draw(run, 7, source=source)
+        samples = run.sample(7, source=source)
         assert samples.shape == (7, 2)
         assert samples.isfinite().all()
-    assert torch.equal(draw(run, 7, seed=3), draw(Run.open(run.path), 7, seed=3))
+    assert torch.equal(run.sample(7, seed=3), Run.open(run.path).sample(7, seed=3))
 
 
 def test_the_density_is_fitted_to_all_training_rows(whole):
@@ -60,7 +59,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, whole
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "part", data=whole.config.data, **LATENT)
     # What an interruption leaves can be sampled from.
-    assert draw(Run.open(tmp_path / "part"), 3).isfinite().all()
+    assert Run.open(tmp_path / "part").sample(3).isfinite().all()
     resumed = hilbound.resume(tmp_path / "part", quiet=True)
     assert same_weights(resumed, whole)
     assert curve(resumed) == curve(whole)
@@ -78,7 +77,7 @@ def test_a_run_that_stopped_in_its_second_stage_does_that_again(tmp_path, monkey
     part = Run.open(tmp_path / "part")
     status = "interrupted" if how is KeyboardInterrupt else "running"
     assert part.read_json("run.json")["status"] == status
-    assert draw(part, 3).isfinite().all()
+    assert part.sample(3).isfinite().all()
     resumed = hilbound.resume(tmp_path / "part", quiet=True)
     assert same_weights(resumed, whole)
     assert curve(resumed) == curve(whole)
@@ -150,7 +149,7 @@ def test_every_class_has_a_density_and_samples_of_its_own(tmp_path):
     rows, labels = run.dataset.split("train")
     means = torch.stack([rows[labels == c].mean(0) for c in range(10)])
     right = [
-        int(torch.cdist(draw(run, 40, label=c).mean(0, keepdim=True), means).argmin()) == c
+        int(torch.cdist(run.sample(40, label=c).mean(0, keepdim=True), means).argmin()) == c
         for c in range(10)
     ]
     assert sum(right) >= 9
@@ -160,7 +159,7 @@ def test_every_class_has_a_density_and_samples_of_its_own(tmp_path):
         y = inner.encode(inner.decode(y, 1).means.squeeze(1))
         expected = inner.decode(y, 1).means.squeeze(1).detach()
     assert torch.equal(model.sample(6, torch.Generator().manual_seed(1), label=3), expected)
-    assert draw(run, 12).isfinite().all()
+    assert run.sample(12).isfinite().all()
     assert "latent" not in evaluate(run, samples=100)
 
 

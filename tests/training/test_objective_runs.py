@@ -11,7 +11,6 @@ import yaml
 import hilbound
 from hilbound.errors import InputError
 from hilbound.evaluation.evaluate import evaluate
-from hilbound.evaluation.sampling import draw
 from hilbound.models.density import MixtureDensityNetwork
 from hilbound.objectives import OBJECTIVES
 from hilbound.reports.run_report import write_report
@@ -55,7 +54,7 @@ def test_every_objective_learns(tmp_path, options):
         # The likelihood's limit holds in expectation only.
         assert row["gap"] > (-math.inf if options["objective"] == "likelihood" else -1e-5)
         assert all(math.isfinite(row[key]) for key in ("loss", "gap", "tightness"))
-    assert draw(run, 5).isfinite().all()
+    assert run.sample(5).isfinite().all()
 
 
 @pytest.mark.parametrize("objective", NAMES)

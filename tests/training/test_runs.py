@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from hilbound.config import RunConfig
 from hilbound.datasets import load
 from hilbound.errors import InputError
-from hilbound.training.runs import BOUND_COLUMNS, Run, fingerprint, refuse_occupied
+from hilbound.training.curves import BOUND_COLUMNS
+from hilbound.training.runs import Run, fingerprint, refuse_occupied
 from support.tiny_runs import Bomb, train, weights
 
 pytest_plugins = ["support.fixtures_runs"]

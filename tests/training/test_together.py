@@ -13,27 +13,29 @@ from hilbound.errors import InputError
 from hilbound.training import together
 from support import workers
 
+WORLDS = (2, 3, 4)
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each of two and of three workers found, for every case."""
+    """What each of two, three and four workers found, for every case."""
     folder = tmp_path_factory.mktemp("workers")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = [
         subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, workers.__file__, str(rank), str(port), folder, "2", "3"],
+            [sys.executable, workers.__file__, str(rank), str(port), folder, *map(str, WORLDS)],
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(3)
+        for rank in range(max(WORLDS))
     ]
-    errors = [one.communicate(timeout=300)[1] for one in started]
+    errors = [one.communicate(timeout=570)[1] for one in started]
     assert not any(one.returncode for one in started), "\n".join(errors)
     return {
         (rank, world): torch.load(folder / f"{rank}-of-{world}.pt", weights_only=True)
-        for world in (2, 3)
+        for world in WORLDS
         for rank in range(world)
     }
 
@@ -49,6 +51,32 @@ def test_workers_find_what_one_process_finds(found, name):
             )
 
 
+@pytest.mark.parametrize("name", workers.TRAINED)
+def test_weights_after_fifty_steps_are_those_of_one_process(found, name):
+    alone = workers.train(name, Team())
+    untrained = workers.Case(name, Team()).model.state_dict()
+    assert any((alone[key] - before).abs().max() > 0.1 for key, before in untrained.items())
+    for who, theirs in found.items():
+        for key, value in alone.items():
+            torch.testing.assert_close(
+                theirs["trained"][name][key],
+                value,
+                rtol=1e-6,
+                atol=1e-6,
+                equal_nan=True,
+                msg=f"{who}: {key}",
+            )
+
+
+@pytest.mark.parametrize("name", ["nuclear of 11", "debiased of 11", "schatten of 2"])
+def test_a_matrix_is_decomposed_by_one_worker(found, name):
+    # Of the debiased one: each half of the model with the data, and both with each other.
+    each = {"debiased of 11": 3}.get(name, 1)
+    for world in WORLDS:
+        counts = [found[rank, world][f"decompositions, {name}"] for rank in range(world)]
+        assert counts == [2 * each] + [0] * (world - 1)
+
+
 def test_the_gradients_are_of_some_size(found):
     """Otherwise they would agree whatever their factor."""
     for name in workers.CASES:
@@ -61,7 +89,7 @@ def test_the_gradients_are_of_some_size(found):
 
 
 def test_the_workers_agree_to_the_last_bit(found):
-    for world in (2, 3):
+    for world in WORLDS:
         for name in workers.CASES:
             first = found[0, world][name]
             for rank in range(1, world):

@@ -17,8 +17,9 @@ from hilbound.models.encoder import Encoder
 from hilbound.reports.run_report import write_report
 from hilbound.training import tracking
 from hilbound.training.callbacks import BoundsRecord
+from hilbound.training.curves import read_bounds
 from hilbound.training.plan import plan_training
-from hilbound.training.runs import Run, read_bounds
+from hilbound.training.runs import Run
 from hilbound.training.tracking import ConditionalTracker, collapse_cause, round_interval
 from support.autoencoders import Part
 from support.models import seeded

@@ -27,7 +27,9 @@ from hilbound.cli.base import (
     fail,
     out,
 )
+from hilbound.cli.comparing import compare, report
 from hilbound.cli.fitting import fit
+from hilbound.cli.scoring import score
 from hilbound.cli.stages import Stages
 from hilbound.cli.sweeping import sweep
 from hilbound.config import is_table_run
@@ -70,12 +72,11 @@ def sample(
     ] = None,
 ) -> None:
     """Draw samples from a trained RUN into a picture, an array or a table."""
-    from hilbound.evaluation.sampling import draw
     from hilbound.reports.samples import default_samples, write_samples
 
     opened = hilbound.Run.open(run)
     label = _label(opened, class_, cluster)
-    rows = draw(opened, n, seed=seed, source=source, label=label)
+    rows = opened.sample(n, seed=seed, source=source, label=label)
     path = write_samples(opened, rows, output or default_samples(opened))
     out.print(f"{n} samples: {path}", soft_wrap=True)
 
@@ -142,12 +143,10 @@ def evaluate(
     if is_table_run(run):
         from hilbound.cli import tables
 
-        if samples is not None or data is not None:
-            raise InputError(
-                "--samples is for runs that draw samples, and so is --data: leave them out here"
-            )
+        if samples is not None:
+            raise InputError("--samples is for runs that draw samples: leave it out here")
         with Stages("evaluating"):
-            of_table = tables.evaluate(run, split or "test")
+            of_table = tables.evaluate(run, split or "test", data)
         tables.print_metrics(of_table, out)
         return
     if split is not None:
@@ -160,29 +159,8 @@ def evaluate(
     print_metrics(measured, out, err)
 
 
-@app.command()
-def report(
-    run: RunPath,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="The page. (default: report.html in the run folder)"),
-    ] = None,
-    *,
-    data: Moved = None,
-) -> None:
-    """Write RUN's report.html: pictures, metrics and options on one page."""
-    from hilbound.cli import tables
-    from hilbound.reports.run_report import write_report
-
-    of_table = is_table_run(run)
-    if of_table and (output is not None or data is not None):
-        raise InputError("--output and --data are for runs that draw samples: leave them out")
-    with Stages("writing the report") as tell:
-        if of_table:
-            path = tables.report(run)
-        else:
-            path = write_report(hilbound.Run.open(run).with_data(data), output, tell=tell)
-    out.print(f"report: {path}", soft_wrap=True)
+app.command()(report)
+app.command()(compare)
 
 
 @app.command()
@@ -213,6 +191,9 @@ def predict(
     form = TextFormat(header, delimiter, decimal)
     n, path = tables.predict(run, table, output, quantiles=quantiles, unknown=unknown, form=form)
     out.print(f"{n:,} predictions: {path}", soft_wrap=True)
+
+
+app.command()(score)
 
 
 @app.command(name="list")

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +12,14 @@ from hilbound.cli.options import with_run_options
 from hilbound.cli.stages import Stages
 from hilbound.config import Switches, read_yaml
 from hilbound.errors import InputError
+from hilbound.training.durations import in_words
 from hilbound.training.quiet import notices
+
+if TYPE_CHECKING:
+    from hilbound.training.plan import TrainingPlan
+
+# Of a few seconds nobody needs a warning.
+_WORTH_SAYING = 10
 
 
 @with_run_options
@@ -99,20 +106,36 @@ def fit(
     path = resume or fit.output_folder(output or switches.output, settings)
     if not quiet:
         err.print(f"run: {path}", soft_wrap=True, highlight=False, markup=False)
+    planned = _foresee if report and not quiet else None
     try:
         with notices(quiet=quiet):
             if resume is not None:
-                run = fit.resume(resume, steps=given.get("steps"), data=moved, quiet=quiet)
+                run = fit.resume(
+                    resume, steps=given.get("steps"), data=moved, quiet=quiet, planned=planned
+                )
             else:
                 run = fit.fit(
                     output or switches.output,
                     overwrite=overwrite,
                     quiet=quiet,
+                    planned=planned,
                     **settings,
                 )
     except KeyboardInterrupt:
         fail("interrupted", _what_is_left(path), 1)
     _conclude(run, report=report, quiet=quiet)
+
+
+def _foresee(plan: "TrainingPlan") -> None:
+    """Say how long the evaluation will take, if it is worth saying."""
+    from hilbound.evaluation.foresight import foresee_seconds
+
+    seconds = foresee_seconds(plan.dataset, plan.config.seed)
+    if seconds >= _WORTH_SAYING:
+        err.print(
+            f"evaluation after the training: about {in_words(seconds)} (--no-report leaves it out)",
+            highlight=False,
+        )
 
 
 def _conclude(run: "hilbound.Run", *, report: bool, quiet: bool) -> None:

@@ -1,10 +1,11 @@
 """What was measured of samples, printed as tables."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Table as RichTable
 
 from hilbound.evaluation.floors import TOO_WIDE, floors_text, is_too_wide
 from hilbound.evaluation.quality import (
@@ -14,6 +15,9 @@ from hilbound.evaluation.quality import (
     format_entry,
     percent,
 )
+
+if TYPE_CHECKING:
+    from hilbound.reports.page import Table
 
 
 def print_metrics(measured: dict[str, Any], out: Console, err: Console) -> None:
@@ -74,10 +78,46 @@ def _print_bound(measured: dict[str, Any], out: Console, err: Console) -> None:
         err.print(f"[bold yellow]warning:[/] {TOO_WIDE}", highlight=False)
 
 
+def print_table(
+    page: "Table",
+    out: Console,
+    *,
+    title: str = "",
+    caption: str = "",
+    fixed: int = 1,
+    shown: Sequence[int] | None = None,
+) -> None:
+    """Print a table of a report.
+
+    Args:
+        page: The table.
+        out: Where to.
+        title: What stands above it.
+        caption: What stands below it.
+        fixed: How many first columns tell the rows apart, and are never cut.
+        shown: Which columns to print; all by default.
+    """
+    chosen = range(len(page.columns)) if shown is None else shown
+    table = RichTable(title=escape(title) or None, caption=caption or None)
+    for i in chosen:
+        justify: Literal["right", "left"] = "right" if page.numeric[i] else "left"
+        table.add_column(escape(page.columns[i]), justify=justify, no_wrap=i < fixed)
+    for number, row in enumerate(page.rows):
+        style = "bold" if number == page.highlight else None
+        cells = (escape(row[i]) if i < fixed else _narrow(row[i]) for i in chosen)
+        table.add_row(*cells, style=style)
+    out.print(table)
+
+
+def _narrow(cell: str) -> str:
+    """Return a number with its deviation below it, which takes half the width."""
+    return cell.replace(" ± ", "\n±\u00a0").replace(" %", "\u00a0%")
+
+
 def _print_table(
     out: Console, title: str, infos: Mapping[str, MetricInfo], entries: dict[str, Any]
 ) -> None:
-    table = Table(title=title)
+    table = RichTable(title=title)
     table.add_column("metric")
     for column in ("model", "real data", "better"):
         table.add_column(column, justify="right")

@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -98,20 +98,12 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, list[str]], dict[s
 
 
 def _print(found: Any) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
+    from hilbound.cli.printing import print_table
     from hilbound.reports.sweep_report import table_of
 
     page = table_of(found)
-    table = Table(caption="means over seeds, measured against validation rows")
+    first = max(1, len(found.varied))
     # The report has the others; a terminal is narrow.
-    shown = [i for i, name in enumerate(page.columns) if i < len(found.varied) or name in _SHOWN]
-    for i in shown:
-        # What tells the rows apart is never cut.
-        justify: Literal["right", "left"] = "right" if page.numeric[i] else "left"
-        table.add_column(page.columns[i], justify=justify, no_wrap=i < len(found.varied))
-    for number, row in enumerate(page.rows):
-        style = "bold" if number == page.highlight else None
-        table.add_row(*(escape(row[i]) for i in shown), style=style)
-    out.print(table)
+    shown = [i for i, name in enumerate(page.columns) if i < first or name in _SHOWN]
+    caption = "means over seeds, measured against validation rows"
+    print_table(page, out, caption=caption, fixed=first, shown=shown)

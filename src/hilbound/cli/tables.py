@@ -12,7 +12,8 @@ from hilbound.errors import InputError
 from hilbound.estimators.table_data import Unknown
 from hilbound.estimators.table_output import check_output, prediction_table, write_table
 from hilbound.estimators.table_run import Split, TableRun
-from hilbound.evaluation.table_metrics import SIDES, TABLE_METRICS, format_value
+from hilbound.evaluation.table_metrics import BASELINES, SIDES, TABLE_METRICS, format_value
+from hilbound.training.files import write_whole
 
 
 def fit(settings: dict[str, Any], output: Path | None, *, overwrite: bool, quiet: bool) -> TableRun:
@@ -46,26 +47,33 @@ def _columns(data: dict[str, Any]) -> str:
     return f"{n - texts} of numbers, {texts} of texts" if texts else f"{n} of numbers"
 
 
-def evaluate(path: Path, split: Split) -> dict[str, Any]:
+def evaluate(path: Path, split: Split, data: str | None) -> dict[str, Any]:
     """Measure a run; see :meth:`TableRun.evaluate`."""
-    return TableRun.open(path).evaluate(split)
+    return TableRun.open(path).with_data(data).evaluate(split)
 
 
-def report(path: Path) -> Path:
+def report(path: Path, data: str | None, output: Path | None) -> Path:
     """Write a run's report, measuring it first if it was not yet."""
-    run = TableRun.open(path)
+    run = TableRun.open(path).with_data(data)
     measured = (path / "metrics.json").exists()
-    return _write_report(run, run.read_json("metrics.json") if measured else run.evaluate())
+    found = run.read_json("metrics.json") if measured else run.evaluate()
+    return _write_report(run, found, output)
 
 
-def _write_report(run: TableRun, measured: dict[str, Any]) -> Path:
+def _write_report(run: TableRun, measured: dict[str, Any], output: Path | None = None) -> Path:
     from hilbound.reports.table_report import TableResult, table_page
 
     test = run.splits["test"]
     q = run.predict(test.table, run.config.data, "missing")
     facts = run.read_json("run.json")
     page = table_page(TableResult(run.config, facts, measured, q, test.y))
-    return run.write_text("report.html", page)
+    target = output or run.path / "report.html"
+    try:
+        return write_whole(target, page)
+    except OSError as error:
+        raise InputError(
+            f"{str(target)!r} cannot be written: {error.strerror}. Name another place (--output)"
+        ) from None
 
 
 def predict(
@@ -107,7 +115,7 @@ def print_metrics(measured: dict[str, Any], out: Console) -> None:
     for target, metrics in measured["targets"].items():
         table = Table(title=f"{escape(target)}, {rows}")
         table.add_column("metric")
-        for heading in ("model", "histogram", "one Gaussian", "better"):
+        for heading in ("model", *BASELINES.values(), "better"):
             table.add_column(heading, justify="right")
         for name, entry in metrics.items():
             info = TABLE_METRICS[name]

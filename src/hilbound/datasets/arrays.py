@@ -1,8 +1,8 @@
 """NumPy's own files: one array (``.npy``) or several by name (``.npz``).
 
 Files with pickled Python objects are refused, because unpickling a file runs its code. Headers are
-read first: what they claim is compared with the bytes that are there. Of an archive, only the
-arrays that are used are read.
+read first: what they claim is compared with the bytes that are there. Only those arrays of an
+archive are read that are used.
 """
 
 import io

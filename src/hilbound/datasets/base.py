@@ -56,8 +56,8 @@ class Dataset:
         validation: Rows for choosing options and for early stopping. They are never trained on.
         test: Rows for final results. They are used neither to train nor to choose.
         train_labels: Class numbers with shape ``(n,)``, int64, or ``None`` without labels.
-        validation_labels: Likewise for the validation rows.
-        test_labels: Likewise for the test rows.
+        validation_labels: The same for the validation rows.
+        test_labels: The same for the test rows.
         image_shape: ``(channels, height, width)`` of the flat rows, or ``None`` for vectors.
         log_density: The true log density, which maps rows ``(n, d)`` to ``(n,)``, if it is known.
         columns: Names of the columns of a table.

@@ -29,9 +29,9 @@ def load_celeba(
 ) -> Dataset:
     """Load CelebA: the central 148 by 148 of 178 by 218 pixels, resized to 64 by 64.
 
-    The splits are those of the official partition, each in a random order. Of the validation
-    images, 5,000 are used. ``label_column`` makes an attribute such as ``Smiling`` the label, with
-    the classes ``not-Smiling`` and ``Smiling``.
+    The splits are those of the official partition, each in a random order. 5,000
+    validation images are used. ``label_column`` makes an attribute such as ``Smiling`` the label,
+    with the classes ``not-Smiling`` and ``Smiling``.
 
     The folder ``img_align_celeba`` and the two lists are looked for in ``root``, or else in the
     folder that ``HILBOUND_DATA`` names. They may lie directly in it or in its sub-folder

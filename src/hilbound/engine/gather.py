@@ -19,7 +19,7 @@ tensors of unequal shapes would hang. Shorter parts are filled up for the way an
 Sums that enter every part (means and variances of features) travel both ways: :meth:`Team.sum`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -91,6 +91,34 @@ class Team:
         sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.world)]
         dist.all_gather(sizes, torch.full((1,), size, dtype=torch.int64, device=device))
         return [int(one) for one in sizes]
+
+    def spread(
+        self, function: Callable[[Tensor], tuple[Tensor, Tensor]], batch: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``function(batch)``, of which every worker computes its share of the entries.
+
+        All workers must have the same batch. Each sends its results to all others. No gradient
+        flows.
+
+        Args:
+            function: It takes entries with shape ``(n, *)``. It returns a number for each with
+                shape ``(n,)``, and a tensor of the shape of the entries, both of their dtype.
+            batch: Entries with shape ``(B, *)``.
+
+        Returns:
+            Tensors with shapes ``(B,)`` and ``(B, *)``.
+        """
+        numbers = batch.new_empty(len(batch))
+        tensors = torch.empty_like(batch, memory_format=torch.contiguous_format)
+        shares = [share(len(batch), rank, self.world) for rank in range(self.world)]
+        parts = [slice(one.start, one.stop) for one in shares if one]
+        if self.rank < len(parts):
+            own = parts[self.rank]
+            numbers[own], tensors[own] = function(batch[own].detach())
+        for rank, part in enumerate(parts):
+            dist.broadcast(numbers[part], rank)
+            dist.broadcast(tensors[part], rank)
+        return numbers, tensors
 
     def sum(self, own: Tensor) -> Tensor:
         """Return the sum over workers. Its gradient is the sum of theirs."""

@@ -30,12 +30,12 @@ def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> 
 
 
 class Part(NamedTuple):
-    """A generator that draws for a whole batch, of which one worker uses some rows.
+    """A generator that draws for a whole batch. One worker uses some of its rows.
 
     All workers draw the same numbers as one process would, and each keeps its own.
 
     Args:
-        generator: Of the whole batch.
+        generator: The generator of the whole batch.
         rows: The rows of this worker.
         total: How many rows the whole batch has.
     """
@@ -50,7 +50,7 @@ Source = torch.Generator | Part | None
 
 
 def normal(shape: Sequence[int], source: Source, **options: Any) -> Tensor:
-    """Draw standard normal numbers. Of a part, the first axis must be that of its rows.
+    """Draw standard normal numbers. If a part draws them, the first axis counts its rows.
 
     Args:
         shape: The shape of the numbers.

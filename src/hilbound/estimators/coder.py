@@ -36,7 +36,7 @@ class Schedule:
         feature_variance: Variance of the noise of the features, whose own variance is one.
         steps: The number of gradient steps.
         batch_size: The number of rows of one.
-        learning_rate: Of AdamW; it falls to zero along a cosine.
+        learning_rate: The learning rate of AdamW at the start; it falls to zero along a cosine.
     """
 
     objective: str

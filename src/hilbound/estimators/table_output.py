@@ -62,8 +62,6 @@ def prediction_table(
     Raises:
         InputError: If the columns cannot be used, or have names of the predictions.
     """
-    import pandas as pd
-
     y = _targets_there(run, frame, source)
     table = run.match(frame, source, unknown)
     parts = []
@@ -71,19 +69,58 @@ def prediction_table(
         rows = slice(start, start + _ROWS)
         q = run.model.predict_distribution(table.iloc[rows])
         parts.append(_columns(q, run.config.target, levels, None if y is None else y[rows]))
-    found = pd.DataFrame({n: _rounded(np.concatenate([p[n] for p in parts])) for n in parts[0]})
-    taken = [str(name) for name in found if name in frame.columns]
+    return add_columns(frame, {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}, source)
+
+
+def log_density_table(
+    run: TableRun, frame: "pd.DataFrame", source: str, unknown: Unknown = "error"
+) -> "pd.DataFrame":
+    """Return the rows that came with the log density of their targets, given the other columns.
+
+    Args:
+        run: The run.
+        frame: The rows, with their targets. Where one is missing, so is the density.
+        source: What to call them in messages.
+        unknown: Whether a text never seen is an error, or counts as missing.
+
+    Raises:
+        InputError: If a target is missing, or columns cannot be used.
+    """
+    lacking = [target for target in run.config.target if target not in frame.columns]
+    if lacking:
+        raise DataError(
+            f"{source} lacks the target {enumerate_names(lacking)}, whose density is asked for: "
+            "add the column, or predict it with 'hilbound predict'"
+        )
+    y = np.stack([read_target(frame[target], source) for target in run.config.target], 1)
+    table = run.match(frame, source, unknown)
+    blocks = [slice(start, start + _ROWS) for start in range(0, len(frame), _ROWS)]
+    parts = [_scores(run.model.predict_distribution(table.iloc[rows]), y[rows]) for rows in blocks]
+    return add_columns(frame, {"log_density": np.concatenate(parts)}, source)
+
+
+def add_columns(frame: "pd.DataFrame", found: dict[str, Floats], source: str) -> "pd.DataFrame":
+    """Return a table with further columns of numbers, in nine significant digits.
+
+    Args:
+        frame: The table.
+        found: The numbers with shape ``(n,)``, by the names of the columns.
+        source: What to call the table in messages.
+
+    Raises:
+        DataError: If the table has such a column.
+    """
+    import pandas as pd
+
+    taken = [name for name in found if name in frame.columns]
     if taken:
         raise DataError(
-            f"{source} has columns named as the predictions are, {enumerate_names(taken)}: rename "
-            "or remove them"
+            f"{source} has columns named as the results are, {enumerate_names(taken)}: rename or "
+            "remove them"
         )
-    return pd.concat([frame.reset_index(drop=True), found], axis=1)
-
-
-def _rounded(values: Floats) -> Floats:
-    """Leave nine significant digits, which are more than anyone will read."""
-    return np.array([float(f"{value:.9g}") for value in values])
+    # Nine digits are more than anyone will read.
+    rounded = {n: [float(f"{value:.9g}") for value in values] for n, values in found.items()}
+    return pd.concat([frame.reset_index(drop=True), pd.DataFrame(rounded)], axis=1)
 
 
 def _targets_there(run: TableRun, frame: "pd.DataFrame", source: str) -> Floats | None:
@@ -104,10 +141,14 @@ def _columns(
         for j, level in enumerate(levels):
             found[f"{target}_q{level:g}"] = quantiles[:, j, i]
     if y is not None:
-        known = np.asarray(np.isfinite(y).all(1))
-        scores = log_scores(q, np.where(known[:, None], y, 0.0))
-        found["log_density"] = np.where(known, scores, np.nan)
+        found["log_density"] = _scores(q, y)
     return found
+
+
+def _scores(q: GaussianMixture, y: Floats) -> Floats:
+    """Return the log density of targets ``(n, d)``, NaN where one is not known."""
+    known = np.asarray(np.isfinite(y).all(1))
+    return np.where(known, log_scores(q, np.where(known[:, None], y, 0.0)), np.nan)
 
 
 def write_table(frame: "pd.DataFrame", output: Path) -> Path:

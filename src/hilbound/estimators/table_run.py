@@ -13,9 +13,12 @@ the very model that predicts.
 """
 
 import json
+import logging
 import os
+import shutil
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,8 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilbound.config import TableConfig, read_yaml
+from hilbound.datasets.catalogue import whole_path
 from hilbound.datasets.choice import Choice
 from hilbound.datasets.delimited import Header, TextFormat
+from hilbound.datasets.incoming import Incoming, beside, called, is_incoming, store
 from hilbound.datasets.mixed import read_mixed, suffix_of
 from hilbound.errors import InputError
 from hilbound.estimators.conditional import ConditionalDensityEstimator
@@ -41,18 +46,23 @@ from hilbound.estimators.table_data import (
     texts_of,
 )
 from hilbound.evaluation.calibration import log_scores
+from hilbound.evaluation.comparison import MODEL, Data, Member, sides
 from hilbound.evaluation.table_metrics import (
+    BASELINES,
     measure_importance,
     measure_table,
     rows_for_importance,
 )
 from hilbound.mixture import GaussianMixture
+from hilbound.training.facts import read_entries
 from hilbound.training.files import own_file, write_whole
 from hilbound.training.machine import versions
-from hilbound.training.runs import clear, read_entries, refuse_occupied
+from hilbound.training.runs import clear, refuse_occupied
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 Split = Literal["test", "train"]
 
@@ -89,11 +99,39 @@ class TableRun:
         Raises:
             InputError: If the table or the folder cannot be used. Nothing is written then.
         """
-        run = cls(default_output(config) if path is None else path, config)
-        refuse_occupied(run.path, overwrite=overwrite)
-        _check_writable(run.path)
+        path = default_output(config) if path is None else path
+        refuse_occupied(path, overwrite=overwrite)
+        _check_writable(path)
+        if not is_incoming(config.data):
+            return cls(path, config)._fit(Incoming(Path(config.data), config.data), quiet=quiet)
+        with tempfile.TemporaryDirectory() as scratch:
+            incoming = store(config.data, Path(scratch))
+            with called(incoming):
+                return cls(path, config)._fit(incoming, quiet=quiet, keep=True)
+
+    def _fit(self, table: Incoming, *, quiet: bool, keep: bool = False) -> "TableRun":
+        """Fit a model and write the folder.
+
+        Args:
+            table: The table.
+            quiet: Whether to leave out the progress bar.
+            keep: Whether the folder gets the table, which is no file of the user.
+        """
+        run = self.with_data(table.path)
         examples = run._read(known=False)
         train, test = run._split(examples)
+        model, facts = run._model_of(train, examples, table.name, quiet=quiet)
+        if keep:
+            run = self.with_data(self.path / table.path.name)
+        run._write(model, facts, table.path if keep else None)
+        vars(run).update(model=model, splits={"train": train, "test": test})
+        return run
+
+    def _model_of(
+        self, train: Examples, examples: Examples, name: str, *, quiet: bool
+    ) -> tuple[ConditionalDensityEstimator, dict[str, Any]]:
+        """Return a model of the training rows, and the facts about all rows."""
+        config = self.config
         began = time.perf_counter()
         model = ConditionalDensityEstimator(
             effort=config.effort,
@@ -101,9 +139,8 @@ class TableRun:
             random_state=config.seed,
             verbose=0 if quiet else 1,
         ).fit(train.table, train.y)
-        run._write(model, _facts(config, examples, model, time.perf_counter() - began))
-        vars(run).update(model=model, splits={"train": train, "test": test})
-        return run
+        seconds = time.perf_counter() - began
+        return model, _facts(config, examples, model, name, seconds)
 
     @classmethod
     def open(cls, path: Path | str) -> "TableRun":
@@ -127,7 +164,19 @@ class TableRun:
                 f"draw from it with 'hilbound sample {path}'; to predict a column of a table, "
                 "'hilbound fit TABLE --target COLUMN' first"
             )
-        return cls(path, TableConfig.create(**options))
+        config = TableConfig.create(**options)
+        return cls(path, config.model_copy(update={"data": beside(path, config.data)}))
+
+    def with_data(self, data: Path | str | None) -> "TableRun":
+        """Return the run with its table at another place, where it was moved to.
+
+        Args:
+            data: The place, or ``None`` if it is the old one.
+        """
+        if data is None:
+            return self
+        moved = {"data": whole_path(data)}
+        return replace(self, config=self.config.model_copy(update=moved))
 
     @property
     def choice(self) -> Choice:
@@ -154,10 +203,14 @@ class TableRun:
         c = self.config
         return split_examples(examples, c.target, c.test_fraction, c.seed, c.data)
 
-    def _write(self, model: ConditionalDensityEstimator, facts: dict[str, Any]) -> None:
+    def _write(
+        self, model: ConditionalDensityEstimator, facts: dict[str, Any], kept: Path | None
+    ) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            clear(self.path)
+            clear(self.path, Path(self.config.data))
+            if kept is not None:
+                shutil.copyfile(kept, self.config.data)
             model.save(self.path / "model.safetensors")
             self.write_json("run.json", facts)
             # What makes the folder a run comes last.
@@ -182,8 +235,7 @@ class TableRun:
         if not Path(self.config.data).expanduser().exists():
             raise InputError(
                 f"the table of run {str(self.path)!r}, {self.config.data}, is not there any more, "
-                "and its test rows are needed: restore it, or start from the folder in which it "
-                "was fitted"
+                "and its test rows are needed: say where it is now by --data"
             )
         examples = self._read()
         if fingerprint(examples) != self.read_json("run.json")["data"]["fingerprint"]:
@@ -244,8 +296,15 @@ class TableRun:
             "importance": self._importance(examples),
         }
         if split == "test":
-            self.write_json("metrics.json", measured)
+            self._keep(measured)
         return measured
+
+    def _keep(self, measured: dict[str, Any]) -> None:
+        """Write what was measured; where that cannot be, it is still worth to be seen."""
+        try:
+            self.write_json("metrics.json", measured)
+        except OSError as error:
+            log.warning("metrics.json of run %s cannot be written: %s", self.path, error.strerror)
 
     def _importance(self, examples: Examples) -> list[dict[str, Any]]:
         n = rows_for_importance(len(examples.y))
@@ -281,7 +340,7 @@ def default_output(config: TableConfig) -> Path:
     >>> default_output(TableConfig(data="houses.csv.gz", target="price per m²")).name
     'houses-price-per-m²-0'
     """
-    name = Path(config.data).name
+    name = "data" if is_incoming(config.data) else Path(config.data).name
     stem = name[: len(name) - len(suffix_of(Path(name)))]
     words = ["".join(c if c.isalnum() else "-" for c in target) for target in config.target]
     return Path("runs") / "-".join([stem, *words, str(config.seed)])
@@ -299,13 +358,17 @@ def fingerprint(examples: Examples) -> str:
 
 
 def _facts(
-    config: TableConfig, examples: Examples, model: ConditionalDensityEstimator, seconds: float
+    config: TableConfig,
+    examples: Examples,
+    model: ConditionalDensityEstimator,
+    name: str,
+    seconds: float,
 ) -> dict[str, Any]:
     table, held = examples.table, held_rows(len(examples.y), config.test_fraction)
     return {
         "status": "finished",
         "data": {
-            "name": Path(config.data).name,
+            "name": name,
             "fingerprint": fingerprint(examples),
             "rows": len(examples.y),
             "train": len(examples.y) - held,
@@ -328,3 +391,57 @@ def _check_writable(path: Path) -> None:
             f"output {str(path)!r} cannot be written: {str(there)!r} is {reason}; choose another "
             "folder with --output"
         )
+
+
+def member_of_table(run: TableRun, name: str | None = None) -> Member:
+    """Return what a run folder tells of a run on a table's target, for a comparison.
+
+    Args:
+        run: The run.
+        name: What to call it; by default its path.
+
+    Raises:
+        InputError: If a file of the run is damaged.
+    """
+    config, facts = run.config, run.read_json("run.json")
+    measured = run.read_json("metrics.json") if (run.path / "metrics.json").exists() else {}
+    try:
+        told, entries = facts["data"], _entries(measured, config.target)
+        floors = {title: sides(entries, side) for side, title in BASELINES.items()}
+        return Member(
+            name=str(run.path) if name is None else name,
+            seed=config.seed,
+            settings=config.model_dump(mode="json", exclude={"kind", "seed", "data", "target"}),
+            data=Data(
+                name=f"{told['name']}, {' and '.join(config.target)}",
+                place=str(Path(config.data).expanduser().absolute()),
+                fingerprint=str(told["fingerprint"]),
+                key=json.dumps([config.columns, config.drop]),
+                shape=json.dumps([told["rows"], config.target, config.test_fraction]),
+            ),
+            values=sides(entries, MODEL) | {"seconds": float(facts["seconds"])},
+            floors={side: found for side, found in floors.items() if found},
+            measured=f"{measured['rows']:,} test rows" if measured else "",
+            note="" if measured else "not measured",
+        )
+    # A stranger may have written them.
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"run.json or metrics.json of run {str(run.path)!r} is damaged ({error}): run "
+            "'hilbound evaluate' again, or leave the run out"
+        ) from None
+
+
+def _entries(measured: dict[str, Any], targets: list[str]) -> dict[str, Any]:
+    """Return every metric of the targets with its sides."""
+    if not measured:
+        return {}
+    if len(targets) == 1:
+        found: dict[str, Any] = dict(measured["targets"][targets[0]])
+        return found
+    own = {
+        f"{target}/{name}": entry
+        for target in targets
+        for name, entry in measured["targets"][target].items()
+    }
+    return {"log_score": measured["log_score"], **own}

@@ -18,6 +18,7 @@ from hilbound.errors import InputError
 from hilbound.evaluation import metrics
 from hilbound.evaluation.conditions import agreement, conditioned
 from hilbound.evaluation.floors import batch_bound, tracked_bound
+from hilbound.evaluation.foresight import MOST_SAMPLES
 from hilbound.evaluation.latent import measure_latent
 from hilbound.evaluation.quality import METRICS, RECONSTRUCTION, measure, reference_rows
 from hilbound.evaluation.reconstruction import reconstruction_errors, rows_with_features
@@ -239,7 +240,7 @@ def _count(held_out: Tensor, dataset: Dataset, samples: int | None) -> int:
             "and can be sampled from"
         )
     if samples is None:
-        return min(10_000, most)
+        return min(MOST_SAMPLES, most)
     if not FEWEST_ROWS <= samples <= most:
         raise InputError(
             f"samples must lie between {FEWEST_ROWS} and {most}, the held-out rows of "

@@ -106,8 +106,7 @@ def _log_likelihood(model: LatentMixture, rows: Tensor, seed: int) -> dict[str, 
             "draws": _DRAWS,
             "variance": float(model.output_variance if model.paired else model.decoder.variance),
             "mean": float(found.value.mean()),
-            # Of the mean over these rows: as another choice of rows, and as another draw, would
-            # change it.
+            # Both are errors of the mean: by the choice of the rows, and by the draws.
             "standard_error": float(found.value.std() / math.sqrt(n)) if n > 1 else 0.0,
             "error_of_draws": float(found.standard_error.square().sum().sqrt() / n),
             "fewest_effective_draws": float(found.effective_draws.min()),

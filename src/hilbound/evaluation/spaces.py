@@ -20,6 +20,7 @@ import hashlib
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 _VERSION = 1  # of networks and training; raise it whenever either changes
 _LEARNING_RATE = 1e-3
 _STEPS = 900  # enough for MNIST to pass 98 %
+_PROBED_STEPS = 5
 _EPOCHS = (4, 30)  # the least and the most epochs, whatever _STEPS asks for
 _FEATURE_ROWS = 4096
 _DIRECT_DIM = 8  # labelled vectors up to this dimension need no classifier for their features
@@ -252,10 +254,9 @@ def _train(classifier: nn.Module, rows: Tensor, labels: Tensor) -> None:
     """Minimise the cross entropy for about ``_STEPS`` steps, on the CPU for reproducibility."""
     import lightning
 
-    size = 256 if len(rows) >= 10_000 else 64
+    size, epochs = _schedule(len(rows))
     sampler = BatchSampler(RandomSampler(range(len(rows))), size, drop_last=False)
     loader = DataLoader(TensorDataset(rows, labels), sampler=sampler, batch_size=None)
-    epochs = min(max(round(_STEPS / len(sampler)), _EPOCHS[0]), _EPOCHS[1])
     with quiet_lightning(), one_thread():
         trainer = lightning.Trainer(
             accelerator="cpu",
@@ -268,6 +269,34 @@ def _train(classifier: nn.Module, rows: Tensor, labels: Tensor) -> None:
         )
         trainer.fit(_lightning_module(classifier), loader)
     classifier.eval()
+
+
+def _schedule(rows: int) -> tuple[int, int]:
+    """Return the size of a batch, and the number of epochs."""
+    size = 256 if rows >= 10_000 else 64
+    return size, min(max(round(_STEPS / math.ceil(rows / size)), _EPOCHS[0]), _EPOCHS[1])
+
+
+def probe_classifier(dataset: Dataset, seed: int = 0) -> float:
+    """Return about how many seconds the classifier of a data set takes, none if it is cached.
+
+    Args:
+        dataset: The data set.
+        seed: See :func:`fit_space`.
+    """
+    if not _has_classes(dataset) or dataset.train_labels is None:
+        return 0.0
+    if _cache_path(dataset, seed, None).exists():
+        return 0.0
+    size, epochs = _schedule(len(dataset.train))
+    rows, labels = dataset.train[:size].float(), dataset.train_labels[:size]
+    with seeded_globally(0), one_thread():
+        classifier = ClassifierSpace(dataset)
+        began = time.perf_counter()
+        for _ in range(_PROBED_STEPS):
+            nn.functional.cross_entropy(classifier(rows), labels).backward()
+        taken = time.perf_counter() - began
+    return taken / _PROBED_STEPS * epochs * math.ceil(len(dataset.train) / size)
 
 
 def _digest(*parts: Tensor | str | None) -> str:

@@ -21,6 +21,8 @@ from hilbound.mixture import GaussianMixture
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 #: Whose predictions are measured.
 SIDES = ("model", "histogram", "gaussian")
+#: What tables call the baselines.
+BASELINES: Mapping[str, str] = {"histogram": "histogram", "gaussian": "one Gaussian"}
 _PREDICTED = 50_000  # rows that the importance of all columns may ask for
 _MOST_REPEATS = 5
 _MOST_ROWS = 1000  # of which the importance is measured
@@ -114,7 +116,7 @@ def measure_importance(
         score: As :func:`~hilbound.evaluation.calibration.permutation_importance` takes it.
         names: The columns.
         n: The number of rows that ``score`` scores.
-        seed: Of the shuffling.
+        seed: Seed of the shuffling.
 
     Returns:
         ``name``, ``drop`` and ``error`` of every column, the most important first; none where there

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-#: Of more rows chance moves a metric less than anyone reads.
+#: With more rows than this, chance moves a metric less than anyone reads.
 MOST_ROWS = 500
 _GROUPS = 10
 

@@ -13,23 +13,21 @@ import itertools
 import json
 import logging
 import re
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hilbound.config import RunConfig
 from hilbound.errors import InputError
+from hilbound.evaluation.comparison import Group, Member
 from hilbound.training.files import parse_json, read_text, write_whole
 from hilbound.training.quiet import notices, one_thread
 
 log = logging.getLogger(__name__)
 
-#: What the table and the figure show of each combination.
-SHOWN = ("coverage", "precision", "recall", "frechet_distance")
 _RUNS, _ROW, _RESULT = "runs", "row.json", "sweep.json"
 _OWN = {_RUNS, _RESULT, "sweep.csv", "report.html"}
 
@@ -64,27 +62,34 @@ class Sweep:
     varied: tuple[str, ...]
     rows: list[dict[str, Any]]
 
-    def by_setting(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-        """Return every setting with the rows of its seeds, in the order of the sweep."""
-        groups: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+    def groups(self) -> list[Group]:
+        """Return every setting with the trainings of its seeds, in the order of the sweep."""
+        found: dict[str, list[Member]] = {}
         for row in self.rows:
             key = json.dumps(row["setting"], sort_keys=True)
-            groups.setdefault(key, (row["setting"], []))[1].append(row)
-        return list(groups.values())
+            found.setdefault(key, []).append(_member(row))
+        return [Group(members[0].settings, tuple(members)) for members in found.values()]
 
     def best(self) -> dict[str, Any] | None:
         """Return the setting whose mean coverage of validation rows is highest, if any is known."""
         means = [
-            (float(np.mean(values)), -number, setting)
-            for number, (setting, rows) in enumerate(self.by_setting())
-            if (values := metric_values(rows, "coverage")) and len(values) == len(rows)
+            (statistics.fmean(values), -number, group.setting)
+            for number, group in enumerate(self.groups())
+            if (values := group.values("coverage")) and len(values) == len(group.members)
         ]
-        return max(means, key=lambda one: one[:2])[2] if means else None
+        return dict(max(means, key=lambda one: one[:2])[2]) if means else None
 
 
-def metric_values(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
-    """Return a metric of all rows that have it."""
-    return [row["metrics"][name] for row in rows if row["metrics"].get(name) is not None]
+def _member(row: Mapping[str, Any]) -> Member:
+    """Return a training of a sweep as it is compared with others."""
+    found = {
+        **row["metrics"],
+        "bound_tightness": row.get("tightness"),
+        "seconds": row.get("seconds"),
+    }
+    values = {name: value for name, value in found.items() if value is not None}
+    note = row["failure"] or ""
+    return Member(row.get("cell", ""), row["seed"], row["setting"], values=values, note=note)
 
 
 def sweep(

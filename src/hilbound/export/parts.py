@@ -152,7 +152,7 @@ class _Encoder(nn.Module):
         features: Tensor = self.encoder.network(self.units.inside(x))
         if self.encoder.standardization is not None:
             features = self.encoder.standardization(features)
-        # Of a posterior, the first half are the means.
+        # An encoder of a VAE returns means and variances. The means come first.
         return features[..., : self.features]
 
 

@@ -35,10 +35,10 @@ class MixturePart(GaussianMixture):
 
     Args:
         means: As in :class:`~hilbound.GaussianMixture`.
-        variance: Likewise.
-        weights: Likewise; those of a part sum to one.
-        log_mass: Logarithm of what they were divided by, with shape ``(*batch)``. By it the parts
-            are put together.
+        variance: As there.
+        weights: As there. The weights of a part sum to one.
+        log_mass: Logarithm of what the weights were divided by, with shape ``(*batch)``. It is
+            needed to put the parts together.
     """
 
     def __init__(

@@ -18,7 +18,6 @@ from hilbound.reports.drawing import (
     REAL,
     Array,
     Numbers,
-    canvas,
     legend_above,
     tidy,
     vector,
@@ -26,7 +25,6 @@ from hilbound.reports.drawing import (
 from hilbound.reports.lettering import name_axes, names_in_pictures
 
 __all__ = [
-    "canvas",
     "plot_coverage",
     "plot_fan",
     "plot_importance",
@@ -59,6 +57,7 @@ def plot_fan(
     Raises:
         InputError: If the shapes do not fit, or a density is negative or not finite.
 
+    >>> from hilbound.reports.drawing import canvas
     >>> ax = plot_fan(canvas()[1], [0, 1, 2], np.array([[0.1, 0.8, 0.1]]), [1.5])
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['predicted density', 'value that came']
@@ -114,6 +113,7 @@ def plot_intervals(
     Raises:
         InputError: If there is no band, or the lengths do not fit.
 
+    >>> from hilbound.reports.drawing import canvas
     >>> ax = plot_intervals(canvas()[1], [1, 0], {0.9: ([0, -1], [2, 1])}, [1, 0])
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['90 % interval', 'median', 'value that came']
@@ -160,6 +160,7 @@ def plot_pit(ax: Axes, pit: Numbers) -> Axes:
     Raises:
         InputError: If there are none, or one is outside [0, 1].
 
+    >>> from hilbound.reports.drawing import canvas
     >>> ax = plot_pit(canvas()[1], np.linspace(0, 1, 100))
     >>> len(ax.patches)
     6
@@ -216,6 +217,7 @@ def plot_coverage(ax: Axes, levels: Numbers, shares: Numbers, n: int) -> Axes:
     Raises:
         InputError: If the lengths do not fit.
 
+    >>> from hilbound.reports.drawing import canvas
     >>> ax = plot_coverage(canvas()[1], [0.5, 0.9], [0.4, 0.8], 100)
     >>> ax.lines[1].get_ydata().tolist()
     [40.0, 80.0]
@@ -258,6 +260,7 @@ def plot_spread(ax: Axes, deviation: Numbers, error: Numbers) -> Axes:
     Raises:
         InputError: If the lengths do not fit, or a deviation is not positive.
 
+    >>> from hilbound.reports.drawing import canvas
     >>> ax = plot_spread(canvas()[1], [1.0, 2.0, 1.0, 2.0], [1.0, -2.0, -1.0, 2.0])
     >>> ax.get_xlabel()
     'predicted standard deviation'
@@ -328,6 +331,7 @@ def plot_importance(
     Raises:
         InputError: If there is none, or the lengths do not fit.
 
+    >>> from hilbound.reports.drawing import canvas
     >>> ax = plot_importance(canvas()[1], ["bmi", "age"], [0.3, 0.0], [0.05, 0.01])
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['bmi', 'age']

@@ -22,6 +22,8 @@ from hilbound.errors import InputError
 
 Array: TypeAlias = NDArray[np.float64]
 Numbers: TypeAlias = Tensor | NDArray[np.floating | np.integer] | Sequence[float]
+#: A colour and a dash pattern.
+Style: TypeAlias = tuple[str, str | tuple[int, tuple[int, ...]]]
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 REAL = "#5b6470"
@@ -43,13 +45,16 @@ def canvas(width: float = 4.4, height: float = 3.0) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def look(i: int) -> tuple[str, str | tuple[int, tuple[int, ...]]]:
+def look(i: int) -> Style:
     """Return the i-th colour and dash pattern. The dashes tell lines apart without colour.
 
-    >>> look(1)
-    ('#d55e00', '--')
+    The first 30 differ.
+
+    >>> look(1), look(7)
+    (('#d55e00', '--'), ('#d55e00', '-.'))
     """
-    return PALETTE[i % len(PALETTE)], DASHES[i % len(DASHES)]
+    colors, dashes = len(PALETTE), len(DASHES)
+    return PALETTE[i % colors], DASHES[(i + i // colors) % dashes]
 
 
 def draw_line(
@@ -57,7 +62,7 @@ def draw_line(
     x: Array,
     y: Array,
     label: str,
-    style: tuple[str, str | tuple[int, tuple[int, ...]]],
+    style: Style,
     *,
     zorder: float = 2,
 ) -> None:

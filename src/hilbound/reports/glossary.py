@@ -75,6 +75,17 @@ def samples_glossary(text: str) -> Section:
     return _section(_OF_SAMPLES, [word for word in _OF_SAMPLES if word.lower() in lowered])
 
 
+def comparison_glossary(text: str) -> Section:
+    """Return the glossary of a comparison, in which ± has another meaning.
+
+    Args:
+        text: All words of the page. A word that does not come is not explained.
+    """
+    words = _OF_SAMPLES | _OF_TARGETS | {"±": "One standard deviation over seeds."}
+    lowered = text.lower()
+    return _section(words, [word for word in words if word.lower() in lowered])
+
+
 def targets_glossary() -> Section:
     """Return the glossary of a run on a table's target."""
     return _section(_OF_TARGETS, _OF_TARGETS)

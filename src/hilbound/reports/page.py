@@ -9,6 +9,7 @@ security policy forbids the browser to fetch anything. Every text is escaped, so
 
 import re
 from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -55,6 +56,9 @@ class Figure:
         marks: Texts that appear under the pointer.
         others: Further pictures of the same size, such as other draws of samples. Readers choose
             which one is shown.
+        frames: How many pictures of one size stand side by side in it, to be shown one after the
+            other.
+        aspect: Width of a frame by its height, if there are several.
 
     Raises:
         InputError: If the picture lies outside the page or has no alternative text.
@@ -65,6 +69,8 @@ class Figure:
     caption: str
     marks: tuple[Mark, ...] = ()
     others: tuple[str, ...] = ()
+    frames: int = 1
+    aspect: float = 1.0
 
     def __post_init__(self) -> None:
         for uri in (self.uri, *self.others):
@@ -200,6 +206,16 @@ def render(page: Page) -> str:
     ('<!doctype html>', True)
     """
     return _environment().get_template("page.html.j2").render(page=page)
+
+
+def words_of(sections: Iterable[Section], facts: Iterable[Fact]) -> str:
+    """Return all words of a page, of which a glossary explains some."""
+    parts = [f"{fact.label} {fact.note} {fact.value}" for fact in facts]
+    for section in sections:
+        parts += [section.title, section.text, *(figure.caption for figure in section.figures)]
+        for table in section.tables:
+            parts += [table.caption, *table.columns, *(cell for row in table.rows for cell in row)]
+    return " ".join(parts)
 
 
 @cache

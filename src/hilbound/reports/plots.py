@@ -32,6 +32,7 @@ from hilbound.reports.drawing import (
     SHADES,
     Array,
     Numbers,
+    Style,
     canvas,
     check_images,
     check_points,
@@ -263,13 +264,18 @@ def plot_curve(
     return ax
 
 
-def plot_tightness(ax: Axes, curves: Mapping[str, tuple[Numbers, Numbers]]) -> Axes:
+def plot_tightness(
+    ax: Axes,
+    curves: Mapping[str, tuple[Numbers, Numbers]],
+    styles: Mapping[str, Style] | None = None,
+) -> Axes:
     """Draw the share of its limit that each bound reaches, in percent, during training.
 
     Args:
         ax: Where to draw.
         curves: For every name, the steps and the tightness (a fraction, 1 where the bound is
             tight), both with shape ``(n,)``. A value that is not finite leaves a gap.
+        styles: Colour and dash pattern of every name. By default all differ.
 
     Raises:
         InputError: If there is no curve, or the lengths of one do not fit.
@@ -283,7 +289,7 @@ def plot_tightness(ax: Axes, curves: Mapping[str, tuple[Numbers, Numbers]]) -> A
     top = 100.0
     for i, (name, (steps, values)) in enumerate(curves.items()):
         x, y = series(f"curves[{name!r}]", steps, values)
-        draw_line(ax, x, 100 * y, name, look(i))
+        draw_line(ax, x, 100 * y, name, look(i) if styles is None else styles[name])
         top = max(top, float(np.nanmax(100 * y)))
     # Tightness lies between 0 and 100 % up to rounding. A fixed scale makes runs comparable.
     ax.set_ylim(0, 1.05 * top)

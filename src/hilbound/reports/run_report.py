@@ -4,7 +4,7 @@ Everything is read from the run folder and its data. :mod:`hilbound.reports.page
 and :mod:`hilbound.reports.plots` makes the pictures.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from hilbound.reports.feature_report import (
 from hilbound.reports.glossary import samples_glossary
 from hilbound.reports.hover import curve_figure
 from hilbound.reports.latent_report import density_section
-from hilbound.reports.page import Fact, Page, Section, Table, render
+from hilbound.reports.page import Fact, Page, Section, Table, render, words_of
 from hilbound.reports.sample_sections import samples_section
 from hilbound.training.files import write_whole
 from hilbound.training.runs import Run
@@ -85,7 +85,7 @@ def write_report(run: Run, output: Path | None = None, *, tell: Tell = silent) -
         title=_title(run),
         lead=_lead(run, dataset),
         facts=facts,
-        sections=(*shown, samples_glossary(_words(shown, facts))),
+        sections=(*shown, samples_glossary(words_of(shown, facts))),
         footer="Made by "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + ".",
@@ -97,16 +97,6 @@ def write_report(run: Run, output: Path | None = None, *, tell: Tell = silent) -
         raise InputError(
             f"{str(target)!r} cannot be written: {error.strerror}. Name another place (--output)"
         ) from None
-
-
-def _words(sections: Iterable[Section], facts: Iterable[Fact]) -> str:
-    """Return all words of a page, of which the glossary explains some."""
-    parts = [f"{fact.label} {fact.note} {fact.value}" for fact in facts]
-    for section in sections:
-        parts += [section.title, section.text, *(figure.caption for figure in section.figures)]
-        for table in section.tables:
-            parts += [table.caption, *table.columns, *(cell for row in table.rows for cell in row)]
-    return " ".join(parts)
 
 
 def _measured(run: Run, model: DensityModel, tell: Tell) -> dict[str, Any]:

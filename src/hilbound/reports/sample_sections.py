@@ -14,6 +14,7 @@ from hilbound.evaluation.spaces import MetricSpace, fit_space
 from hilbound.models.base import DensityModel
 from hilbound.reports import lettering, plots
 from hilbound.reports.drawing import canvas
+from hilbound.reports.film import film_figure
 from hilbound.reports.page import Figure, Section, figure_uri
 from hilbound.reports.table_plots import draw_histograms, draw_pairs, strongest_columns
 from hilbound.training.runs import Run
@@ -132,21 +133,39 @@ def _planar_section(
         f"The model's density: the mixture of {q.components:,} centres with component variance "
         f"{float(model.head.variance):.3g}{units}.",
     )
-    return Section("Samples", lettering.key(names), (drawn, smooth))
+    film = _film(run, real, own)
+    return Section("Samples", lettering.key(names), (drawn, smooth, *film))
+
+
+def _film(run: Run, real: Tensor, own: dict[str, Any]) -> tuple[Figure, ...]:
+    """Return the animation of samples over the steps of training, if the run kept any."""
+    frames = run.read_snapshots()
+    return (film_figure(real, frames, **own),) if len(frames) > 1 else ()
 
 
 # ------------------------------------------------------------------ columns
 
 
+def _drawn(
+    draw: Callable[..., "figure.Figure"],
+    columns: list[int],
+    dataset: Dataset,
+    real: Tensor,
+    fake: Tensor,
+) -> "figure.Figure":
+    """Return a picture of some columns, in the user's units."""
+    # Numbered in the whole table, where a name cannot be written.
+    labels, _ = lettering.names_in_pictures(dataset.columns or coordinate_names(dataset.dim))
+    rows = [dataset.to_user_units(x)[:, columns] for x in (real, fake)]
+    whole = [place for place, j in enumerate(columns) if j in dataset.whole]
+    return draw(*rows, [labels[j] for j in columns], whole)
+
+
 def _columns_section(dataset: Dataset, real: Tensor, fake: Tensor, which: str) -> Section:
     names = dataset.columns or coordinate_names(dataset.dim)
-    # Numbered in the whole table, where a name cannot be written.
-    labels, _ = lettering.names_in_pictures(names)
-    rows = [dataset.to_user_units(x) for x in (real, fake)]
 
     def drawn(draw: Callable[..., "figure.Figure"], columns: list[int]) -> "figure.Figure":
-        whole = [place for place, j in enumerate(columns) if j in dataset.whole]
-        return draw(*(x[:, columns] for x in rows), [labels[j] for j in columns], whole)
+        return _drawn(draw, columns, dataset, real, fake)
 
     few = list(range(min(_HISTOGRAMS, dataset.dim)))
     some = f" of the first {len(few)} of {dataset.dim}" if dataset.dim > len(few) else ""
@@ -169,3 +188,45 @@ def _columns_section(dataset: Dataset, real: Tensor, fake: Tensor, which: str) -
         )
     text = f"As many samples as data, {which}, in the table's own units."
     return Section("Samples", f"{text} {lettering.key(names)}".strip(), tuple(figures))
+
+
+# ------------------------------------------------------------------ beside other runs
+
+
+def held_out_picture(dataset: Dataset) -> str | None:
+    """Return a grid of held-out images as a data URI, or ``None`` if the data are no images."""
+    if dataset.image_shape is None:
+        return None
+    return _image_grid(dataset.test[:_SHOWN_IMAGES].reshape(-1, *dataset.image_shape))
+
+
+def sample_picture(run: Run, dataset: Dataset | None) -> str | None:
+    """Return one picture of a run's samples as a data URI, to stand beside those of other runs.
+
+    Images are a grid, points of the plane a scatter over held-out rows, and columns histograms.
+
+    Args:
+        run: The run.
+        dataset: Its data, or ``None`` if they are gone. Columns cannot be drawn without them.
+    """
+    fake = run.model.sample(_SHOWN_POINTS, stream(run.config.seed, "report"))
+    told = run.read_json("run.json")["data"]
+    if told["image_shape"] is not None:
+        return _image_grid(fake[:_SHOWN_IMAGES].reshape(-1, *told["image_shape"]))
+    if told["dim"] == 2:
+        picture, ax = canvas(4.4, 4.2)
+        equal = told["offset"] is None
+        real, density = None, None
+        if dataset is not None:
+            rows, _ = _rows_to_draw(run, dataset, len(fake))
+            real, density = dataset.to_user_units(rows), dataset.log_density
+            fake = fake[: len(rows)]
+        columns = told["columns"] or coordinate_names(2)
+        fake = run.to_user_units(fake)
+        plots.plot_points(ax, real, fake, density, columns=columns, equal=equal)
+        return figure_uri(picture, "png")
+    if dataset is None:
+        return None
+    rows, _ = _rows_to_draw(run, dataset, len(fake))
+    few = list(range(min(_HISTOGRAMS, dataset.dim)))
+    return figure_uri(_drawn(draw_histograms, few, dataset, rows, fake[: len(rows)].to(rows)))

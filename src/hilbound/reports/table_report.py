@@ -154,7 +154,7 @@ def _trust(q: GaussianMixture, y: Floats, prefix: str) -> Section:
     coverage = Figure(
         figure_uri(figure),
         "share of values inside their intervals against the intervals' probability",
-        "Of the values, as many should lie in their 90 % intervals as the name says. Below the "
+        "90 % of the values should lie in their 90 % intervals, and so for every level. Below the "
         "diagonal the intervals are too narrow, above it too wide.",
     )
     figure, ax = canvas()
@@ -211,9 +211,9 @@ def _metrics(result: TableResult) -> Section:
         columns = ("Metric", "Model", "Histogram", "One Gaussian", "Better", "Meaning")
         tables.append(Table(columns, cells, f"“{target}” on {rows:,} test rows"))
     text = (
-        "Beside the model stand two predictions that know the training targets and none of the "
-        "other columns: a smoothed histogram and one Gaussian. What the model gains over them is "
-        "what the columns tell about the target. CRPS and RMSE are in the target's units; log "
+        "The model is compared with two predictions that know the training targets and no other "
+        "column: a smoothed histogram and one Gaussian. What the model gains over them is what "
+        "the columns tell about the target. CRPS and RMSE are in the target's units; log "
         "scores are comparable only for the same target in the same units."
     )
     for name, count in result.measured["unseen"].items():

@@ -27,8 +27,10 @@ from torch import Tensor
 from hilbound.bounds import Bound
 from hilbound.errors import InputError
 from hilbound.training.checkpoints import read_checkpoint, write_checkpoint
+from hilbound.training.curves import BOUND_COLUMNS, format_bounds, read_bounds
+from hilbound.training.durations import Forecast, in_words
 from hilbound.training.files import write_whole
-from hilbound.training.runs import BOUND_COLUMNS, Run, format_bounds, read_bounds
+from hilbound.training.runs import Run
 
 
 class CheckpointFiles(CheckpointIO):
@@ -339,11 +341,20 @@ class Lines(L.Callback):
 
     Args:
         every: Seconds between two lines.
+
+    Attributes:
+        forecast: Foresees the time that is left.
     """
 
     def __init__(self, every: float = 5.0) -> None:
         self.every = every
+        self.forecast = Forecast(0)
         self._said = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at the clock."""
+        self.forecast = Forecast(trainer.max_steps)
+        self.forecast.rest(trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -354,6 +365,7 @@ class Lines(L.Callback):
         batch_idx: int,
     ) -> None:
         """Say how far the training is, if it is time."""
+        rest = self.forecast.rest(trainer.global_step)
         if time.monotonic() - self._said < self.every or not trainer.is_global_zero:
             return
         self._said = time.monotonic()
@@ -364,7 +376,15 @@ class Lines(L.Callback):
         }
         figures = "".join(f", {name} {value:.4g}" for name, value in shown.items())
         line = f"step {trainer.global_step:,} of {trainer.max_steps:,}{figures}"
+        # The last second needs no estimate.
+        if rest is not None and rest >= 1:
+            line += f", {self._most(trainer)}{in_words(rest)} to go"
         Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+
+    @staticmethod
+    def _most(trainer: L.Trainer) -> str:
+        patient = any(isinstance(one, EarlyStopping) for one in trainer.callbacks)  # type: ignore[attr-defined]  # Lightning's
+        return "at most " if patient else "about "
 
 
 def progress() -> L.Callback:

@@ -233,8 +233,8 @@ def memorisation(train: Tensor, held_out: Tensor, samples: Tensor) -> Finding | 
 
     At most as many held-out rows as training rows are used, and ties go to the held-out rows. So
     the test cannot be decided by one row that is nearest to all samples. It cannot reach five
-    standard deviations with fewer than 26 rows in all. Nor can it if N is above k M / 25 for k
-    samples. In both cases there is no finding.
+    standard deviations with fewer than 26 rows in all, or if N is above k M / 25 for k samples.
+    In both cases there is no finding.
 
     Args:
         train: Training rows with shape ``(n, d)``: all of them, or a random subset.

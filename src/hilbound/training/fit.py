@@ -5,13 +5,18 @@ The loop itself is in :mod:`hilbound.training.loop`.
 """
 
 import logging
+import shutil
+import tempfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from hilbound.config import RunConfig
 from hilbound.datasets.catalogue import whole_path
+from hilbound.datasets.incoming import STDIN, Incoming, called, is_incoming, store
+from hilbound.datasets.mixed import suffix_of
 from hilbound.errors import InputError
 from hilbound.training.checkpoints import read_checkpoint
 from hilbound.training.lock import locked
@@ -21,6 +26,22 @@ from hilbound.training.runs import Run, expand, fingerprint, refuse_occupied, re
 from hilbound.training.together import is_helper
 
 log = logging.getLogger(__name__)
+
+#: What is called with the plan before the first step.
+Planned: TypeAlias = Callable[[TrainingPlan], None]
+
+
+@dataclass(frozen=True)
+class _How:
+    """How to train a run; see :func:`fit`."""
+
+    overwrite: bool
+    quiet: bool
+    planned: Planned | None
+
+    def tell(self, prepared: TrainingPlan) -> None:
+        if self.planned is not None and not is_helper():
+            self.planned(prepared)
 
 
 def default_output(config: RunConfig) -> Path:
@@ -33,8 +54,10 @@ def default_output(config: RunConfig) -> Path:
     ...     RunConfig(data="digits", model="vae")).name
     ('moons-nuclear-0', 'digits-vae-likelihood-0')
     """
+    name = "data" if config.data == STDIN else Path(config.data).name
+    stem = name[: len(name) - len(suffix_of(Path(name)))]
     model = "" if config.model == RunConfig.model_fields["model"].default else f"{config.model}-"
-    return Path("runs") / f"{Path(config.data).stem}-{model}{config.objective}-{config.seed}"
+    return Path("runs") / f"{stem}-{model}{config.objective}-{config.seed}"
 
 
 def output_folder(output: Path | str | None, options: dict[str, Any]) -> Path:
@@ -48,10 +71,11 @@ def output_folder(output: Path | str | None, options: dict[str, Any]) -> Path:
 
 
 def fit(
-    output: Path | str | None = None,
+    output: Any = None,
     *,
     overwrite: bool = False,
     quiet: bool = False,
+    planned: Planned | None = None,
     **options: Any,
 ) -> Run:
     """Train a model and leave a run folder.
@@ -61,7 +85,10 @@ def fit(
             the data: ``fit("moons")``.
         overwrite: Whether a run that is already there may be replaced.
         quiet: Whether to leave out the progress bar.
-        **options: The fields of :class:`hilbound.config.RunConfig`. Only ``data`` is required.
+        planned: Called with the plan, when everything is checked and before the first step.
+        **options: The fields of :class:`hilbound.config.RunConfig`. Only ``data`` is required. It
+            may also be an array with shape ``(n, d)``, a data frame, or ``"-"`` for standard input;
+            then the run folder keeps the data.
 
     Returns:
         The run.
@@ -74,20 +101,61 @@ def fit(
     if "data" not in options and output is not None:
         # Everyone's first line is fit("moons").
         options["data"], output = output, None
+    how = _How(overwrite, quiet, planned)
+    with tempfile.TemporaryDirectory() as scratch:
+        if not is_incoming(options.get("data")):
+            return _fit(output, options, None, how)
+        incoming = _take(options, Path(scratch))
+        with called(incoming):
+            return _fit(output, options, incoming, how)
+
+
+def _take(options: dict[str, Any], scratch: Path) -> Incoming:
+    """Make a file of data that are none, and let the options name it."""
+    piped = isinstance(options["data"], str)
+    if piped and str(options.get("devices", 1)) != "1":
+        raise InputError(
+            "data '-' comes on standard input once, and every device needs it: save it to a file"
+        )
+    incoming = store(options["data"], scratch)
+    options["data"] = str(incoming.path)
+    if incoming.named:
+        options.setdefault("header", True)
+    return incoming
+
+
+def _fit(
+    output: Path | str | None,
+    options: dict[str, Any],
+    incoming: Incoming | None,
+    how: "_How",
+) -> Run:
     given = RunConfig.create(**options)
     config = _from_anywhere(given)
     path = output_folder(output, options)
     if not is_helper():
-        refuse_occupied(path, overwrite=overwrite)
-    return _from_start(Run(path, config), given.data, overwrite=overwrite, quiet=quiet)
+        refuse_occupied(path, overwrite=how.overwrite)
+    name = given.data if incoming is None else incoming.name
+    return _from_start(Run(path, config), name, incoming, how)
 
 
-def _from_start(run: Run, name: str, *, overwrite: bool, quiet: bool) -> Run:
-    """Train a run from its first step, and call its data by the name that the user gave."""
+def _from_start(run: Run, name: str, incoming: Incoming | None, how: "_How") -> Run:
+    """Train a run from its first step.
+
+    Args:
+        run: The run.
+        name: What the user called its data.
+        incoming: The file that its data became, if they were none; the run folder gets a copy.
+        how: How to train it.
+    """
     prepared = plan_training(run.config)
-    loop = Loop(run, prepared, quiet=quiet)
+    if incoming is not None:
+        own = str((run.path / incoming.path.name).absolute())
+        run = replace(run, config=run.config.model_copy(update={"data": own}))
+    loop = Loop(run, prepared, quiet=how.quiet)
     with _alone(run.path):
-        _begin(run, prepared, name, overwrite=overwrite)
+        _begin(run, prepared, name, incoming, overwrite=how.overwrite)
+        how.tell(prepared)
         loop.train()
     run.keep(prepared.dataset)
     return run
@@ -110,6 +178,7 @@ def resume(
     steps: int | None = None,
     data: Path | str | None = None,
     quiet: bool = False,
+    planned: Planned | None = None,
 ) -> Run:
     """Go on with a run that was interrupted, or train a finished one for longer.
 
@@ -118,6 +187,7 @@ def resume(
         steps: The total number of steps, if it is to change.
         data: Where the data are now, if they were moved.
         quiet: Whether to leave out the progress bar.
+        planned: See :func:`fit`.
 
     Raises:
         InputError: If the folder holds no run or no checkpoint, or its data have changed.
@@ -128,7 +198,8 @@ def resume(
         run = replace(run, config=RunConfig.create(**run.config.model_dump() | {"steps": steps}))
     if _never_saved(run):
         run.find_data()
-        return _from_start(run, run.config.data, overwrite=True, quiet=quiet)
+        how = _How(overwrite=True, quiet=quiet, planned=planned)
+        return _from_start(run, _name_of_data(run), None, how)
     facts = run.read_json("run.json")
     checkpoint = read_checkpoint(run.checkpoint)
     done = checkpoint["global_step"] >= run.config.steps
@@ -144,6 +215,7 @@ def resume(
     loop = Loop(run, prepared, quiet=quiet)
     loop.take(checkpoint, run.checkpoint)
     with _alone(run.path):
+        _How(overwrite=True, quiet=quiet, planned=planned).tell(prepared)
         _go_on(run, loop, before, checkpoint["global_step"])
     run.keep(prepared.dataset)
     return run
@@ -186,10 +258,21 @@ def _never_saved(run: Run) -> bool:
     return bool(run.read_json("run.json")["step"] == 0)
 
 
-def _begin(run: Run, prepared: TrainingPlan, name: str, *, overwrite: bool) -> None:
-    """Write what a run folder holds before its first step."""
+def _name_of_data(run: Run) -> str:
+    """Return what the user called the data of a run that was killed before its first checkpoint."""
+    if not (run.path / "run.json").exists():
+        return run.config.data
+    return str(run.read_json("run.json")["data"].get("name", run.config.data))
+
+
+def _begin(
+    run: Run, prepared: TrainingPlan, name: str, incoming: Incoming | None, *, overwrite: bool
+) -> None:
+    """Write what a run folder holds before its first step; see :func:`_from_start`."""
     if not is_helper():
         Run.create(run.path, run.config, overwrite=overwrite)
+        if incoming is not None:
+            shutil.copyfile(incoming.path, run.config.data)
         run.describe(
             replace(prepared.dataset, name=name),
             prepared.schedule,

@@ -150,7 +150,7 @@ class Loop:
             self.module = DensityModule(plan, self.bounds)
 
     def _callbacks(self, *, diagnose: bool, quiet: bool) -> "list[Callback]":
-        from hilbound.training import callbacks, diagnosis, tracking
+        from hilbound.training import callbacks, diagnosis, snapshots, tracking
 
         own: list[Callback] = [self.bounds, callbacks.NonFiniteLoss()]
         if self.run is None:
@@ -161,6 +161,8 @@ class Loop:
             own.append(tracking.ConditionalTracker(self.plan, self.bounds, self.run))
         if self.plan.config.patience is not None:
             own += callbacks.early_stopping(self._checkpoints, self.plan.config.patience)
+        if self.run is not None and self.plan.dataset.dim == 2:
+            own.append(snapshots.Snapshots(self.plan, self.run))
         if self.run is not None:
             # The last: what it saves is what all others have seen.
             own.append(callbacks.SafetyNet(self.run, self.bounds, self.asked))

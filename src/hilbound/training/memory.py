@@ -52,3 +52,21 @@ def refuse_too_large(config: RunConfig, dim: int, blocks: int = 1) -> None:
             f"least {needed / 2**30:.0f} GiB in every step, and this machine has "
             f"{available / 2**30:.0f} GiB: lower --batch-size, --centers or --width"
         )
+
+
+def refuse_too_many(n: int, config: RunConfig, dim: int) -> None:
+    """Raise an InputError if so many samples, and the layers that make them, cannot be held.
+
+    Args:
+        n: How many samples.
+        config: The options of the run.
+        dim: Coordinates of a sample.
+    """
+    available = machine_memory()
+    row = 4 * (dim + (config.width if config.depth else 0))
+    if available is not None and n * row > available:
+        raise InputError(
+            f"{n:,} samples need at least {n * row / 2**30:.0f} GiB, and this machine has "
+            f"{available / 2**30:.0f} GiB: draw at most {available // row:,} at once, and others "
+            "with another --seed"
+        )

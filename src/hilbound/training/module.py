@@ -29,6 +29,8 @@ from hilbound.training.together import (
 
 # Steps between two bounds of a training batch: often enough for a curve, rarely enough to be cheap.
 _BOUND_EVERY = 20
+# Steps between two costs that are shown. Lightning takes a millisecond to note one.
+_SHOWN_EVERY = 10
 
 
 class DensityModule(L.LightningModule):
@@ -59,13 +61,12 @@ class DensityModule(L.LightningModule):
         In training, workers share a batch. For validation all compute the same.
         """
         rows = batch if isinstance(batch, Batch) else Batch(batch)
-        workers = self._workers if self.training else Team()
         shared = Shared(
             rows,
             self.plan.data_variance(self.global_step),
             self._centers(rows.x.shape[-2]),
             stream(self.config.seed, purpose, index, 0, device=self.device),
-            workers,
+            self._sharing,
         )
         try:
             if self.objective.pairs:
@@ -86,6 +87,11 @@ class DensityModule(L.LightningModule):
         if self._trainer is None:
             return Team()
         return Team(self.trainer.global_rank, self.trainer.world_size)
+
+    @property
+    def _sharing(self) -> Team:
+        """The workers that share a batch: in training all of them, otherwise each has the whole."""
+        return self._workers if self.training else Team()
 
     def _centers(self, rows: int) -> int:
         """Return the number of centres: for the whole batch, a block or each row of it."""
@@ -114,12 +120,13 @@ class DensityModule(L.LightningModule):
             if not self.objective.tracked and self.global_step % self._bound_every == 0:
                 with torch.no_grad():
                     self._record("train", loss, self._bound(compared, self._draws()))
-        self.log("cost", loss, prog_bar=True, logger=False)
+        if self.global_step % _SHOWN_EVERY == 0:
+            self.log("cost", loss, prog_bar=True, logger=False)
         # Its gradient is this worker's part, and Lightning takes the mean over workers.
         return loss * self._workers.world
 
     def _loss(self, compared: Comparison | PairComparison) -> Tensor:
-        loss = loss_together(self.objective, compared)
+        loss = loss_together(self.objective, compared, self._sharing)
         if isinstance(compared, PairComparison) and compared.each is not None:
             loss = loss + self.objective.encoder_loss(*compared.each)
         return loss

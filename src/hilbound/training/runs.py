@@ -1,99 +1,76 @@
 """The run folder: what a run leaves behind, and how it is read again.
 
-========================  ====================================================================
+========================= ====================================================================
 ``config.yaml``           every option; ``hilbound fit --config`` repeats the run from it, unless it
                           was lengthened (``lengthened`` in ``run.json``)
 ``run.json``              status, versions, the resolved variance and facts about the data
 ``model.safetensors``     the weights
 ``bounds.csv``            cost, limit, gap and tightness while training
+``snapshots.safetensors`` samples at some steps, if the data are points of the plane
 ``metrics.json``          what ``hilbound evaluate`` measured
 ``report.html``           what ``hilbound report`` drew
 ``checkpoints/``          for ``--resume``
 ``tensorboard/``          TensorBoard logs
-========================  ====================================================================
+``data.csv``, ...         the data, if they came as an array, a data frame or on standard input
+========================= ====================================================================
 
 :mod:`hilbound.training.files` writes every file whole, so an interruption at any moment leaves a
 folder that opens. Nothing in a run folder is believed or executed: a stranger may have made it.
 Sizes are compared with the files before anything is made, and links out of it are not followed.
 """
 
-import csv
-import io
 import json
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+import hilbound
 from hilbound import datasets
 from hilbound.config import RunConfig, is_table_run, read_yaml
 from hilbound.datasets import Dataset, Standardization
+from hilbound.datasets.incoming import beside
+from hilbound.datasets.new_rows import as_rows
+from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
-from hilbound.models.build import DataShape, build_model, model_shapes
+from hilbound.models.build import build_model, model_shapes
 from hilbound.models.feature_mixture import with_components_of
+from hilbound.models.importance import LogDensity
 from hilbound.objectives import create_objective
+from hilbound.training.curves import SNAPSHOTS, read_bounds, read_snapshots
+from hilbound.training.facts import data_shape, read_facts, remedy
 from hilbound.training.files import (
     PARTIAL,
     own_file,
-    parse_json,
-    read_text,
     remove,
     write_whole,
 )
 from hilbound.training.lock import LOCK
 from hilbound.training.machine import versions
+from hilbound.training.memory import refuse_too_many
 from hilbound.training.packing import DAMAGE, read_tensors, shapes_of, to_bytes
+from hilbound.training.scoring import estimate_log_densities, in_user_units
 from hilbound.variance import VarianceSchedule
 
 log = logging.getLogger(__name__)
 
-BOUND_COLUMNS = (
-    "step",
-    "split",
-    "loss",
-    "log_value",
-    "log_limit",
-    "gap",
-    "tightness",
-    "variance",
-    "seconds",
-    "real_tightness",
-)
 _OWN = (
     "config.yaml",
     "run.json",
     "model.safetensors",
     "metrics.json",
     "bounds.csv",
+    SNAPSHOTS,
     "report.html",
     "checkpoints",
     "tensorboard",
 )
-
-_ENTRIES = {
-    "run.json": {"status", "step", "data", "variance", "versions"},
-    "metrics.json": {"split", "samples", "features", "metrics"},
-}
-
-_LIST: Any = list | None
-_WITHIN: dict[str, dict[str, Any]] = {
-    "data": {
-        "fingerprint": str,
-        "dim": int,
-        "image_shape": _LIST,
-        "columns": _LIST,
-        "train": int,
-        "offset": _LIST,
-        "scale": _LIST,
-    },
-    "variance": {"start": float | int, "end": float | int, "component_start": float | int},
-}
 
 
 @dataclass(frozen=True)
@@ -119,7 +96,7 @@ class Run:
         refuse_occupied(path, overwrite=overwrite)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            clear(path)
+            clear(path, Path(config.data))
             (path / "checkpoints").mkdir()
             write_whole(path / "config.yaml", config.to_yaml())
         except OSError as error:
@@ -147,7 +124,8 @@ class Run:
                 f"with no training: use 'hilbound predict {path} TABLE', 'hilbound evaluate "
                 f"{path}' or 'hilbound report {path}'"
             )
-        return cls(path, RunConfig.create(**read_yaml(path / "config.yaml")))
+        config = RunConfig.create(**read_yaml(path / "config.yaml"))
+        return cls(path, config.model_copy(update={"data": beside(path, config.data)}))
 
     def with_data(self, data: Path | str | None) -> "Run":
         """Return the run with its data at another place, where they were moved to.
@@ -189,12 +167,7 @@ class Run:
         Raises:
             InputError: If the file is missing or damaged.
         """
-        content = read_entries(self.path, name, _ENTRIES[name])
-        wrong = _lacking(content) if name == "run.json" else None
-        if wrong is not None:
-            file = self.path / name
-            raise InputError(f"{str(file)!r} is damaged ({wrong} is wrong): {_remedy(name)}")
-        return content
+        return read_facts(self.path, name)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write ``run.json`` or ``metrics.json`` in one piece."""
@@ -305,7 +278,7 @@ class Run:
         """
         file = own_file(self.path, "model.safetensors")
         if not file.is_file():
-            raise InputError(f"run {str(self.path)!r} has no weights: {_remedy(file.name)}")
+            raise InputError(f"run {str(self.path)!r} has no weights: {remedy(file.name)}")
         return load_weights(self.config, self.read_json("run.json"), file)
 
     def to_user_units(self, x: torch.Tensor) -> torch.Tensor:
@@ -317,12 +290,127 @@ class Run:
         return x if not whole else x.index_copy(1, torch.tensor(whole), x[:, whole].round())
 
     def _unscaled(self, x: torch.Tensor, data: dict[str, Any]) -> torch.Tensor:
+        scaling = self._scaling(data)
+        return x if scaling is None else scaling.inverse(x)
+
+    @staticmethod
+    def _scaling(data: dict[str, Any]) -> Standardization | None:
         if data["offset"] is None:
-            return x
-        offset, scale = (
-            torch.tensor(data[name], dtype=torch.float64) for name in ("offset", "scale")
-        )
-        return Standardization(offset, scale).inverse(x)
+            return None
+        numbers = (torch.tensor(data[name], dtype=torch.float64) for name in ("offset", "scale"))
+        return Standardization(*numbers)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        source: Literal["centers", "density"] = "centers",
+        label: int | None = None,
+    ) -> torch.Tensor:
+        """Draw samples with shape ``(n, d)`` in the original units of the data.
+
+        Args:
+            n: How many.
+            seed: Seed of the draw. The same seed gives the same samples.
+            source: ``"centers"`` for what the network generates, ``"density"`` for draws from the
+                mixture, which adds the noise of the components' variance.
+            label: The number of the class or cluster to draw from, for a run with a condition. By
+                default one is drawn for each sample, as often as in the training rows.
+
+        Raises:
+            InputError: If ``n`` is not positive or too large for the memory, ``source`` is unknown,
+                the run has no condition or no such class or cluster, or the weights are spoilt.
+        """
+        if n < 1:
+            raise InputError(f"n must be at least 1, got {n}")
+        refuse_too_many(n, self.config, self.read_json("run.json")["data"]["dim"])
+        model, generator = self.model, stream(seed, "sample")
+        if source == "centers":
+            rows = model.sample(n, generator, label)
+        elif source == "density":
+            with torch.no_grad():
+                rows = model.draw(n, generator, label).sample((n,), generator=generator)
+        else:
+            raise InputError(f"source must be 'centers' or 'density', got {source!r}")
+        bad = int((~rows.isfinite()).any(-1).sum())
+        if bad:
+            raise InputError(
+                f"run {str(self.path)!r} draws NaN or infinite values ({bad} of {n} samples): its "
+                "weights are spoilt. Fit again with a lower --learning-rate"
+            )
+        return self.to_user_units(rows)
+
+    def log_density(
+        self, x: Any, *, draws: int | None = None, seed: int = 0, source: str = "x"
+    ) -> LogDensity:
+        r"""Estimate the log density of rows in the original units of the data.
+
+        .. math:: \log q(x) = \log q_z\big(z(x)\big) - \sum_j \log \sigma_j,
+
+        where z standardises the columns and :math:`\sigma_j` are their deviations. The density
+        :math:`q_z` of the model is an integral over its noise, which
+        :func:`~hilbound.training.scoring.estimate_log_densities` estimates.
+
+        Args:
+            x: Rows with shape ``(n, d)``: a tensor, an array, a list, or a data frame, whose
+                columns are found by their names.
+            draws: Number of centres that are drawn; for a latent mixture, of draws for each row.
+                More of them make the error smaller.
+            seed: Seed of the draws.
+            source: What to call the rows in messages.
+
+        Returns:
+            Log densities in nats, their standard errors, and how many draws matter for each, with
+            shape ``(n,)`` in float64. They are NaN where a row has a missing value.
+
+        Raises:
+            InputError: If the rows do not have the columns of the data, or the model has no density
+                that can be computed.
+        """
+        data = self.read_json("run.json")["data"]
+        images = data["image_shape"] is not None
+        rows = as_rows(x, data["columns"], data["dim"], images=images, source=source)
+        scaling = self._scaling(data)
+        log_volume = 0.0
+        if scaling is not None:
+            rows, log_volume = scaling.forward(rows), float(scaling.scale.log().sum())
+        known = rows.isfinite().all(-1)
+        parts = [rows.new_full((len(rows),), torch.nan) for _ in LogDensity._fields]
+        if known.any():
+            found = estimate_log_densities(self.model, rows[known], draws, stream(seed, "density"))
+            if bool(found.value.isnan().any()):
+                raise InputError(
+                    f"run {str(self.path)!r} gives NaN for densities: its weights are spoilt. Fit "
+                    "again with a lower --learning-rate"
+                )
+            for part, values in zip(parts, found, strict=True):
+                part[known] = values
+        return in_user_units(LogDensity(*parts), log_volume)
+
+    def log_prob(self, x: Any, *, draws: int | None = None, seed: int = 0) -> torch.Tensor:
+        """Return the log densities of rows with shape ``(n,)``. See :meth:`log_density`."""
+        return self.log_density(x, draws=draws, seed=seed).value
+
+    def evaluate(
+        self, samples: int | None = None, split: Literal["validation", "test"] = "test"
+    ) -> dict[str, Any]:
+        """Measure the run against held-out data; see :func:`hilbound.evaluate`."""
+        # Evaluation stands above the runs. The face of the package knows both.
+        return hilbound.evaluate(self, samples, split)
+
+    def read_snapshots(self) -> dict[int, torch.Tensor]:
+        """Return samples of the plane with shape ``(n, 2)`` at some steps, in the user's units.
+
+        There are none after the step whose weights were kept.
+        """
+        facts = self.read_json("run.json")
+        if facts["data"]["dim"] != 2:
+            return {}
+        kept = facts.get("kept_step")
+        last = kept if isinstance(kept, int) else math.inf
+        found = read_snapshots(self.path)
+        return {step: self.to_user_units(x) for step, x in found.items() if step <= last}
 
     def read_bounds(self) -> list[dict[str, Any]]:
         """Return the rows of ``bounds.csv``, numbers as floats."""
@@ -340,7 +428,7 @@ def load_weights(config: RunConfig, facts: dict[str, Any], file: Path) -> Densit
     Raises:
         InputError: If the file is missing or damaged, or belongs to another model.
     """
-    setting = config, _data_shape(facts["data"]), facts["variance"]["component_start"]
+    setting = config, data_shape(facts["data"]), facts["variance"]["component_start"]
     try:
         found = shapes_of(file)
         wanted = with_components_of(model_shapes(*setting), found)
@@ -411,90 +499,6 @@ def _precision(state: dict[str, torch.Tensor]) -> torch.dtype:
     return max(floating, key=lambda kind: kind.itemsize)
 
 
-def _lacking(content: dict[str, Any]) -> str | None:
-    """Return what is wrong within a ``run.json``, or ``None``."""
-    for name, kinds in _WITHIN.items():
-        block = content[name]
-        if not isinstance(block, dict):
-            return name
-        for key, kind in kinds.items():
-            value = block.get(key)
-            if key not in block or not isinstance(value, kind) or isinstance(value, bool):
-                return f"{name}.{key}"
-    if not isinstance(content["step"], int) or isinstance(content["step"], bool):
-        return "step"
-    if not isinstance(content.get("findings", []), list):
-        return "findings"
-    return _impossible(content["data"])
-
-
-def _impossible(data: dict[str, Any]) -> str | None:
-    """Return which fact about the data contradicts the others, or ``None``."""
-    dim, shape = data["dim"], data["image_shape"]
-    if dim < 1 or data["train"] < 1:
-        return "data.dim" if dim < 1 else "data.train"
-    sides = [] if shape is None else [n for n in shape if type(n) is int and n > 0]
-    if shape is not None and (len(sides) != 3 or len(shape) != 3 or math.prod(sides) != dim):
-        return "data.image_shape"
-    for name, kind in (("columns", str), ("offset", float | int), ("scale", float | int)):
-        values = data[name]
-        if values is not None and (
-            len(values) != dim or not all(isinstance(v, kind) for v in values)
-        ):
-            return f"data.{name}"
-    return "data.scale" if (data["offset"] is None) != (data["scale"] is None) else None
-
-
-def _data_shape(data: dict[str, Any]) -> DataShape:
-    """Return the shape of the data from their entry in ``run.json``."""
-    shape = data["image_shape"]
-    image_shape = None if shape is None else (shape[0], shape[1], shape[2])
-    # Runs of older versions do not know their classes, and have no condition.
-    return DataShape(data["dim"], image_shape, data["train"], data.get("classes"))
-
-
-def read_bounds(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a ``bounds.csv``, numbers as floats. Without a file there are no rows.
-
-    The tightness of real rows is ``None`` where it was not measured.
-
-    Raises:
-        InputError: If the file is damaged.
-    """
-    if not file.exists():
-        return []
-    try:
-        text = read_text(file)
-        # A process that is killed may leave half a line; the rest of it is lost.
-        whole = text[: text.rfind("\n") + 1]
-        return [
-            {k: _read_cell(k, row) for k in BOUND_COLUMNS}
-            for row in csv.DictReader(io.StringIO(whole, newline=""))
-        ]
-    except (OSError, KeyError, TypeError, ValueError, csv.Error):
-        raise InputError(
-            f"{str(file)!r} is damaged: remove the lines that are not complete, or the file"
-        ) from None
-
-
-def format_bounds(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of a ``bounds.csv`` with these rows."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, BOUND_COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _read_cell(name: str, row: dict[str, str]) -> str | float | None:
-    if name == "split":
-        return row[name]
-    # Files of earlier versions do not have this column, and runs without an encoder leave it empty.
-    if name == "real_tightness" and not row.get(name):
-        return None
-    return float(row[name])
-
-
 def expand(path: Path | str) -> Path:
     """Return a path with ``~`` as the home folder, as a shell would have it.
 
@@ -550,32 +554,17 @@ def _is_run(path: Path) -> bool:
     return True
 
 
-def read_entries(folder: Path, name: str, wanted: Collection[str]) -> dict[str, Any]:
-    """Read a JSON file of a run folder that holds at least the entries that are wanted.
+def clear(path: Path, data: Path) -> None:
+    """Remove what an earlier run left in its folder.
 
-    Raises:
-        InputError: If the file is missing or damaged.
+    Args:
+        path: The folder.
+        data: The data of the new run, which may be those that the earlier one kept.
     """
-    file = own_file(folder, name)
-    try:
-        content = parse_json(read_text(file))
-    except OSError:
-        raise InputError(f"run {str(folder)!r} has no {name}: {_remedy(name)}") from None
-    except ValueError as error:
-        raise InputError(f"{str(file)!r} is damaged ({error}): {_remedy(name)}") from None
-    lacking = set(wanted) - set(content if isinstance(content, dict) else ())
-    if lacking:
-        raise InputError(
-            f"{str(file)!r} is damaged (no {', '.join(sorted(lacking))}): {_remedy(name)}"
-        )
-    return dict(content)
-
-
-def clear(path: Path) -> None:
-    """Remove what an earlier run left in its folder."""
     remove_partials(path)
-    for name in _OWN:
-        remove(path / name)
+    for file in [*(path / name for name in _OWN), *path.glob("data.*")]:
+        if file.absolute() != data:
+            remove(file)
 
 
 def remove_partials(path: Path) -> None:
@@ -591,10 +580,3 @@ def fingerprint(dataset: Dataset) -> str:
 
     rows = dataset.train.contiguous().numpy().tobytes()
     return hashlib.blake2b(rows, digest_size=8).hexdigest()
-
-
-def _remedy(name: str) -> str:
-    return {
-        "metrics.json": "run 'hilbound evaluate' first",
-        "model.safetensors": "training stopped before the first weights were written",
-    }.get(name, "the folder was damaged; fit again")

@@ -163,24 +163,29 @@ def _compare_blocks(model: BlockDensityNetwork, shared: Shared) -> OwnBlocks:
     return found
 
 
-def loss_together(objective: Objective, compared: Comparison | PairComparison) -> Tensor:
-    """Return the loss of the whole batch, of which a worker may have compared its blocks only.
+def loss_together(
+    objective: Objective, compared: Comparison | PairComparison, workers: Team
+) -> Tensor:
+    """Return the loss of the whole batch. This worker may have compared only its own blocks.
 
     Where it is a sum over blocks, every worker computes its own terms, and one number travels.
-    Otherwise the blocks are gathered. An objective with one value for each row is averaged over
-    the rows.
+    Otherwise the blocks are gathered, and all workers compute the loss. But a large matrix is
+    decomposed by one of them, which sends the others the gradient. An objective with one value for
+    each row is averaged over the rows.
 
     Args:
         objective: The objective.
         compared: What :func:`compare_together` has returned.
+        workers: The team.
     """
     if isinstance(compared, OwnBlocks) and isinstance(objective, BlockObjective):
         if objective.is_sum:
             own = objective.loss_of(compared.p, compared.q, compared.own or range(1))
             counts = own[None] if compared.own else 0 * own[None]
-            return compared.workers.gather(counts).sum() + compared.penalty
+            return workers.gather(counts).sum() + compared.penalty
         compared = compared.whole()
-    loss: Tensor = objective(compared.p, compared.q).mean() + compared.penalty
+    with working_in(workers):
+        loss: Tensor = objective(compared.p, compared.q).mean() + compared.penalty
     return loss
 
 
@@ -192,11 +197,11 @@ def _whole(
     learned: bool = False,
     log_mass: float | None = None,
 ) -> GaussianMixture:
-    """Return the mixture, or the mixtures, of which every worker has a part.
+    """Return the whole mixture, or all mixtures, from the parts of all workers.
 
     Args:
-        part: Of one mixture some components, or of a batch of mixtures some of them.
-        size: How many of them count; the first ones.
+        part: Some components of one mixture, or some mixtures of a batch.
+        size: How many of them count. The first ones do.
         workers: The team.
         learned: Whether every component has a variance of its own.
         log_mass: Logarithm of what the weights were divided by, if it is not with the part.

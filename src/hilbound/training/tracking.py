@@ -6,9 +6,9 @@ rows. Cost and limit are both computed on that sample (:meth:`EncoderMixtureDeco
 cost never exceeds the limit. The interval is chosen so that tracking takes a few percent of the
 training time.
 
-Beside the tightness stands the one that as many real rows reach in the place of the centres
-(:meth:`EncoderMixtureDecoder.real_bound`): for the training rows those are validation rows, and for
-the validation rows training rows, so that no row is compared with itself.
+A second tightness is measured beside the model's: as many real rows stand in the place of the
+centres (:meth:`EncoderMixtureDecoder.real_bound`). Training rows are compared with validation rows,
+and validation rows with training rows. So no row is compared with itself.
 """
 
 import logging
@@ -85,8 +85,8 @@ def default_interval(measuring: float, step: float, steps: int) -> int:
 class ConditionalTracker(L.Callback):
     """Record cost, limit, gap and tightness on fixed rows, and warn if the decoder collapses.
 
-    All measurements go to ``bounds.csv``. Of the training rows, the tightness, the gap and the
-    tightness that real rows reach also go to the progress bar and to TensorBoard.
+    All measurements go to ``bounds.csv``. Those of the training rows also go to the
+    progress bar and to TensorBoard: the tightness, the gap, and the tightness of real rows.
 
     Args:
         plan: The training.
@@ -268,7 +268,7 @@ def collapse_cause(model: EncoderMixtureDecoder, x: Tensor, train: Tensor, varia
     data = GaussianMixture(x, of_component(variance))
     if float(effective_components(data)) < 1.2:
         return (
-            f"To a kernel of variance {variance:.3g} the data themselves look like one point: "
+            f"With a kernel of variance {variance:.3g} the data themselves look like one point: "
             "lower --variance"
         )
     weights = model.feature_weights(x, train)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, but not declared so
 
+from hilbound.engine.gather import team
 from hilbound.engine.spectrum.certificate import Certified, norm_bounds
 from hilbound.engine.spectrum.eigen import eigen_slope
 from hilbound.engine.spectrum.plan import plan_norm
@@ -27,6 +28,10 @@ from hilbound.engine.spectrum.polynomial import polynomial_slope
 from hilbound.engine.spectrum.svd import require_finite, singular_values, slope_by_svd
 from hilbound.engine.workers import over_batch
 from hilbound.errors import InputError
+
+# Entries of the matrices from which on workers decompose each matrix once. A smaller one is
+# decomposed by all of them in less time than its gradient takes to travel.
+_LEAST_SHARED = 256 * 256
 
 
 def check_drop(drop: float | None, *, all_may_go: bool = True) -> None:
@@ -99,8 +104,19 @@ def _without_subnormal(matrix: Tensor) -> Tensor:
 
 
 def _compute(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
-    """Return the sum and its gradient by the first method of the plan that succeeds."""
+    """Return the sum and its gradient. Workers that share a batch share large decompositions."""
     require_finite(matrix)
+    workers = team()
+    if workers.alone or matrix.numel() < _LEAST_SHARED:
+        return _compute_here(matrix, power, drop)
+    value, slope = workers.spread(
+        lambda own: _compute_here(own, power, drop), matrix.reshape(-1, *matrix.shape[-2:])
+    )
+    return value.reshape(matrix.shape[:-2]), slope.reshape(matrix.shape)
+
+
+def _compute_here(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tensor]:
+    """Return the sum and its gradient by the first method of the plan that succeeds."""
     matrix = _without_subnormal(matrix)
     *first, last = plan_norm(
         *matrix.shape[-2:],

@@ -26,9 +26,9 @@ class Recipe:
     Attributes:
         folds: Parts of the rows; each member holds one out.
         repeats: Divisions of the rows; there are folds x repeats members.
-        width: Of the hidden layers.
+        width: Width of the hidden layers.
         batch: Rows of a step, for each member.
-        steps: Of training.
+        steps: Number of training steps.
         components: Gaussians of a member.
         bins: Most bins of a column's embedding; 0 for none.
         smoothing: Variance of the smoothed target in the project's own cost, or ``None`` for
@@ -53,7 +53,7 @@ class Ensemble:
 
     Attributes:
         embedding: What the members read beside the columns.
-        weights: Of the networks, the members first.
+        weights: Weights of the networks, with the members as the first axis.
         floor: The least variance of a component, with shape ``(d,)``.
     """
 
@@ -98,7 +98,7 @@ def fit_ensemble(
         rows: What to learn from.
         recipe: How.
         floor: The least variance of a component, with shape ``(d,)``.
-        generator: Of all random draws.
+        generator: Draws everything random.
         advance: Called once for each of the recipe's steps.
 
     Returns:

@@ -58,7 +58,7 @@ def forward(weights: list[Tensor], x: Tensor, targets: int, floor: Tensor) -> He
     """Return the mixtures for rows.
 
     Args:
-        weights: Of the members, as :func:`initial_weights` gives them.
+        weights: Weights of the members, as :func:`initial_weights` gives them.
         x: Rows with shape ``(members, n, inputs)``.
         targets: The number of targets d.
         floor: The least variance, with shape ``(d,)``.

@@ -109,7 +109,7 @@ def _weigh(table: Tensor, weight: Tensor) -> tuple[Tensor, list[int]]:
 
     Args:
         table: Log densities with shape ``(models, temperatures, n)``.
-        weight: Of the rows, with shape ``(n,)``.
+        weight: Weights of the rows, with shape ``(n,)``.
     """
     models = len(table)
     chosen = [int((row @ weight).argmax()) for row in table]

@@ -85,7 +85,7 @@ class WarpedProcess:
     """A process of one bent target.
 
     Attributes:
-        processes: Of the bent target.
+        processes: The processes of the bent target.
         bend: Its map.
     """
 

@@ -79,37 +79,52 @@ function drawShade(context, grid, peak, rgb, width, height) {
   context.drawImage(shade, -dx / 2, -dy / 2, width + dx, height + dy);
 }
 
-// Marching squares: one straight piece for each cell that a level crosses.
+// Marching squares: one straight piece for each cell that a level crosses. Every cell is looked at
+// once, and only the levels between its lowest and its highest corner are traced.
 function drawContours(context, grid, peak, rgb, width, height) {
-  const dx = width / grid.columns;
-  const dy = height / grid.rows;
-  for (let band = 1; band < BANDS; band++) {
-    const level = levelOf(band / BANDS, peak);
-    context.beginPath();
-    for (let row = 0; row < grid.rows; row++) {
-      for (let column = 0; column < grid.columns; column++) traceCell(context, grid, level, row, column, dx, dy);
+  const { values, columns, rows } = grid;
+  const dx = width / columns;
+  const dy = height / rows;
+  const levels = Array.from({ length: BANDS }, (_, band) => levelOf(band / BANDS, peak));
+  const paths = levels.map(() => new Path2D());
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const at = row * (columns + 1) + column;
+      const a = values[at];
+      const b = values[at + 1];
+      const c = values[at + columns + 2];
+      const d = values[at + columns + 1];
+      const high = Math.max(a, b, c, d);
+      if (high < levels[1]) continue;
+      const low = Math.min(a, b, c, d);
+      for (let band = 1; band < BANDS && levels[band] <= high; band++) {
+        if (levels[band] >= low) traceCell(paths[band], levels[band], a, b, c, d, row, column, dx, dy);
+      }
     }
+  }
+  context.lineWidth = 1;
+  for (let band = 1; band < BANDS; band++) {
     context.strokeStyle = `rgb(${rgb} / ${0.16 + (0.5 * band) / BANDS})`;
-    context.lineWidth = 1;
-    context.stroke();
+    context.stroke(paths[band]);
   }
 }
 
-function traceCell(context, { values, columns }, level, row, column, dx, dy) {
-  const at = row * (columns + 1) + column;
-  const a = values[at] - level;
-  const b = values[at + 1] - level;
-  const c = values[at + columns + 2] - level;
-  const d = values[at + columns + 1] - level;
-  if ((a > 0) === (b > 0) && (b > 0) === (c > 0) && (c > 0) === (d > 0)) return;
-  const ends = [];
-  if (a > 0 !== b > 0) ends.push((column + a / (a - b)) * dx, row * dy);
-  if (b > 0 !== c > 0) ends.push((column + 1) * dx, (row + b / (b - c)) * dy);
-  if (c > 0 !== d > 0) ends.push((column + d / (d - c)) * dx, (row + 1) * dy);
-  if (d > 0 !== a > 0) ends.push(column * dx, (row + a / (a - d)) * dy);
-  for (let k = 0; k + 3 < ends.length; k += 4) {
-    context.moveTo(ends[k], ends[k + 1]);
-    context.lineTo(ends[k + 2], ends[k + 3]);
+const ends = new Float64Array(8);
+
+// Adds the pieces at which a level crosses the edges of a cell with corners a, b, c and d.
+function traceCell(path, level, a, b, c, d, row, column, dx, dy) {
+  let k = 0;
+  const add = (x, y) => {
+    ends[k++] = x * dx;
+    ends[k++] = y * dy;
+  };
+  if (a > level !== b > level) add(column + (a - level) / (a - b), row);
+  if (b > level !== c > level) add(column + 1, row + (b - level) / (b - c));
+  if (c > level !== d > level) add(column + (d - level) / (d - c), row + 1);
+  if (d > level !== a > level) add(column, row + (a - level) / (a - d));
+  for (let j = 0; j + 3 < k; j += 4) {
+    path.moveTo(ends[j], ends[j + 1]);
+    path.lineTo(ends[j + 2], ends[j + 3]);
   }
 }
 

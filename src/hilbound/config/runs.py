@@ -1,21 +1,17 @@
-"""The configuration of a run: every option once, for the command line, YAML files and Python.
+"""The configuration of a training.
 
 The fields of :class:`RunConfig` are the options of ``hilbound fit`` (``batch_size`` becomes
-``--batch-size``), the keys of a ``--config`` file and the arguments of :func:`hilbound.fit`. This
-module imports neither torch nor Lightning, so ``hilbound --help`` is quick.
+``--batch-size``), the keys of a ``--config`` file and the arguments of :func:`hilbound.fit`.
 """
 
-import csv
-import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hilbound.config.reading import names_of, sentences
 from hilbound.errors import InputError
-from hilbound.registry import suggest
 
 
 def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:
@@ -99,17 +95,6 @@ _WITHOUT_MEANING = {
 }
 #: Objectives that compare every row with one centre: a latent mixture then has no decoder's noise.
 ONE_CENTRE = ("trace", "mse")
-
-
-def _names(value: Any) -> Any:
-    """Part ``"a,b"``, the form on the command line; a name that holds a comma stands in quotes."""
-    if not isinstance(value, str):
-        return value
-    try:
-        names = next(csv.reader([value], skipinitialspace=True))
-    except csv.Error as error:  # pydantic takes a ValueError for a refusal, and no other error
-        raise ValueError(f"must be names with commas between them ({error})") from None
-    return [name.strip() for name in names or [""]]
 
 
 class RunConfig(BaseModel):
@@ -370,7 +355,7 @@ class RunConfig(BaseModel):
     @field_validator("columns", "drop", mode="before")
     @classmethod
     def _parted(cls, value: Any) -> Any:
-        return _names(value)
+        return names_of(value)
 
     @field_validator("condition")
     @classmethod
@@ -414,7 +399,9 @@ class RunConfig(BaseModel):
         try:
             return cls(**options)
         except ValidationError as error:
-            raise InputError(_sentences(error)) from None
+            raise InputError(
+                sentences(error, (*cls.model_fields, *Switches.model_fields))
+            ) from None
 
     @property
     def clusters(self) -> int | None:
@@ -434,96 +421,6 @@ class RunConfig(BaseModel):
     def to_yaml(self) -> str:
         """Return the configuration as YAML, with all options."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-class TableConfig(BaseModel):
-    """Everything that decides what a run on a table's target computes.
-
-    >>> TableConfig.create(data="houses.csv", target="price").target
-    ['price']
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
-
-    kind: Literal["table"] = "table"
-    data: str
-    target: list[str] = Field(min_length=1)
-    columns: list[str] | None = Field(None, min_length=1)
-    drop: list[str] = []
-    header: bool | None = None
-    delimiter: str | None = None
-    decimal: Literal[".", ","] | None = None
-    effort: Literal["default", "high"] = "default"
-    seed: int = Field(0, ge=0, lt=2**32)
-    test_fraction: float = Field(0.2, gt=0, lt=1)
-    max_epochs: int | None = Field(None, ge=1, le=MOST_STEPS)
-
-    @field_validator("target", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return value if isinstance(value, list | tuple) else [value]
-
-    @field_validator("columns", "drop", mode="before")
-    @classmethod
-    def _parted(cls, value: Any) -> Any:
-        return _names(value)
-
-    @field_validator("target")
-    @classmethod
-    def _different(cls, value: list[str]) -> list[str]:
-        if len(set(value)) < len(value):
-            raise ValueError("each column can be a target only once")
-        return value
-
-    @model_validator(mode="after")
-    def _keep_targets(self) -> Self:
-        dropped = [name for name in self.target if name in self.drop]
-        if dropped:
-            raise ValueError(f"drop names {dropped[0]!r}, which is a target: leave it out of drop")
-        return self
-
-    @classmethod
-    def create(cls, **options: Any) -> Self:
-        """Build a configuration; what is wrong is said in one line for each option.
-
-        Raises:
-            InputError: If an option is unknown, missing, out of range, or one of other trainings.
-
-        >>> TableConfig.create(data="houses.csv", target="price", steps=3)
-        Traceback (most recent call last):
-            ...
-        hilbound.errors.InputError: --steps does not go with --target: a table takes --columns, \
---drop, --header, --delimiter, --decimal, --effort, --seed, --test-fraction, --max-epochs
-        """
-        foreign = [n for n in options if n in RunConfig.model_fields and n not in cls.model_fields]
-        if foreign:
-            own = [name for name in cls.model_fields if name not in {"kind", "data", "target"}]
-            raise InputError(
-                f"{_flags(foreign)} {'do' if len(foreign) > 1 else 'does'} not go with --target: "
-                f"a table takes {_flags(own)}"
-            )
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            raise InputError(
-                _sentences(error, (*cls.model_fields, *Switches.model_fields))
-            ) from None
-
-    def to_yaml(self) -> str:
-        """Return the configuration as YAML, every option written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def is_table_run(path: Path) -> bool:
-    """Whether a folder is a run on a table's target, by its ``config.yaml``."""
-    try:
-        return read_yaml(path / "config.yaml").get("kind") == "table"
-    except InputError:
-        return False
-
-
-def _flags(names: list[str]) -> str:
-    return ", ".join("--" + name.replace("_", "-") for name in names)
 
 
 class Switches(BaseModel):
@@ -547,75 +444,6 @@ class Switches(BaseModel):
         try:
             return cls(**own)
         except ValidationError as error:
-            raise InputError(_sentences(error)) from None
-
-
-def _sentences(error: ValidationError, known: Sequence[str] = ()) -> str:
-    """Return one line for each option. pydantic has one for each type that the option may have."""
-    known = known or (*RunConfig.model_fields, *Switches.model_fields)
-    lines: dict[str, str] = {}
-    for one in error.errors():
-        # For an option with several types, the location ends in the name of a type.
-        name = ".".join(map(str, one["loc"][:-1] or one["loc"])) or "configuration"
-        lines.setdefault(name, _sentence(name, one, known))
-    return "\n".join(lines.values())
-
-
-def _sentence(name: str, error: Any, known: Sequence[str]) -> str:
-    if error["type"] == "extra_forbidden":
-        hint = suggest(name, known) or f"known: {', '.join(known)}"
-        return f"unknown option {name!r}: {hint}".rstrip()
-    if error["type"] == "missing":
-        return f"{name} is missing: name a data set or a file (hilbound list shows the names)"
-    if not error["loc"]:  # an error of several options together, which the message names
-        return str(error["msg"].removeprefix("Value error, "))
-    message = error["msg"].removeprefix("Value error, ").lower()
-    return f"{name}: {message}, got {error['input']!r}"
-
-
-# Options are a page of text.
-_MOST_YAML = 1 << 18
-
-
-class _Plain(yaml.SafeLoader):
-    """A safe loader without aliases: a few lines of them can ask for gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases such as *name are not read: write values out")
-        return super().compose_node(parent, index)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read options from a YAML file. ``batch-size`` and ``batch_size`` are the same option.
-
-    Raises:
-        InputError: If the file is missing, is not YAML, or is not a mapping of options.
-    """
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise InputError(f"config {str(path)!r} cannot be read: it is no regular file")
-        if found.st_size > _MOST_YAML:
             raise InputError(
-                f"config {str(path)!r} has {found.st_size:,} bytes, and options take no more than "
-                f"{_MOST_YAML:,}: give a file of options"
-            )
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)  # noqa: S506 - a SafeLoader
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"config {str(path)!r} cannot be read: {error}") from None
-    except RecursionError:
-        raise InputError(
-            f"config {str(path)!r} is nested too deeply: options are 'name: value', a line each"
-        ) from None
-    # Scalars that look like dates or numbers and are none raise a ValueError.
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"config {str(path)!r} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(
-            f"config {str(path)!r} must hold options such as 'objective: nuclear', "
-            f"got {type(content).__name__}"
-        )
-    return {str(key).replace("-", "_"): value for key, value in content.items()}
+                sentences(error, (*RunConfig.model_fields, *cls.model_fields))
+            ) from None

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from hilbound.config import RunConfig
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.evaluation.sampling import draw
 from hilbound.reports.samples import write_samples
 from hilbound.training.runs import Run
 from support.tiny_runs import COLUMNS, train, weights, write_table
@@ -36,9 +35,9 @@ def planar(tmp_path_factory):
 
 @pytest.mark.parametrize("source", ["centers", "density"])
 def test_a_seed_names_the_samples(trained, source):
-    one = draw(trained, 20, seed=3, source=source)
-    assert torch.equal(one, draw(trained, 20, seed=3, source=source))
-    assert not torch.equal(one, draw(trained, 20, seed=4, source=source))
+    one = trained.sample(20, seed=3, source=source)
+    assert torch.equal(one, trained.sample(20, seed=3, source=source))
+    assert not torch.equal(one, trained.sample(20, seed=4, source=source))
 
 
 def test_centres_are_what_the_network_makes_of_noise(trained):
@@ -51,11 +50,11 @@ def test_centres_are_what_the_network_makes_of_noise(trained):
     assert facts["offset"] == pytest.approx(table.mean(0), abs=1)
     assert facts["scale"] == pytest.approx(table.std(0), rel=0.2)
     expected = centers.numpy() * facts["scale"] + facts["offset"]
-    assert draw(trained, 9, seed=5).numpy() == pytest.approx(expected, rel=1e-12)
+    assert trained.sample(9, seed=5).numpy() == pytest.approx(expected, rel=1e-12)
 
 
 def test_draws_from_the_density_add_the_components_variance(planar):
-    centers, draws = draw(planar, 4000), draw(planar, 4000, source="density")
+    centers, draws = planar.sample(4000), planar.sample(4000, source="density")
     component = float(weights(planar)["variance"])
     excess = draws.var(0) - centers.var(0)
     assert excess.tolist() == pytest.approx([component] * 2, rel=0.15)
@@ -67,11 +66,11 @@ def test_draws_from_the_density_add_the_components_variance(planar):
 )
 def test_what_cannot_be_drawn_is_refused(trained, arguments, words):
     with pytest.raises(InputError, match=words):
-        draw(trained, **arguments)
+        trained.sample(**arguments)
 
 
 def test_a_table_has_its_own_header_units_and_digits(trained, tmp_path):
-    samples = draw(trained, 6)
+    samples = trained.sample(6)
     path = write_samples(trained, samples, tmp_path / "deep" / "samples.csv")
     with path.open(newline="", encoding="utf-8") as lines:
         header, *rows = csv.reader(lines)
@@ -81,7 +80,7 @@ def test_a_table_has_its_own_header_units_and_digits(trained, tmp_path):
 
 
 def test_samples_can_be_trained_on(trained, tmp_path):
-    path = write_samples(trained, draw(trained, 60), tmp_path / "samples.csv")
+    path = write_samples(trained, trained.sample(60), tmp_path / "samples.csv")
     again = train(tmp_path / "again", data=path, steps=1)
     assert again.read_json("run.json")["data"]["columns"] == list(COLUMNS)
 
@@ -92,13 +91,13 @@ def test_samples_can_be_trained_on(trained, tmp_path):
 def test_any_header_comes_back(trained, tmp_path, columns):
     data = trained.read_json("run.json")["data"] | {"columns": columns}
     trained.update(data=data)
-    path = write_samples(trained, draw(trained, 2), tmp_path / "samples.csv")
+    path = write_samples(trained, trained.sample(2), tmp_path / "samples.csv")
     with path.open(newline="", encoding="utf-8") as lines:
         assert next(csv.reader(lines)) == columns
 
 
 def test_arrays_keep_the_images_shape(digits, tmp_path):
-    samples = draw(digits, 7)
+    samples = digits.sample(7)
     expected = samples.reshape(7, 1, 8, 8).numpy()
     packed = np.load(write_samples(digits, samples, tmp_path / "x.npz"))
     assert packed.files == ["x"]
@@ -111,7 +110,7 @@ def test_arrays_keep_the_images_shape(digits, tmp_path):
 
 
 def test_arrays_of_a_table_are_rows(trained, tmp_path):
-    samples = draw(trained, 7)
+    samples = trained.sample(7)
     assert np.array_equal(
         np.load(write_samples(trained, samples, tmp_path / "x.npz"))["x"], samples.numpy()
     )
@@ -141,8 +140,8 @@ def test_the_picture_shows_the_samples(digits, tmp_path):
 
 
 def test_points_of_the_plane_become_a_scatter(planar, tmp_path):
-    few = write_samples(planar, draw(planar, 1), tmp_path / "few.png")
-    many = write_samples(planar, draw(planar, 500), tmp_path / "many.png")
+    few = write_samples(planar, planar.sample(1), tmp_path / "few.png")
+    many = write_samples(planar, planar.sample(500), tmp_path / "many.png")
     ink = [(pixels(path) < 200).sum() for path in (few, many)]
     assert pixels(many).shape == (1000, 1000)
     assert ink[1] > ink[0]
@@ -150,12 +149,12 @@ def test_points_of_the_plane_become_a_scatter(planar, tmp_path):
 
 def test_other_vectors_make_no_picture(trained, tmp_path):
     with pytest.raises(InputError, match=r"3 coordinates make no picture; write a \.csv"):
-        write_samples(trained, draw(trained, 2), tmp_path / "x.png")
+        write_samples(trained, trained.sample(2), tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
 
 
 def test_unknown_suffixes_and_unwritable_places_are_refused(trained, tmp_path):
-    samples = draw(trained, 2)
+    samples = trained.sample(2)
     for name in ("x.jpg", "x", "x.csv.gz"):
         with pytest.raises(InputError, match=r"must end in one of \.png"):
             write_samples(trained, samples, tmp_path / name)
@@ -170,8 +169,8 @@ def test_unknown_suffixes_and_unwritable_places_are_refused(trained, tmp_path):
 
 def test_learned_weights_choose_the_centres(tmp_path):
     run = train(tmp_path / "run", data=write_table(tmp_path / "t.csv"), learn_weights=True)
-    assert draw(run, 10).shape == (10, 3)
-    assert draw(run, 10, source="density").shape == (10, 3)
+    assert run.sample(10).shape == (10, 3)
+    assert run.sample(10, source="density").shape == (10, 3)
     assert Run.open(run.path).config == RunConfig(**run.config.model_dump())
 
 
@@ -180,4 +179,4 @@ def test_spoilt_weights_are_refused(trained):
     spoilt["variance"] = weights(trained)["variance"]
     save_file(spoilt, trained.path / "model.safetensors")
     with pytest.raises(InputError, match=r"NaN or infinite values \(5 of 5 samples\).*--learning"):
-        draw(trained, 5)
+        trained.sample(5)
