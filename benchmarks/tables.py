@@ -95,6 +95,20 @@ def large(effort: str = "default") -> dict[str, Any]:
     return found | {"peak_mebibytes": _peak()}
 
 
+def prediction() -> dict[str, Any]:
+    """Predict the rows of a large table; how long that takes does not depend on the training."""
+    x, y, _ = table(ROWS, 0)
+    model = ConditionalDensityEstimator(max_epochs=1, random_state=0).fit(x, y)
+    new, _, _ = table(ROWS, 1)
+    _, predict = clock(lambda: model.predict_distribution(new))
+    return {
+        "rows": ROWS,
+        "columns": x.shape[1],
+        "predict_distribution_seconds": predict,
+        "peak_mebibytes": _peak(),
+    }
+
+
 def usual(effort: str) -> dict[str, Any]:
     """Fit the first split of power-plant."""
     split = split_of("power-plant", 0)
@@ -116,6 +130,7 @@ def _peak() -> int:
 
 CASES: dict[str, Case] = {
     "large": large,
+    "large, prediction alone": prediction,
     "large, effort high": lambda: large("high"),
     "power-plant": lambda: usual("default"),
     "power-plant, effort high": lambda: usual("high"),

@@ -93,15 +93,16 @@ of test targets inside the central interval of probability .9. Every choice of o
     def notes(self, settings: UciSettings, rows: Sequence[Row]) -> str:
         """Say what the figures are relative to."""
         few = [
-            f"{METHODS[m][0]} on the first {count}"
+            f"{METHODS[m][0]} ({count})"
             for m, count in settings.few.items()
             if select(rows, method=m)
         ]
         return f"""
-± is the standard error over the splits. Not every method was measured on all of them, for the sake
-of time: {", ".join(few) or "none here"}. Where the numbers of splits differ, so do the test rows:
-compare such lines with care. The published figures are means over all splits, as their authors
-report them. "Pretrained" is a network whose weights have to be downloaded.
+± is the standard error over the splits. Where the numbers of splits differ, so do the test rows:
+compare such lines with care. Measured on the first splits alone, for the sake of time:
+{"; ".join(few) or "none"}.
+The published figures are means over all splits, as their authors report them. "Pretrained" is a
+network whose weights have to be downloaded.
 
 Wine's targets are six integers, and a third of its test rows stand verbatim in training. A density
 can be made as high as one likes there by narrow spikes. So the estimator has a least variance, that
@@ -209,10 +210,11 @@ def _table(settings: UciSettings, rows: Sequence[Row], name: str) -> Table:
 
 
 def _chart(settings: UciSettings, rows: Sequence[Row]) -> Picture:
-    figure, _ = canvas(8.0, 2.2 + 0.25 * len(settings.methods))
+    # Quantiles have no density.
+    shown = [m for m in settings.methods if any("nll" in row for row in select(rows, method=m))]
+    figure, _ = canvas(8.0, 2.2 + 0.25 * len(shown))
     figure.clear()
     axes = figure.subplots(1, len(settings.sets), sharey=True, squeeze=False)[0]
-    shown = [m for m in settings.methods if select(rows, method=m)]
     for ax, name in zip(axes, settings.sets, strict=True):
         for place, m in enumerate(reversed(shown)):
             values = values_of(rows, "nll", set=name, method=m)

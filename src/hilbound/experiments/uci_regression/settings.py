@@ -32,7 +32,7 @@ class UciSettings(Settings):
     )
     #: Some methods are measured on the first splits alone, as many as stand here.
     few: dict[str, int] = Field(
-        {"high": 3, "process": 3, "ngboost": 3, "quantiles": 5, "forest": 5}
+        {"high": 3, "process": 3, "ngboost": 3, "quantiles": 3, "forest": 3}
     )
     #: scikit-learn's Gaussian process takes the cube of this many rows.
     process_rows: int = 1000
