@@ -68,7 +68,8 @@ def test_a_slow_evaluation_names_its_parts(trained, monkeypatch):
         def __call__(self, what):
             told.append(what)
 
-    monkeypatch.setattr("hilbound.cli.commands.Stages", Listening)
+    for module in ("commands", "comparing"):
+        monkeypatch.setattr(f"hilbound.cli.{module}.Stages", Listening)
     assert ask("evaluate", trained.path).exit_code == 0
     assert told == [
         "reading the data",

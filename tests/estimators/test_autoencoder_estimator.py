@@ -1,7 +1,6 @@
 """Features and reconstructions of tables: what they keep, and scikit-learn's manners."""
 
 import pickle
-import re
 from functools import cache
 
 import numpy as np
@@ -87,12 +86,12 @@ def test_the_bound_is_a_bound_and_grows_with_training():
     assert MixtureAutoencoder(max_steps=1, random_state=0).fit(curve(19)).bound_ is None
 
 
-def test_a_bar_is_shown_to_those_who_ask(capsys):
+def test_progress_is_told_to_those_who_ask(capsys):
     x = np.random.default_rng(0).normal(size=(40, 2))
     MixtureAutoencoder(1, max_steps=5, random_state=0).fit(x)
     assert capsys.readouterr() == ("", "")
     MixtureAutoencoder(1, max_steps=5, random_state=0, verbose=1).fit(x)
-    assert re.search(r"fitting.* 5/5", capsys.readouterr().out)
+    assert capsys.readouterr() == ("", "fitting: 5 steps\n")
 
 
 def test_names_and_frames_are_those_of_scikit_learn():

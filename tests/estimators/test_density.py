@@ -1,7 +1,6 @@
 """Densities of tables, proven from outside: quadrature, closed forms, scikit-learn's own checks."""
 
 import pickle
-import re
 from functools import cache
 
 import joblib
@@ -196,12 +195,12 @@ def test_a_least_variance_that_is_not_needed_costs_nothing(options):
 
 
 @pytest.mark.parametrize("options", [{}, {"n_components": 2, "objective": "scalar"}])
-def test_a_bar_is_shown_to_those_who_ask(capsys, options):
+def test_progress_is_told_to_those_who_ask(capsys, options):
     x = two_clusters(60)
     MixtureDensityEstimator(random_state=0, **options).fit(x)
     assert capsys.readouterr() == ("", "")
     MixtureDensityEstimator(random_state=0, verbose=1, **options).fit(x)
-    assert re.search(r"fitting.* 6/6", capsys.readouterr().out)
+    assert capsys.readouterr() == ("", "fitting: 6 steps\n")
 
 
 def test_equal_rows_are_a_narrow_gaussian():

@@ -133,6 +133,7 @@ def test_the_run_folder_is_complete(tmp_path):
         "run.json",
         "model.safetensors",
         "bounds.csv",
+        "snapshots.safetensors",
         "checkpoints",
         "tensorboard",
     }

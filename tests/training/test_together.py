@@ -14,6 +14,8 @@ from hilbound.training import together
 from support import workers
 
 WORLDS = (2, 3, 4)
+# What the workers found is computed once, so one process should have all these tests.
+pytestmark = pytest.mark.xdist_group("workers")
 
 
 @pytest.fixture(scope="module")

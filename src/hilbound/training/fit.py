@@ -102,9 +102,9 @@ def fit(
         # Everyone's first line is fit("moons").
         options["data"], output = output, None
     how = _How(overwrite, quiet, planned)
+    if not is_incoming(options.get("data")):
+        return _fit(output, options, None, how)
     with tempfile.TemporaryDirectory() as scratch:
-        if not is_incoming(options.get("data")):
-            return _fit(output, options, None, how)
         incoming = _take(options, Path(scratch))
         with called(incoming):
             return _fit(output, options, incoming, how)
