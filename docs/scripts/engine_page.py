@@ -2,7 +2,7 @@
 
     python docs/scripts/engine_page.py
 
-Reads ``benchmarks/results/nuclear_norm.json`` and ``pair_sums.json``, writes the table between the
+Reads what the benchmarks have left in ``benchmarks/results``, and writes the tables between the
 marks of ``docs/engine.md`` and the two figures: milliseconds against n with the floor of three
 products, and the error of the value against milliseconds.
 """
@@ -241,6 +241,81 @@ def _others(values: Rows, unit: str) -> str:
     return "".join(f"; {name} {value:.2f}{unit}" for name, value in named.items())
 
 
+def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]], texts: int) -> str:
+    """Return a table. All columns but the first ``texts`` hold numbers, and end at the right."""
+    marks = ["---"] * texts + ["--:"] * (len(head) - texts)
+    lines = [head, tuple(marks), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def spectra_table(content: Rows) -> str:
+    """Return how much faster the library is than LAPACK for every spectrum of the zoo."""
+    rows = [
+        (
+            name,
+            f"{row['milliseconds']['svd']:.0f}",
+            f"**{row['svd / ours']:.2f}×**",
+            f"{row['error of the value']:.0e}",
+            f"{row['error of the gradient']:.0e}",
+            f"{row['error of the gradient, svd']:.0e}",
+        )
+        for name, row in content["rows"].items()
+    ]
+    head = ("spectrum", "SVD, ms", "ours", "value", "gradient", "of the SVD")
+    return markdown(head, rows, 1) + made_by(content, "spectra", f"n = {content['size']:,}; ")
+
+
+def blocks_table(content: Rows) -> str:
+    """Return how much faster batches of small matrices are."""
+    rows = [
+        (
+            name,
+            f"{row['milliseconds']['one after another']:.0f}",
+            f"{row['milliseconds']['library']:.0f}",
+            f"**{row['times as fast']:.2f}×**",
+        )
+        for name, row in content["rows"].items()
+    ]
+    head = ("matrices", "one after another, ms", "ours, ms", "ratio")
+    return markdown(head, rows, 1) + made_by(content, "small_blocks")
+
+
+def overhead_table(content: Rows) -> str:
+    """Return what a training step costs beyond its network and objective."""
+    rows = [
+        (
+            name,
+            f"{row['core milliseconds of a step, plain loop']:.1f}",
+            f"{row['core milliseconds of a step, fit']:.1f}",
+            f"**{row['core milliseconds beyond']:.1f}**",
+        )
+        for name, row in content["rows"].items()
+    ]
+    head = ("training", "plain loop, ms", "`fit`, ms", "beyond, ms")
+    return markdown(head, rows, 1) + made_by(content, "step_overhead")
+
+
+def threads_table(content: Rows) -> str:
+    """Return the milliseconds of a step by threads, way of waiting, and neighbours."""
+    found = content["milliseconds of a step"]
+    ways = list(next(iter(next(iter(found.values())).values())))
+    rows = [
+        (name, neighbours, *(f"{cells[way]:.1f}" for way in ways))
+        for name, cases in found.items()
+        for neighbours, cells in cases.items()
+    ]
+    return markdown(("training", "beside", *ways), rows, 2) + made_by(content, "threads")
+
+
+def made_by(content: Rows, name: str, more: str = "") -> str:
+    """Return the line below a table: what made it, and where."""
+    threads = f", threads: {content['threads']}" if "threads" in content else ""
+    return (
+        f"\n*{more}{content['processor']}{threads}; `benchmarks/{name}.py`, "
+        f"`benchmarks/results/{name}.json`.*\n"
+    )
+
+
 def main() -> None:
     """Write tables and figures."""
     nuclear, sums = stored("nuclear_norm"), stored("pair_sums")
@@ -250,6 +325,10 @@ def main() -> None:
     lines += ["| " + " | ".join(row) + " |" for row in nuclear_table(nuclear["rows"])]
     lines += ["| " + " | ".join(row) + " |" for row in sums_table(sums)]
     fill(DOCS / "engine.md", "table", "\n".join(lines) + "\n")
+    fill(DOCS / "engine.md", "spectra", spectra_table(stored("spectra")))
+    fill(DOCS / "engine.md", "blocks", blocks_table(stored("small_blocks")))
+    fill(DOCS / "engine.md", "overhead", overhead_table(stored("step_overhead")))
+    fill(DOCS / "engine.md", "threads", threads_table(stored("threads")))
 
 
 if __name__ == "__main__":

@@ -823,3 +823,22 @@ def test_the_playground_says_where_it_is_without_a_browser(tmp_path, monkeypatch
     assert str(page) in result.stdout
     assert "open the file yourself" in result.stderr
     refused("playground", "-o", tmp_path, words=r"output must be the name of an \.html file")
+
+
+@pytest.mark.parametrize("wished", [None, "active"])
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(wished):
+    program = (
+        "import os, sys\n"
+        "from hilbound.cli import main\n"
+        "assert 'torch' not in sys.modules\n"  # it would have read the variable
+        "sys.argv = ['hilbound', '--version']\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        "print(os.environ['OMP_WAIT_POLICY'])\n"
+    )
+    given = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    given |= {} if wished is None else {"OMP_WAIT_POLICY": wished}
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", program], env=given, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == (wished or "passive")

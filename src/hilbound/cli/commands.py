@@ -5,6 +5,7 @@ interruption. Heavy modules are imported only when a command needs them, so ``--
 """
 
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Annotated, Literal
@@ -353,6 +354,9 @@ def experiment(
 
 def main() -> None:
     """Run the command line. Notices go to stderr."""
+    # Threads that spin while they wait for each other collapse beside other work (docs/engine.md).
+    # The linear algebra reads this when torch is loaded, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     handler = RichHandler(console=err, show_time=False, show_path=False)
     # Clusters send SIGTERM before they end a job: it is obeyed as Ctrl-C is.
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
