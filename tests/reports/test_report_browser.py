@@ -73,3 +73,13 @@ def test_a_report_fits_and_fetches_nothing(opened, address, width):
 def test_a_report_is_accessible(opened, address, scheme):
     with Visit(opened, address, color_scheme=scheme, bypass_csp=True) as visit:
         assert visit.faults() == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_glossary_can_be_read_without_scrolling_sideways(opened, address, width):
+    hidden = """() => {
+      const box = [...document.querySelectorAll("section")].pop().querySelector("table");
+      return box.scrollWidth - box.parentElement.clientWidth;
+    }"""
+    with Visit(opened, address, width=width) as visit:
+        assert visit.page.evaluate(hidden) <= 1
