@@ -4,13 +4,45 @@ import csv
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from hilbound.errors import InputError
 from hilbound.registry import suggest
+
+
+class Options(BaseModel):
+    """What all configurations share: how they are checked, and how they are written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("columns", "drop", mode="before", check_fields=False)
+    @classmethod
+    def _parted(cls, value: Any) -> Any:
+        return names_of(value)
+
+    @classmethod
+    def checked(cls, options: dict[str, Any], also: Sequence[str] = ()) -> Self:
+        """Build it; what is wrong is said in one line for each option.
+
+        Args:
+            options: The options.
+            also: Options that are known elsewhere, for a hint at what was meant.
+
+        Raises:
+            InputError: If an option is unknown, missing or out of range.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise InputError(sentences(error, (*cls.model_fields, *also))) from None
+
+    def to_yaml(self) -> str:
+        """Return the configuration as YAML, with all options."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
 
 # Options are a page of text.
 _MOST_YAML = 1 << 18

@@ -7,11 +7,9 @@ The fields of :class:`RunConfig` are the options of ``hilbound fit`` (``batch_si
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from hilbound.config.reading import names_of, sentences
-from hilbound.errors import InputError
+from hilbound.config.reading import Options
 
 
 def _option(default: Any, description: str, panel: str, **limits: Any) -> Any:
@@ -97,7 +95,7 @@ _WITHOUT_MEANING = {
 ONE_CENTRE = ("trace", "mse")
 
 
-class RunConfig(BaseModel):
+class RunConfig(Options):
     """All options that determine what a run computes.
 
     >>> RunConfig(data="moons", batch_size=256).objective
@@ -105,9 +103,7 @@ class RunConfig(BaseModel):
     """
 
     # Numbers become strings, because YAML reads `devices: 2` as a number. Infinity is refused.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False)
 
     data: str = _option(
         ...,
@@ -352,11 +348,6 @@ class RunConfig(BaseModel):
     def _path_as_text(cls, path: object) -> object:
         return str(path) if isinstance(path, Path) else path
 
-    @field_validator("columns", "drop", mode="before")
-    @classmethod
-    def _parted(cls, value: Any) -> Any:
-        return names_of(value)
-
     @field_validator("condition")
     @classmethod
     def _classes_or_clusters(cls, value: str | None) -> str | None:
@@ -396,12 +387,7 @@ class RunConfig(BaseModel):
             ...
         hilbound.errors.InputError: unknown option 'batch_sise': did you mean 'batch_size'?
         """
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            raise InputError(
-                sentences(error, (*cls.model_fields, *Switches.model_fields))
-            ) from None
+        return cls.checked(options, also=tuple(Switches.model_fields))
 
     @property
     def clusters(self) -> int | None:
@@ -418,15 +404,9 @@ class RunConfig(BaseModel):
         """Whether every step compares one mixture for each class or cluster."""
         return self.condition is not None and self.model not in MODEL_DEFAULTS
 
-    def to_yaml(self) -> str:
-        """Return the configuration as YAML, with all options."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
-
-class Switches(BaseModel):
+class Switches(Options):
     """Further options of ``hilbound fit``. The trained weights do not depend on them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     output: Path | None = None
     overwrite: bool = False
@@ -441,9 +421,4 @@ class Switches(BaseModel):
             InputError: If a value is not a path, or neither true nor false.
         """
         own = {name: settings.pop(name) for name in cls.model_fields if name in settings}
-        try:
-            return cls(**own)
-        except ValidationError as error:
-            raise InputError(
-                sentences(error, (*RunConfig.model_fields, *cls.model_fields))
-            ) from None
+        return cls.checked(own, also=tuple(RunConfig.model_fields))

@@ -3,28 +3,27 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from hilbound.config.reading import flags, names_of, read_yaml, sentences
+from hilbound.config.reading import Options, flags, read_yaml
 from hilbound.config.runs import MOST_STEPS, RunConfig, Switches
 from hilbound.errors import InputError
 
 
-class TableConfig(BaseModel):
+class TableConfig(Options):
     """Everything that decides what a run on a table's target computes.
 
     >>> TableConfig.create(data="houses.csv", target="price").target
     ['price']
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
     kind: Literal["table"] = "table"
     data: str
     target: list[str] = Field(min_length=1)
     columns: list[str] | None = Field(None, min_length=1)
-    drop: list[str] = []
+    drop: list[str] = Field(default_factory=list)
     header: bool | None = None
     delimiter: str | None = None
     decimal: Literal[".", ","] | None = None
@@ -37,11 +36,6 @@ class TableConfig(BaseModel):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else [value]
-
-    @field_validator("columns", "drop", mode="before")
-    @classmethod
-    def _parted(cls, value: Any) -> Any:
-        return names_of(value)
 
     @field_validator("target")
     @classmethod
@@ -77,16 +71,7 @@ class TableConfig(BaseModel):
                 f"{flags(foreign)} {'do' if len(foreign) > 1 else 'does'} not go with --target: "
                 f"a table takes {flags(own)}"
             )
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            raise InputError(
-                sentences(error, (*cls.model_fields, *Switches.model_fields))
-            ) from None
-
-    def to_yaml(self) -> str:
-        """Return the configuration as YAML, every option written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return cls.checked(options, also=tuple(Switches.model_fields))
 
 
 def is_table_run(path: Path) -> bool:
