@@ -9,6 +9,7 @@ products, and the error of the value against milliseconds.
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -248,49 +249,50 @@ def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]], texts: int) -> 
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
+def each_row(content: Rows, write: Callable[[Rows], tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the names of the rows, each with what is written of it."""
+    return [(name, *write(row)) for name, row in content["rows"].items()]
+
+
 def spectra_table(content: Rows) -> str:
     """Return how much faster the library is than LAPACK for every spectrum of the zoo."""
-    rows = [
-        (
-            name,
+    errors = ("error of the value", "error of the gradient", "error of the gradient, svd")
+    rows = each_row(
+        content,
+        lambda row: (
             f"{row['milliseconds']['svd']:.0f}",
             f"**{row['svd / ours']:.2f}×**",
-            f"{row['error of the value']:.0e}",
-            f"{row['error of the gradient']:.0e}",
-            f"{row['error of the gradient, svd']:.0e}",
-        )
-        for name, row in content["rows"].items()
-    ]
+            *(f"{row[error]:.0e}" for error in errors),
+        ),
+    )
     head = ("spectrum", "SVD, ms", "ours", "value", "gradient", "of the SVD")
     return markdown(head, rows, 1) + made_by(content, "spectra", f"n = {content['size']:,}; ")
 
 
 def blocks_table(content: Rows) -> str:
     """Return how much faster batches of small matrices are."""
-    rows = [
-        (
-            name,
-            f"{row['milliseconds']['one after another']:.0f}",
-            f"{row['milliseconds']['library']:.0f}",
+    ways = ("one after another", "library")
+    rows = each_row(
+        content,
+        lambda row: (
+            *(f"{row['milliseconds'][way]:.0f}" for way in ways),
             f"**{row['times as fast']:.2f}×**",
-        )
-        for name, row in content["rows"].items()
-    ]
+        ),
+    )
     head = ("matrices", "one after another, ms", "ours, ms", "ratio")
     return markdown(head, rows, 1) + made_by(content, "small_blocks")
 
 
 def overhead_table(content: Rows) -> str:
     """Return what a training step costs beyond its network and objective."""
-    rows = [
-        (
-            name,
-            f"{row['core milliseconds of a step, plain loop']:.1f}",
-            f"{row['core milliseconds of a step, fit']:.1f}",
+    ways = ("plain loop", "fit")
+    rows = each_row(
+        content,
+        lambda row: (
+            *(f"{row[f'core milliseconds of a step, {way}']:.1f}" for way in ways),
             f"**{row['core milliseconds beyond']:.1f}**",
-        )
-        for name, row in content["rows"].items()
-    ]
+        ),
+    )
     head = ("training", "plain loop, ms", "`fit`, ms", "beyond, ms")
     return markdown(head, rows, 1) + made_by(content, "step_overhead")
 
