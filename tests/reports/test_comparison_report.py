@@ -10,7 +10,7 @@ from hilbound.evaluation.evaluate import evaluate
 from hilbound.experiments.comparison import compare_runs
 from hilbound.reports.comparison import curves_figure, label, settings_table, spread_figure
 from hilbound.reports.comparison_report import comparison_page, write_comparison
-from support.browser import Visit, browser
+from support.browser import Visit
 from support.tiny_runs import train, write_points
 
 pytest_plugins = ["support.fixtures_runs"]
@@ -89,12 +89,6 @@ def test_a_setting_in_words():
         "objective options power=0.7, drop none"
     )
     assert label({}) == "all runs"
-
-
-@pytest.fixture(scope="module")
-def opened():
-    with browser() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

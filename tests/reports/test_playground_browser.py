@@ -3,13 +3,7 @@
 import pytest
 
 from hilbound.reports.playground import write_playground
-from support.browser import Visit, browser
-
-
-@pytest.fixture(scope="module")
-def opened():
-    with browser() as running:
-        yield running
+from support.browser import Visit
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,8 @@ import pytest
 
 from hilbound.evaluation.evaluate import evaluate
 from hilbound.reports.run_report import write_report
-from support.browser import Visit, browser
+from support.browser import Visit
 from support.tiny_runs import train
-
-
-@pytest.fixture(scope="module")
-def opened():
-    with browser() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
