@@ -6,7 +6,8 @@
 thread matrices of its own. Both are timed in turn, in wall time. The median of the ratio within a
 pair is kept, with the smallest and the largest, and the time of processors, because a thread that
 waits for another one keeps its core busy. Matrices are Gaussian kernels
-between images of MNIST and other images (variance 50) or perturbed copies of them. Errors are taken
+between images of MNIST and other images (variance 50) or perturbed copies of them, and between
+points in the plane (variance 2). Errors are taken
 against float64. The result is ``benchmarks/results/small_blocks.json``.
 """
 
@@ -29,11 +30,21 @@ from hilbound.training.machine import processor, versions
 RESULT = Path(__file__).resolve().parent / "results" / "small_blocks.json"
 VARIANCE = 50.0
 SIZES = ((32, 128), (64, 96), (10, 256))
+CASES = (
+    ("other images", 1.0),
+    ("copies", 1.0),
+    ("points in the plane", 1.0),
+    ("other images", 0.85),
+)
 
 
 def kernels(blocks: int, n: int, kind: str) -> Tensor:
     """Return kernels ``(blocks, n, n)`` in float64 between images and other ones, or copies."""
-    data, generator = load("mnist").train, torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    if kind == "points in the plane":
+        x, y = torch.randn(2, blocks, n, 2, generator=generator, dtype=torch.float64)
+        return (-torch.cdist(x, y).square() / 4).exp()
+    data = load("mnist").train
     rows = data[torch.randperm(len(data), generator=generator)[: 2 * blocks * n]].double()
     x, other = rows.reshape(2, blocks, n, -1)
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
@@ -116,7 +127,7 @@ def main() -> None:
         "rows": {},
     }
     for blocks, n in SIZES:
-        for kind, power in (("other images", 1.0), ("copies", 1.0), ("other images", 0.85)):
+        for kind, power in CASES:
             name = f"{blocks} x {n} x {n}, {kind}, power {power:g}"
             content["rows"][name] = row(kernels(blocks, n, kind), power, given.repeats)
             print(name, json.dumps(content["rows"][name]), flush=True)

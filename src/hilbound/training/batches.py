@@ -72,13 +72,13 @@ class BatchStream:
 
     def __iter__(self) -> Iterator[Tensor]:
         orders: dict[int, Tensor] = {}
+        n = len(self.rows)
         for step in range(self.first, self.steps):
-            position = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
-            passes = position // len(self.rows)
-            wanted = {int(passes[0]), *passes.unique().tolist()}
+            begin, end = step * self.batch_size, (step + 1) * self.batch_size
+            wanted = range(begin // n, (end - 1) // n + 1)
             orders = {k: orders[k] if k in orders else self._order(k) for k in wanted}
-            chosen = [orders[k][position[passes == k] % len(self.rows)] for k in sorted(wanted)]
-            yield self.rows[torch.cat(chosen)]
+            chosen = [orders[k][max(begin - k * n, 0) : end - k * n] for k in wanted]
+            yield self.rows[torch.cat(chosen) if len(chosen) > 1 else chosen[0]]
 
     def _order(self, number: int) -> Tensor:
         return torch.randperm(len(self.rows), generator=stream(self.seed, "order", number))

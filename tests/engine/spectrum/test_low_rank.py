@@ -205,3 +205,61 @@ def test_a_rank_limit_is_obeyed():
     points = Points(x, x, weight, weight, zero, one, one)
     assert low_rank_fidelity(points, 1e-9, 16, EPS, dtype=x.dtype) is None
     assert low_rank_fidelity(points, 1e-9, 290, EPS, dtype=x.dtype) is not None
+
+
+@pytest.mark.parametrize("variance", [0.05, 0.3, 1.4, 10.0])
+def test_squares_are_as_far_off_as_they_say(variance):
+    """Against the decomposition that squares nothing, of the same factors."""
+    x, y = cloud(0, 400), 0.8 * cloud(1, 300) + 0.2
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    log_a, log_b = (torch.full((k,), -math.log(k), dtype=torch.float64) for k in (400, 300))
+    unit = variance**-0.5
+    points = Points(unit * x, unit * y, log_a, log_b, zero, one, one)
+    for tol in (1e-2, 1e-4, 1e-6):
+        factor = low_rank._factorise(points, tol, 700)
+        quick, exact = low_rank._by_squares(factor, EPS), low_rank._decompose(factor, EPS, 0.0)
+        assert exact.rounding == 0
+        error = abs(float(quick.value - exact.value))
+        assert error <= quick.rounding <= 2e-5
+        assert (
+            float((quick.u.mT @ (quick.s.unsqueeze(-1) * quick.v) - factor.x.mT @ factor.y).norm())
+            < 1e-5
+        )
+        # All directions above the rounding of squares are there, and they are frames.
+        k = len(quick.s)
+        assert torch.allclose(quick.s.flip(0), exact.s[:k], rtol=0.1)
+        safe = quick.s > 1e-5
+        for part in (quick.u[safe], quick.v[safe]):
+            assert torch.allclose(part @ part.mT, torch.eye(len(part)).double(), atol=1e-4)
+
+
+def test_a_tolerance_near_rounding_does_without_squares(monkeypatch):
+    p, q, _ = mixtures()
+    ran = []
+    squares = low_rank._by_squares
+    monkeypatch.setattr(low_rank, "_by_squares", lambda *a: (ran.append(1), squares(*a))[1])
+    F.certified_fidelity(p, q, tol=1e-9)
+    assert not ran
+    F.certified_fidelity(p, q, tol=1e-3)
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_every_gradient_alone_is_the_one_among_all(number):
+    p, q, leaves = mixtures()
+    gradients = torch.autograd.grad(F.fidelity(p, q, tol=1e-4), leaves)
+    alone = [leaf.detach().requires_grad_(k == number) for k, leaf in enumerate(leaves)]
+    x, y, v, w, a, b = alone
+    value = F.fidelity(GaussianMixture(x, v, a), GaussianMixture(y, w, b), tol=1e-4)
+    (gradient,) = torch.autograd.grad(value, alone[number])
+    assert torch.allclose(gradient, gradients[number], rtol=1e-9, atol=1e-12)
+
+
+def test_the_stopping_rule_takes_no_more_columns_than_it_needs():
+    """One column less, and the certificate would miss the tolerance by far less than a block."""
+    x, y = cloud(0, 400), cloud(1, 400)
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    weight = torch.full((400,), -math.log(400), dtype=torch.float64)
+    for tol in (1e-2, 1e-3, 1e-4, 1e-5):
+        factor = low_rank._factorise(Points(x, y, weight, weight, zero, one, one), tol, 400)
+        assert 0.6 * tol <= factor.certificate <= tol

@@ -18,18 +18,24 @@ References:
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hilbound.engine.seeding import stream
 
-# Pivots in the first block, and the most in any block. Blocks grow with the rank.
-_LEAST_BLOCK, _LARGEST_BLOCK = 48, 128
-# A direction of a block is dropped if it explains less than this share of the present certificate.
+# Proposed pivots in the first block, and the most in any block. Blocks grow with the rank.
+_LEAST_BLOCK, _LARGEST_BLOCK = 64, 128
+# A pivot is rejected if it explains less than this share of the present certificate.
 _NEGLIGIBLE = 0.1
 # A residual below this is rounding in float64.
 _RESOLUTION = 1e-13
+# Singular values by squares are resolved if they are this many times their error.
+_RESOLVED = 1
+# The factor uses this share of the tolerance. The rest is for the rounding of squares, which does
+# not fit into tolerances below the least.
+_SHARE, _LEAST_FOR_SQUARES = 0.9, 2e-6
 
 
 class Points(NamedTuple):
@@ -71,7 +77,7 @@ def low_rank_fidelity(
         points: Both point sets, in float64.
         tol: The largest certificate that is accepted.
         rank_limit: The most columns of the factor. If more are needed, the result is ``None``.
-        drop: Singular directions with :math:`s_i \\le \\text{drop} \\cdot s_1` get no gradient.
+        drop: Singular directions with :math:`s_i \le \text{drop} \cdot s_1` get no gradient.
         dtype: The precision in which the gradient is summed.
 
     >>> x = torch.linspace(-1, 1, 200).double().unsqueeze(-1)
@@ -84,39 +90,63 @@ def low_rank_fidelity(
     (tensor(1., dtype=torch.float64), True)
     """
     with torch.no_grad():
-        factor = _factorise(Points(*(part.detach() for part in points)), tol, rank_limit)
-    if factor is None:
-        return None
-    value: Tensor = _LowRankNorm.apply(factor, drop, dtype, *points[:5])  # type: ignore[no-untyped-call]  # torch's
-    return value, factor.certificate
+        factor = _factorise(Points(*(part.detach() for part in points)), _SHARE * tol, rank_limit)
+        if factor is None:
+            return None
+        small = _decompose(factor, drop, tol - factor.certificate)
+    value: Tensor = _LowRankNorm.apply(small, dtype, *points[:5])  # type: ignore[no-untyped-call]  # torch's
+    return value, factor.certificate + small.rounding
 
 
 def _factorise(points: Points, tol: float, rank_limit: int) -> _Factor | None:
     """Draw pivots until the certificate is at most ``tol``."""
     n = len(points.x)
     weights = torch.cat([points.log_a, points.log_b]).exp()
+    kernel = _Kernel(points)
     residual = torch.ones_like(weights)
     factor = weights.new_empty(2 * _LARGEST_BLOCK, len(weights))
     generator = stream(0, "pivots", device=weights.device)
     rank = 0
     while True:
-        weighted = weights * residual
-        certificate = float((weighted[:n].sum() * weighted[n:].sum()).sqrt())
-        certificate += _rounding(points, rank)
+        weighted, rounding = weights * residual, _rounding(points, rank)
+        certificate = _traces(weighted, n) + rounding
         if certificate <= tol:
             factor = factor[:rank].mul_(weights.sqrt()) if rank else factor[:1].zero_()
             return _Factor(factor[:, :n], factor[:, n:], certificate)
         if rank >= rank_limit:
             return None
-        size = min(max(_LEAST_BLOCK, rank // 2), _LARGEST_BLOCK, int((weighted > 0).sum()))
-        pivots = torch.multinomial(weighted, size, generator=generator).sort().values
-        rows = _rows(points, pivots)
-        rows.addmm_(factor[:rank, pivots].mT, factor[:rank], alpha=-1)
-        new = _block(rows, pivots, max(_RESOLUTION, _NEGLIGIBLE * certificate))
-        factor = _append(factor, rank, new)
-        rank += len(new)
+        size = min(max(_LEAST_BLOCK, rank), _LARGEST_BLOCK, int((weighted > 0).sum()))
+        proposed = torch.multinomial(weighted, size, generator=generator).sort().values
+        line = max(_RESOLUTION, _NEGLIGIBLE * certificate)
+        pivots, inverse = _choose(kernel, proposed, factor[:rank], line)
+        if not len(pivots):
+            return None  # what is left is rounding
+        factor = _with_room(factor, rank, len(pivots))
+        rows = kernel.rows(pivots).addmm_(factor[:rank, pivots].mT, factor[:rank], alpha=-1)
+        new = torch.mm(inverse, rows, out=factor[rank : rank + len(pivots)])
+        explained = torch.mul(new, new, out=rows)
+        explained = explained[: _needed(weighted, explained, weights, n, tol - rounding)]
+        rank += len(explained)
         # Rounding may have made a residual too small, so it gets a lower limit.
-        residual = (residual - new.square().sum(0)).clamp_min(rank * torch.finfo(new.dtype).eps)
+        residual = (residual - explained.sum(0)).clamp_min(rank * torch.finfo(new.dtype).eps)
+
+
+def _traces(weighted: Tensor, n: int) -> float:
+    """Return the certificate of weighted residuals, the first n of which belong to x."""
+    return float((weighted[:n].sum() * weighted[n:].sum()).sqrt())
+
+
+def _needed(weighted: Tensor, explained: Tensor, weights: Tensor, n: int, tol: float) -> int:
+    """Return how many of the new rows are needed to reach ``tol``. If they do not, it is all."""
+    tol *= 0.99  # the sums below are rounded in another order
+    if _traces(weighted - weights * explained.sum(0), n) > tol:
+        return len(explained)
+    of_x, of_y = (
+        weighted[part].sum() - (explained[:, part] @ weights[part]).cumsum(0)
+        for part in (slice(None, n), slice(n, None))
+    )
+    enough = ((of_x.clamp_min(0) * of_y.clamp_min(0)).sqrt() <= tol).nonzero()
+    return int(enough[0]) + 1 if len(enough) else len(explained)
 
 
 def _rounding(points: Points, rank: int) -> float:
@@ -134,109 +164,192 @@ def _rounding(points: Points, rank: int) -> float:
     return unit * (math.sqrt(rank) * 2 * largest / narrowest + rank)
 
 
-def _block(rows: Tensor, pivots: Tensor, line: float) -> Tensor:
-    """Return the new rows of the factor, without directions below the line."""
-    values, vectors = torch.linalg.eigh(rows[:, pivots])
-    kept = values > min(line, float(values[-1]) / 2)
-    explained: Tensor = (vectors[:, kept] * values[kept].rsqrt()).mT @ rows
-    return explained
+def _choose(
+    kernel: "_Kernel", proposed: Tensor, factor: Tensor, line: float
+) -> tuple[Tensor, Tensor]:
+    r"""Return the pivots that are accepted, ascending, and the matrix that makes rows of them.
+
+    Of the proposed pivots, the one with the largest residual is always next. Those whose residual
+    is then at most ``line`` are rejected, before anything is computed for all points. With the
+    Cholesky factor L of the accepted ones, the matrix is :math:`L^{-1}`. Its first rows explain
+    most.
+    """
+    columns = factor[:, proposed]
+    block = kernel.between(proposed).addmm_(columns.mT, columns, alpha=-1).cpu().numpy()
+    residual = block.diagonal().copy()
+    line = min(line, float(residual.max()) / 2)
+    upper = np.zeros_like(block)
+    accepted: list[int] = []
+    for k in range(len(block)):
+        best = int(residual.argmax())
+        if residual[best] <= line:
+            break
+        upper[k] = (block[best] - upper[:k, best] @ upper[:k]) / math.sqrt(residual[best])
+        residual -= upper[k] ** 2
+        residual[best] = -math.inf
+        accepted.append(best)
+    order = np.argsort(accepted)
+    lower = torch.from_numpy(upper[: len(accepted), accepted].T).to(factor).tril()
+    unit = torch.eye(len(accepted), dtype=factor.dtype, device=factor.device)
+    inverse = torch.linalg.solve_triangular(lower, unit[:, torch.from_numpy(order)], upper=False)
+    return proposed[torch.from_numpy(np.sort(accepted)).to(proposed.device)], inverse
 
 
-def _append(factor: Tensor, rank: int, new: Tensor) -> Tensor:
-    """Write new rows after the first ``rank``. If the tensor is full, enlarge it."""
-    height = rank + len(new)
-    if height > len(factor):
-        larger = factor.new_empty(max(height, len(factor) * 3 // 2), factor.shape[1])
+def _with_room(factor: Tensor, rank: int, more: int) -> Tensor:
+    """Return the tensor with its first ``rank`` rows. If it is full, it is enlarged."""
+    if rank + more > len(factor):
+        larger = factor.new_empty(max(rank + more, len(factor) * 3 // 2), factor.shape[1])
         larger[:rank] = factor[:rank]
         factor = larger
-    factor[rank:height] = new
     return factor
 
 
-def _rows(points: Points, pivots: Tensor) -> Tensor:
-    """Return rows of the joint Gram matrix of unit vectors for ascending pivots, ``(b, N + M)``."""
-    n = len(points.x)
-    k = int((pivots < n).sum())
-    rows = points.x.new_empty(len(pivots), n + len(points.y))
-    of_x, of_y = points.x[pivots[:k]], points.y[pivots[k:] - n]
-    zero, one = torch.zeros_like(points.mismatch), torch.ones_like(points.x_scale)
-    _write_kernel(rows[:k, :n], of_x, points.x, points.x_scale, zero)
-    _write_kernel(rows[:k, n:], of_x, points.y, one, points.mismatch)
-    _write_kernel(rows[k:, :n], of_y, points.x, one, points.mismatch)
-    _write_kernel(rows[k:, n:], of_y, points.y, points.y_scale, zero)
-    return rows
+class _Kernel:
+    r"""The joint Gram matrix of unit vectors, of which only chosen rows are ever formed.
 
+    An entry is :math:`e^{m - |x_i - y_j|^2 / (2s)}`. Mismatch m and scale s depend on the two sets.
+    The exponent is one product, because norms are columns of its factors.
+    """
 
-def _write_kernel(block: Tensor, x: Tensor, y: Tensor, scale: Tensor, constant: Tensor) -> None:
-    r"""Write :math:`\exp(m - |x_i - y_j|^2 / (2\,\text{scale}))` into a block."""
-    x, y = x * scale.rsqrt(), y * scale.rsqrt()
-    x2, y2 = x.square().sum(-1, keepdim=True), y.square().sum(-1)
-    torch.add(-0.5 * x2, y2, alpha=-0.5, out=block)
-    block.addmm_(x, y.mT).clamp_max_(0).add_(constant).exp_()
+    def __init__(self, points: Points) -> None:
+        self._n = len(points.x)
+        one = torch.ones_like(points.x_scale)
+        sets = (points.x, points.y)
+        scales = ((points.x_scale, one), (one, points.y_scale))
+        self._mismatch = float(points.mismatch)
+        self._lifted = [
+            [self._lift(sets[i] * scales[i][j].rsqrt()) for j in (0, 1)] for i in (0, 1)
+        ]
+
+    @staticmethod
+    def _lift(x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return factors whose products are minus half the squared distances."""
+        half, one = -0.5 * x.square().sum(-1, keepdim=True), torch.ones_like(x[:, :1])
+        return torch.cat([x, half, one], -1), torch.cat([x, one, half], -1).mT.contiguous()
+
+    def rows(self, pivots: Tensor) -> Tensor:
+        """Return the rows of ascending pivots, with shape ``(b, N + M)``."""
+        every = slice(None)
+        return self._form(self._of_sets(pivots), (every, every))
+
+    def between(self, pivots: Tensor) -> Tensor:
+        """Return the entries between ascending pivots, with shape ``(b, b)``."""
+        own = self._of_sets(pivots)
+        return self._form(own, own)
+
+    def _of_sets(self, pivots: Tensor) -> tuple[Tensor, Tensor]:
+        k = int((pivots < self._n).sum())
+        return pivots[:k], pivots[k:] - self._n
+
+    def _form(
+        self, pivots: tuple[Tensor, Tensor], columns: tuple[Tensor | slice, Tensor | slice]
+    ) -> Tensor:
+        rights = [[self._lifted[j][i][1][:, columns[j]] for j in (0, 1)] for i in (0, 1)]
+        first, width = len(pivots[0]), rights[0][0].shape[1]
+        matrix = rights[0][0].new_empty(first + len(pivots[1]), width + rights[0][1].shape[1])
+        for i, half in enumerate((matrix[:first], matrix[first:])):
+            for j, block in enumerate((half[:, :width], half[:, width:])):
+                torch.mm(self._lifted[i][j][0][pivots[i]], rights[i][j], out=block)
+                block.clamp_max_(0)
+                if i != j and self._mismatch:
+                    block.add_(self._mismatch)
+        return matrix.exp_()
 
 
 class _Decomposition(NamedTuple):
-    """The value, the frames in rows, and the polar factor ``z`` between them."""
+    r"""The nuclear norm of :math:`F_x F_y^\top \approx U^\top S V`.
+
+    Attributes:
+        value: The norm, a scalar.
+        rounding: A bound of what rounding adds to its error.
+        s: Singular values with shape ``(k,)``, of the directions that get a gradient.
+        u: Singular vectors in rows, with shape ``(k, N)``.
+        v: Singular vectors in rows, with shape ``(k, M)``.
+    """
 
     value: Tensor
-    q_x: Tensor
-    q_y: Tensor
-    z: Tensor
+    rounding: float
+    s: Tensor
+    u: Tensor
+    v: Tensor
 
 
-def _decompose(factor: _Factor, drop: float) -> _Decomposition:
-    r"""Return :math:`\|F_x F_y^\top\|_*` and the polar factor as :math:`Q_x Z Q_y^\top`."""
+def _decompose(factor: _Factor, drop: float, room: float) -> _Decomposition:
+    """Return the decomposition of squares, if their rounding fits into ``room``."""
+    if room >= _LEAST_FOR_SQUARES:
+        small = _by_squares(factor, drop)
+        if small is not None and small.rounding <= room:
+            return small
     (q_x, r_x), (q_y, r_y) = torch.linalg.qr(factor.x.mT), torch.linalg.qr(factor.y.mT)
     u, s, vh = torch.linalg.svd(r_x @ r_y.mT, full_matrices=False)
     kept = s > drop * s[0]
-    return _Decomposition(s.sum(), q_x.mT, q_y.mT, (u * kept) @ vh)
+    return _Decomposition(s.sum(), 0.0, s[kept], u.mT[kept] @ q_x.mT, vh[kept] @ q_y.mT)
+
+
+def _by_squares(factor: _Factor, drop: float) -> _Decomposition | None:
+    r"""Return the decomposition by two Gram matrices and one eigen-decomposition.
+
+    With :math:`F_x F_x^\top = C C^\top` the eigenvalues of :math:`C^\top F_y F_y^\top C` are the
+    squares of the singular values. Rounding moves them by at most :math:`\epsilon`, and so a
+    singular value by at most :math:`\min(\sqrt\epsilon, \epsilon / s)`.
+    """
+    gram_x, gram_y = factor.x @ factor.x.mT, factor.y @ factor.y.mT
+    size_x, size_y = (float(torch.linalg.matrix_norm(gram)) for gram in (gram_x, gram_y))
+    # Sums of N products, and decompositions of rank r, are off by about this share of the size.
+    share = torch.finfo(gram_x.dtype).eps * (
+        len(gram_x) + math.sqrt(factor.x.shape[1] + factor.y.shape[1])
+    )
+    gram_x.diagonal().add_(share * size_x)  # or rounding could make it indefinite
+    lower, failed = torch.linalg.cholesky_ex(gram_x)
+    if failed:
+        return None
+    squares, w = torch.linalg.eigh(lower.mT @ gram_y @ lower)
+    s, epsilon = squares.clamp_min(0).sqrt(), 2 * share * size_x * size_y
+    rounding = float((epsilon / s).clamp_max(math.sqrt(epsilon)).sum())
+    kept = s > max(drop * float(s[-1]), _RESOLVED * math.sqrt(epsilon))
+    w, kept_s = w[:, kept], s[kept]
+    to_u = torch.linalg.solve_triangular(lower.mT, w, upper=True)
+    return _Decomposition(
+        s.sum(), rounding, kept_s, to_u.mT @ factor.x, (lower @ (w / kept_s)).mT @ factor.y
+    )
 
 
 class _LowRankNorm(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        factor: _Factor,
-        drop: float,
-        dtype: torch.dtype,
-        *inputs: Tensor,
-    ) -> Tensor:
-        small = _decompose(factor, drop)
-        if any(ctx.needs_input_grad):
-            x, y = inputs[:2]
-            sums = _slopes(x.to(dtype), y.to(dtype), factor, small)
-            ctx.save_for_backward(*(part.to(x.dtype) for part in sums), small.value)
+    def forward(ctx: Any, small: _Decomposition, dtype: torch.dtype, *inputs: Tensor) -> Tensor:
+        of_x, of_y, of_a, of_b, _ = ctx.needs_input_grad[2:]
+        s, u, v = (part.to(dtype) for part in small[2:])
+        x, y = (part.to(dtype) for part in inputs[:2])
+        # Moments around a common centre lose no digits if the origin is far away.
+        centre = x.mean(0)
+        x, y = x - centre, y - centre
+        to_x, sum_x = _slopes(x, y, (s, u, v), points=of_x) if of_x or of_a else (None, None)
+        to_y, sum_y = _slopes(y, x, (s, v, u), points=of_y) if of_y or of_b else (None, None)
+        parts = (to_x, to_y, sum_x, sum_y, small.value)
+        ctx.save_for_backward(*(None if p is None else p.to(inputs[0].dtype) for p in parts))
         return small.value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # Gradients to the points, to the logarithms of their weights, and to the mismatch.
-        return None, None, None, *(grads[0] * part for part in ctx.saved_tensors)
+        parts = ctx.saved_tensors
+        return None, None, *(None if part is None else grads[0] * part for part in parts)
 
 
 def _slopes(
-    x: Tensor, y: Tensor, factor: _Factor, small: _Decomposition
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients to the points and to the logarithms of the weights."""
-    f_x, f_y, q_x, q_y, z = (
-        part.to(x.dtype) for part in (factor.x, factor.y, small.q_x, small.q_y, small.z)
-    )
-    # Moments around a common centre lose no digits if the origin is far away.
-    centre = x.mean(0)
-    to_x, sum_x = _moments(x - centre, y - centre, (z.mT @ q_x, f_x), (q_y, f_y))
-    to_y, sum_y = _moments(y - centre, x - centre, (z @ q_y, f_y), (q_x, f_x))
-    return to_x, to_y, 0.5 * sum_x, 0.5 * sum_y
+    x: Tensor, y: Tensor, small: tuple[Tensor, Tensor, Tensor], *, points: bool
+) -> tuple[Tensor | None, Tensor]:
+    r"""Return the gradients to the points x, if asked for, and to the logarithms of their weights.
 
-
-def _moments(
-    x: Tensor, y: Tensor, left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    r"""Return :math:`\sum_j H_{ij} (y_j - x_i)` and :math:`\sum_j H_{ij}`.
-
-    Here :math:`H_{ij} = (p_i^\top q_j)(f_i^\top g_j)`. The vectors are columns of their tensors.
+    The first is :math:`\sum_j H_{ij} (y_j - x_i)` and the second :math:`\tfrac12 \sum_j H_{ij}`,
+    with :math:`H_{ij} = (u_i^\top v_j) (u_i^\top S v_j)` of columns :math:`u_i` and :math:`v_j`.
     """
-    (p, f), (q, g) = left, right
-    sums = (((g @ q.mT) @ p) * f).sum(0)
-    firsts = [((((c * g) @ q.mT) @ p) * f).sum(0) for c in y.unbind(-1)]
-    return torch.stack(firsts, -1) - sums.unsqueeze(-1) * x, sums
+    s, u, v = small
+    sums = s @ u.square()
+    if not points:
+        return None, 0.5 * sums
+    # Only the symmetric part of the moments times S counts.
+    mean = 0.5 * (s.unsqueeze(-1) + s)
+    firsts = [((((c * v) @ v.mT) * mean) @ u).mul_(u).sum(0) for c in y.unbind(-1)]
+    return torch.stack(firsts, -1) - sums.unsqueeze(-1) * x, 0.5 * sums

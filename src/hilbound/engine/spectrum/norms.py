@@ -25,6 +25,7 @@ from hilbound.engine.spectrum.certificate import Certified, norm_bounds
 from hilbound.engine.spectrum.eigen import eigen_slope
 from hilbound.engine.spectrum.plan import plan_norm
 from hilbound.engine.spectrum.polynomial import polynomial_slope
+from hilbound.engine.spectrum.sketch import sketched_slope
 from hilbound.engine.spectrum.svd import require_finite, singular_values, slope_by_svd
 from hilbound.engine.workers import over_batch
 from hilbound.errors import InputError
@@ -86,6 +87,7 @@ def _by_threads(matrix: Tensor, power: float, drop: float) -> tuple[Tensor, Tens
 
 _METHODS: dict[str, Callable[[Tensor, float, float], tuple[Tensor, Tensor] | None]] = {
     "svd": slope_by_svd,
+    "sketch": sketched_slope,
     "threads": _by_threads,
     "eigen": _by_eigen,
     "polynomial": polynomial_slope,

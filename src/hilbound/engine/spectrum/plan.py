@@ -3,6 +3,8 @@ r"""The choice of the algorithm for a nuclear norm. The computation follows this
 =============  ===================================================================================
 low rank       certified factors of the joint Gram matrix (``low_rank``): smooth
                kernels of points in few dimensions, no N x M matrix
+sketch         a random sketch of the range (``sketch``): float32 matrices of low rank, as kernels
+               in few dimensions have; foreseen from a few columns
 eigen          one float32 eigen-decomposition with its tail kept (``eigen``)
 polynomial     an iteration of matrix products (``polynomial``): devices on which
                decompositions are slow
@@ -21,6 +23,8 @@ import torch
 
 from hilbound.engine.gram import rounding_unit
 
+# If the smaller side is below this, a sketch saves too little.
+_LEAST_SKETCH = 192
 # If the smaller side is below this, the SVD is faster than the eigen method with its extra steps.
 _LEAST_EIGEN = 448
 # On a GPU the iteration is fast only for matrices of at least this size.
@@ -92,9 +96,9 @@ def plan_norm(
         tol: The accepted error of the value, or ``None`` for rounding errors.
 
     >>> print(plan_norm(2048, 2048, dim=2, tol=1e-4))
-    low rank: 2 dimensions and a tolerance of 0.0001; otherwise eigen, then svd
-    >>> plan_norm(64, 64).method, plan_norm(1024, 1024).method
-    ('svd', 'eigen')
+    low rank: 2 dimensions and a tolerance of 0.0001; otherwise sketch, then eigen, then svd
+    >>> plan_norm(64, 64).method, plan_norm(1024, 1024).order
+    ('svd', ('sketch', 'eigen', 'svd'))
     >>> plan_norm(1024, 1024, dtype=torch.float64).method
     'svd'
     >>> plan_norm(128, 128, batch=32).order
@@ -105,10 +109,8 @@ def plan_norm(
     dense = _dense_plan(min(n, m), dtype, torch.device(device), power, gradient=gradient)
     if drop is not None and drop > _LARGEST_DROP * torch.finfo(dtype).eps and gradient:
         dense = NormPlan("svd", f"a line at {drop:g} of the largest needs exact directions")
-    if dense.method == "svd" and batch > 1 and torch.device(device).type == "cpu":
-        dense = NormPlan(
-            "threads", f"{batch} matrices, one core for each; {dense.reason}", ("svd",)
-        )
+    if batch > 1 and torch.device(device).type == "cpu":
+        dense = _by_threads(dense, batch)
     if dim is None or power != 1:
         return dense
     by_default = dtype == torch.float32 and dim <= _LARGEST_DIM and min(n, m) >= _LEAST_POINTS
@@ -124,6 +126,15 @@ def plan_norm(
     )
 
 
+def _by_threads(plan: NormPlan, batch: int) -> NormPlan:
+    """Return the plan with threads over matrices before LAPACK, where LAPACK is next."""
+    if "eigen" in plan.order or plan.order[-1] != "svd":
+        return plan
+    methods = [*plan.order[:-1], "threads", "svd"]
+    reason = f"{batch} matrices, one core for each; {plan.reason}"
+    return NormPlan(methods[0], reason, tuple(methods[1:]))
+
+
 def _dense_plan(
     smaller: int, dtype: torch.dtype, device: torch.device, power: float, *, gradient: bool
 ) -> NormPlan:
@@ -135,6 +146,13 @@ def _dense_plan(
         return NormPlan("polynomial", f"{device.type} is fast at matrix products", ("svd",))
     if rounding_unit(dtype) > torch.finfo(dtype).eps:
         return NormPlan("svd", "other methods rest on products, which torch may form in fewer bits")
-    if device.type == "cpu" and smaller >= _LEAST_EIGEN:
-        return NormPlan("eigen", f"a smaller side of {smaller} pays for its extra steps", ("svd",))
-    return NormPlan("svd", f"a smaller side of {smaller} leaves nothing to gain")
+    if device.type != "cpu" or smaller < _LEAST_SKETCH:
+        return NormPlan("svd", f"a smaller side of {smaller} leaves nothing to gain")
+    methods = ["svd"]
+    if smaller >= _LEAST_EIGEN:
+        methods.insert(0, "eigen")
+    if power == 1:
+        methods.insert(0, "sketch")
+    reason = f"a smaller side of {smaller} pays for "
+    reason += "a look at the rank" if power == 1 else "extra steps"
+    return NormPlan(methods[0], reason, tuple(methods[1:]))
