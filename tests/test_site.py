@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hilbound.experiments import get_experiment
 from support.browser import Visit, browser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,6 +142,16 @@ def test_links_to_experiments_that_were_not_run_are_plain_on_the_site(unmeasured
     assert unmeasured.without_dead_links(link, page) == (
         "peers (not measured yet), [a](mnist.md), [b](../nowhere/x/README.md)"
     )
+
+
+KEPT = sorted(page.parent.name for page in DOCS.glob("experiments/*/README.md"))
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_the_page_of_an_experiment_asks_what_the_experiment_asks(name):
+    page = (DOCS / "experiments" / name / "README.md").read_text(encoding="utf-8")
+    experiment = get_experiment(name)
+    assert page.startswith(f"# {experiment.title}\n\n{experiment.question.strip()}\n\n")
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]

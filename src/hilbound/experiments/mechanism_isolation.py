@@ -343,7 +343,7 @@ def _large_contracts(settings: IsolationSettings, rows: Sequence[Row]) -> Claim:
         ""
         if holds
         else "The likely reason: both mixtures are smoothed by the same kernel, so q = p is best "
-        "at any variance, and all that a wide kernel loses is detail, which purity would show. "
+        "at any variance. A wide kernel loses only detail, which purity would show. "
         "Tested by "
         f"what smooths the model alone: {_smoothing(settings, rows)}.",
     )

@@ -274,10 +274,10 @@ def _why_lost(settings: DiversitySettings, rows: Sequence[Row]) -> str:
         if select(rows, change=name)
     )
     return (
-        "The likely reason is that the cost hardly sees them. A share s of q's mass where no data "
-        "are takes a factor 1 - s from ⟨p, q⟩ and almost its square from ⟨q, q⟩, so that it "
-        "divides out of ⟨p, q⟩² / ⟨q, q⟩; the more centres share it, the less is left of it. And "
-        "so far away the kernel has no gradient. The likelihood has no such quotient, and a kernel "
+        "The likely reason is that the cost hardly sees them. Let a share s of q's mass lie where "
+        "no data are. Then ⟨p, q⟩ gets a factor 1 - s, and ⟨q, q⟩ almost its square. Both divide "
+        "out of ⟨p, q⟩² / ⟨q, q⟩: the more centres share the mass, the less is left of it. And so "
+        "far away the kernel has no gradient. The likelihood has no such quotient, and a kernel "
         f"that is wide at first has a gradient there. Both were tested with K = {k}: {found}; "
         f"unchanged {_lost_and_spread(of_k(rows, k))}."
     )

@@ -1,8 +1,8 @@
 """The variance sweep: which variance of the kernel is best, and which rule finds it beforehand.
 
 On two moons every cost is trained at variances over four decades. Then the nuclear norm alone is
-swept on more toys, digits and MNIST, in multiples of each data set's median heuristic, and trained
-once more at the variance that :func:`hilbound.variance.choose` returns by default. The other rules
+swept on more toys, digits and MNIST, in multiples of each data set's median heuristic. It is also
+trained at the variance that :func:`hilbound.variance.choose` returns by default. The other rules
 are judged by the sweep's own curve (:mod:`hilbound.experiments.variance_sweep.rules`).
 """
 
@@ -139,9 +139,9 @@ table (*concrete*), and grey images of CIFAR-10 of 16 by 16 pixels. There the sw
 factor of two from point to point, has three seeds, and no rule's own training is a point of it. Of
 the table, what is best is decided as of toys, against held-out rows.
 
-The paper calls the nuclear norm the cost that is most tolerant to the variance. On moons and the
-new toys every cost is swept, and it is measured over how many decades of the variance each stays
-within twice the best of all.
+The paper calls the nuclear norm the cost that is most tolerant to the variance. So every cost is
+swept on moons and on the new toys. The measure is the number of decades of the variance over which
+a cost stays within twice the best of all.
 """
 
     def settings(self, *, quick: bool) -> SweepSettings:
