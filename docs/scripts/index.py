@@ -25,7 +25,7 @@ its seed, the settings, the machine and the versions.
 
 ```
 hilbound list                                    # what can be run
-hilbound experiment mechanism-isolation --quick  # seconds: shows that the road works
+hilbound experiment mechanism-isolation --quick  # seconds: shows that everything runs
 HILBOUND_DATA=path/to/data hilbound experiment generation -o docs/experiments/generation
 ```
 

@@ -79,7 +79,7 @@ of test targets inside the central interval of probability .9. Every choice of o
         """Return the goals, set by set."""
         goals = [(s, m) for s in settings.sets for m in GOALS.get(s, {})]
         return [_goal(rows, s, m) for s, m in goals if select(rows, set=s, method=m)] or [
-            Claim("The road works", f"{len(rows)} cells on a made table", True)
+            Claim("Everything runs", f"{len(rows)} cells on a made table", True)
         ]
 
     def tables(self, settings: UciSettings, rows: Sequence[Row]) -> list[Table]:
