@@ -144,6 +144,15 @@ def test_links_to_experiments_that_were_not_run_are_plain_on_the_site(unmeasured
     )
 
 
+def test_no_picture_of_the_pages_is_large():
+    pictures = [
+        p for p in DOCS.rglob("*.*") if p.suffix in {".png", ".gif", ".svg", ".jpg", ".webp"}
+    ]
+    kept = [p for p in pictures if not {"_build", "_generated", "examples"} & set(p.parts)]
+    assert kept
+    assert [p.name for p in kept if p.stat().st_size > 300_000] == []
+
+
 KEPT = sorted(page.parent.name for page in DOCS.glob("experiments/*/README.md"))
 
 
