@@ -31,11 +31,20 @@ def test_every_page_is_in_a_section():
         )
         for line in "\n".join(block).split("\n"):
             if line and not line.startswith(":"):
-                listed |= {p.resolve() for p in index.parent.glob(f"{line}.md")}
+                place = re.sub(r".*<(.+)>", r"\1", line)
+                listed |= {p.resolve() for p in index.parent.glob(f"{place}.md")}
     unlisted = {p.resolve() for p in DOCS.glob("*.md")} | {
         p.resolve() for s in SECTIONS for p in (DOCS / s).glob("*.md")
     }
-    assert {p.name for p in unlisted - listed if p.name != "index.md"} == set()
+    assert {p.name for p in unlisted - listed} - {"index.md", "README.md"} == set()
+
+
+def test_readers_of_the_repository_find_every_page():
+    """GitHub shows README.md beside the files of a folder."""
+    text = (DOCS / "README.md").read_text(encoding="utf-8")
+    linked = {(DOCS / link).resolve() for link in re.findall(r"\]\(([^)]+)\)", text)}
+    pages = {*DOCS.glob("*.md"), *(p for s in SECTIONS for p in (DOCS / s).glob("*.md"))}
+    assert {p.name for p in pages if p.resolve() not in linked} - {"index.md", "README.md"} == set()
 
 
 def test_the_gallery_has_a_title():
