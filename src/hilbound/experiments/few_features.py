@@ -64,12 +64,12 @@ class FewFeatures(Experiment[FewSettings]):
     title = "Few features: where a mixture decoder leads an autoencoder"
     question = """
 An encoder with too few features cannot say which image it saw. A plain autoencoder then answers
-with an average of all that share the feature; a decoder to a mixture can answer with many. It is
-claimed to be *more universal when features are too few*. Then its lead in coverage + recall of
-samples must be there with one and two features and must shrink as features are added. Encoders,
-decoders, batches, steps and the noise on the features are the same for all; the mixture decoder has
-noise as a further input and 10 centres, so a step of it costs more. Samples are decoded features of
-training rows with their noise (of the VAE, draws of its prior).
+with an average of all images that share the feature. A mixture decoder can answer with many. It is
+claimed to be *more universal when features are too few*. If so, it leads in coverage + recall of
+samples with one and two features, and the lead shrinks as features are added. Encoders, decoders,
+batches, steps and the noise on the features are the same for all. The mixture decoder has noise as
+a further input and 10 centres, so a step of it costs more. Samples are decoded features of training
+rows with their noise (of the VAE, draws of its prior).
 """
 
     def settings(self, *, quick: bool) -> FewSettings:

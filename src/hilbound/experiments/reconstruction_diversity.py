@@ -90,12 +90,12 @@ class ReconstructionDiversity(Experiment[DiversitySettings]):
     name = "reconstruction-diversity"
     title = "Reconstruction diversity: many reconstructions of one input"
     question = """
-One feature cannot tell an image; many images share it. A decoder with K centres can answer with
-many reconstructions of one input. Do they differ more, the more centres it is trained with? Are
-they valid: near real images, of a clear class, and of the classes that images with this feature
-have? All decoders are fitted to the same encoder (of a joint training, then frozen). *Real images
-with the feature*, drawn with the weights of p(x|y), show what a perfect decoder would answer;
-*averages of ten of them* show what a measure makes of blurred images.
+One feature does not determine an image: many images share it. A decoder with K centres can answer
+with many reconstructions of one input. Do they differ more, the more centres it is trained with?
+Are they valid: near real images, of a clear class, and of the classes that images with this
+feature have? All decoders are fitted to the same encoder, which is that of a joint training and
+then frozen. *Real images with the feature*, drawn with the weights of p(x|y), show what a perfect
+decoder would answer. *Averages of ten of them* show what a measure makes of blurred images.
 """
 
     def settings(self, *, quick: bool) -> DiversitySettings:
