@@ -173,7 +173,7 @@ def test_a_file_that_differs_is_not_kept(runs, tmp_path, monkeypatch):
     [
         ("a.onnx", {"format": "torch"}, r"must end in \.pt2"),
         ("a.onnx", {"format": "keras"}, "format must be 'onnx' or 'torch', got 'keras'"),
-        ("a.onnx", {"part": "encoder"}, "part 'encoder' is none of this run: it has sampler"),
+        ("a.onnx", {"part": "encoder"}, "this run has no part 'encoder': it has sampler"),
         ("none/a.onnx", {}, "must be a file in a folder that is there"),
     ],
 )

@@ -273,8 +273,8 @@ def _has_comma(field: str) -> bool:
 def _ragged(path: Path, line: int, fields: list[str], first: list[str], mark: str) -> str:
     word = _WORDS.get(mark, repr(mark))
     hint = (
-        f"every line needs the same number. If another mark than a {word} parts them, name it "
-        "(--delimiter)"
+        f"every line needs the same number. If another character than a {word} separates them, "
+        "name it (--delimiter)"
     )
     if mark == "," and len(first) < len(fields) and any(map(str.isdecimal, fields)):
         hint += "; if commas stand within numbers, say --decimal ,"

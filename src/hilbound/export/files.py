@@ -98,7 +98,7 @@ def part_of(run: Path | str, part: str | None = None) -> Part:
         makers = parts_of(model, units, data["dim"])
     name = next(iter(makers)) if part is None else part
     if name not in makers:
-        raise InputError(f"part {name!r} is none of this run: it has {', '.join(makers)}")
+        raise InputError(f"this run has no part {name!r}: it has {', '.join(makers)}")
     made: Part = makers[name]()
     made.module.eval().requires_grad_(requires_grad=False)
     return made
