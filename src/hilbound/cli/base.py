@@ -56,7 +56,7 @@ OwnHeader = Annotated[
     bool | None,
     typer.Option(
         "--header/--no-header",
-        help="Whether the first line of a text file names the columns. (default: read off it)",
+        help="Whether the first line of a text file names the columns. (default: detected)",
         show_default=False,
     ),
 ]
@@ -64,12 +64,12 @@ Delimiter = Annotated[
     str | None,
     typer.Option(
         help="What separates the fields of a text file: a character, tab, or blank. (default: "
-        "read off it)"
+        "detected)"
     ),
 ]
 DecimalMark = Annotated[
     Literal[".", ","] | None,
-    typer.Option("--decimal", help="The decimal mark of a text file. (default: read off it)"),
+    typer.Option("--decimal", help="The decimal mark of a text file. (default: detected)"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notices.")]
 

@@ -128,17 +128,16 @@ class RunConfig(Options):
 
     header: bool | None = _option(
         None,
-        "Whether the first line of a text file names the columns. (default: read off it)",
+        "Whether the first line of a text file names the columns. (default: detected)",
         _TABLE,
     )
     delimiter: str | None = _option(
         None,
-        "What separates the fields of a text file: a character, tab, or blank. (default: read "
-        "off it)",
+        "What separates the fields of a text file: a character, tab, or blank. (default: detected)",
         _TABLE,
     )
     decimal: Literal[".", ","] | None = _option(
-        None, "The decimal mark of a text file. (default: read off it)", _TABLE
+        None, "The decimal mark of a text file. (default: detected)", _TABLE
     )
     columns: list[str] | None = _option(
         None,
