@@ -108,6 +108,38 @@ def test_a_sampler_of_features_decodes_remembered_rows(runs, kind):
         assert torch.allclose(got["variance"] / scale.square(), variance.double(), rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("kind", "part", "suffix"),
+    [
+        ("network", "sampler", ".pt2"),
+        ("encoder", "encoder", ".onnx"),
+        ("latent", "sampler", ".onnx"),
+        ("latent", "decoder", ".pt2"),
+        ("vae", "sampler", ".onnx"),
+    ],
+)
+def test_a_file_repeats_the_part_at_any_batch(runs, tmp_path, kind, part, suffix):
+    path = tmp_path / f"part{suffix}"
+    export_run(runs[kind].path, path, "torch" if suffix == ".pt2" else "onnx", part)
+    original = part_of(runs[kind].path, part)
+    for n in (1, 7, 20):
+        inputs = original.example(n, seed=40 + n)
+        with torch.no_grad():
+            expected = original.module(*inputs)
+            if suffix == ".pt2":
+                got = torch.export.load(path).module()(*inputs)
+                got = got if isinstance(got, tuple) else (got,)
+            else:
+                got = [torch.from_numpy(o) for o in onnx_outputs(path, *inputs).values()]
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        for one, other in zip(got, expected, strict=True):
+            if suffix == ".pt2":
+                assert torch.equal(one, other)
+            else:
+                size = other.abs().max().clamp(min=1)
+                assert (one - other).abs().max() <= 1e-6 * size
+
+
 @pytest.fixture(scope="module")
 def fitted():
     rng = np.random.default_rng(0)
