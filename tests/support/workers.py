@@ -107,6 +107,20 @@ CASES = {
         },
         11,
     ),
+    **{
+        f"slices, {name}": (
+            {"model": "encoder-mixture-decoder", "slices": 4, "batch_size": 12, **options},
+            12,
+        )
+        for name, options in {
+            "debiased": {"centers": 2},
+            "nuclear": {"objective": "nuclear"},
+            "scalar": {"objective": "scalar"},
+            "likelihood": {"objective": "likelihood"},
+            "heads": {"objective": "schatten", **_HEADS},
+            "of one": {"objective": "nuclear", "slices": 1},
+        }.items()
+    },
     "marginal": ({"model": "autoencoder", "objective": "nuclear"}, 11),
     "marginal, heads": (
         {"model": "encoder-mixture-decoder", "objective": "scalar", **_HEADS},
@@ -124,13 +138,22 @@ def compare(model, objective, shared: Shared) -> tuple:
         loss = loss_together(objective, compared, shared.workers)
         return compared, loss + objective.encoder_loss(*compared.each)
     compared = compare_together(model, shared)
-    if objective.marginal and with_encoder(model) is not None:
+    sliced = shared.batch.features is not None
+    if objective.marginal and with_encoder(model) is not None and not sliced:
         compared = marginal(compared)
     return compared, loss_together(objective, compared, shared.workers)
 
 
 #: Cases that are trained on, and the steps.
-TRAINED = ("nuclear of 11", "calibrated", "heads", "encoder", "blocks, debiased", "pairs")
+TRAINED = (
+    "nuclear of 11",
+    "calibrated",
+    "heads",
+    "encoder",
+    "blocks, debiased",
+    "pairs",
+    "slices, heads",
+)
 STEPS = 50
 
 
@@ -142,7 +165,9 @@ class Case:
         self.name, self.workers = name, workers
         mixed = options.get("model", _NOISE) in {_NOISE, "encoder-mixture-decoder"}
         small = {"noise_dim": 2} if mixed else {}
-        config = RunConfig.create(data="moons", width=8, depth=1, **small | options)
+        # Slices ask for the run of an encoder, which is not opened here.
+        sliced = {"encoder": "none"} if "slices" in options else {}
+        config = RunConfig.create(data="moons", width=8, depth=1, **small | sliced | options)
         shape = DataShape(DIM, None, len(ROWS), classes=int(LABELS.max()) + 1)
         # Heads begin at zero, where they could not be told apart.
         model = randomised(build_model(config, shape, VARIANCE), 0.4).double()
@@ -154,6 +179,12 @@ class Case:
             objective = BlockObjective(objective, model.share)
             batch, rows = Batch(ROWS.reshape(model.blocks, -1, DIM)), rows // model.blocks
         inner = with_encoder(model)
+        if config.slices and inner is not None:
+            inner.freeze_encoder()
+            sliced_rows = ROWS.reshape(config.slices, -1, DIM)
+            batch = Batch(sliced_rows, None, inner.features_of(sliced_rows[:, 0]).detach())
+            share = torch.full((config.slices,), 1 / config.slices).double()
+            objective = BlockObjective(objective, share)
         if inner is not None:
             self.centers = inner.centers
         else:
@@ -174,7 +205,8 @@ class Case:
         """Return the mean over workers, as DistributedDataParallel makes it."""
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         if not self.workers.alone:
-            assert parameter.grad is not None or self.name.startswith("distance"), key
+            frozen = not parameter.requires_grad
+            assert frozen or parameter.grad is not None or self.name.startswith("distance"), key
             dist.all_reduce(gradient)
             gradient = gradient / self.workers.world
         return gradient

@@ -158,7 +158,7 @@ def _encoder_mixture_decoder(config: "RunConfig", data: DataShape, variance: flo
         _decoder(config, data, variance, noise_dim=config.noise_dim),
         # The configuration sets it for this model. The model refuses zero.
         variance_y=config.variance_y or 0.0,
-        centers=config.centers or 1,
+        centers=config.centers or (config.rows_per_slice if config.slices else 1),
         eval_centers=config.eval_centers,
         rows=_remembered(config, data),
     )
