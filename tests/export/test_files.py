@@ -195,8 +195,11 @@ def test_a_table_run_is_exported(tmp_path):
 
 def test_a_file_that_differs_is_not_kept(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("hilbound.export.files.TOLERANCE", -1.0)
-    with pytest.raises(RuntimeError, match="differs from the model's by"):
+    with pytest.raises(FloatingPointError, match="differs from the model's by"):
         export_run(runs["network"].path, tmp_path / "sampler.onnx")
+    result = ask("export", runs["network"].path, "-o", tmp_path / "sampler.onnx")
+    assert result.exit_code == 1
+    assert "use --format torch" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
