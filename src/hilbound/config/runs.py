@@ -73,7 +73,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "beta2": 0.999,
     },
 }
-_FEATURES_ONLY = frozenset({"features", "variance_y", "encoder"})
+_FEATURES_ONLY = frozenset({"features", "variance_y", "encoder", "encoder_width", "encoder_depth"})
 _DENSITY_ONLY = frozenset({"components"})
 _SLICED_ONLY = frozenset({"slices"})
 _MIXTURE_ONLY = frozenset({"noise_dim", "centers", "eval_centers", "learn_weights"})
@@ -219,6 +219,20 @@ class RunConfig(Options):
     )
     depth: int = _option(
         2, "Number of hidden layers, or of upsamplings.", _MODEL, ge=0, le=MOST_LAYERS
+    )
+    encoder_width: int | None = _option(
+        None,
+        "Units of a hidden layer of the encoder. (default: as --width)",
+        _MODEL,
+        ge=1,
+        le=MOST_UNITS,
+    )
+    encoder_depth: int | None = _option(
+        None,
+        "Number of hidden layers of the encoder. (default: as --depth)",
+        _MODEL,
+        ge=0,
+        le=MOST_LAYERS,
     )
     learn_weights: bool = _option(False, "Learn a weight for every centre.", _MODEL)
     learn_variance: bool = _option(False, "Learn a variance for every centre.", _MODEL)
