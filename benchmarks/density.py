@@ -267,22 +267,22 @@ Mean time of a fit on one core ({content["processor"]}): {seconds}.
 
 ## Least variance 1e-6
 
-The default, and one for all. Tables with repeated values reward narrow components here: much of a
-large lead is spikes.
+This is the default for every table. Tables with repeated values reward narrow components here, so
+much of a large lead is spikes.
 
 {table(rows, 1e-6, "score")}
 
 {EARLIER if any(r.get("earlier") for r in rows) else ""}
 ## Least variance 1e-2, where spikes win little
 
-The flow has no least variance, so its column is the same as above, spikes and all: it is no measure
-for the others here. With a variance of at least .01 in every direction no density is above
--½ log(.02 π) = 1.384 nats for each column: {CEILING * 8:.2f} for energy's eight, where the flow has
-more.
+The flow has no least variance. Its column is the same as above, with its spikes, so do not compare
+the others with it here. With a variance of at least .01 in every direction no density is above -½
+log(.02 π) = 1.384 nats for each column. For energy's eight columns that is {CEILING * 8:.2f}, and
+the flow has more.
 
 {table(rows, 1e-2, "score")}
 
-## Least variance 1e-2, test rows that do not stand in training
+## Least variance 1e-2, test rows that are not among the training rows
 
 {table(rows, 1e-2, "score_of_new_rows")}
 """

@@ -75,15 +75,16 @@ INTRODUCTION = f"""# How exact the costs are
 makes every number on this page, in seconds, and keeps them in
 [precision.json](../../benchmarks/results/precision.json).
 
-{POINTS} normal points and {CENTRES} centres beside them, {SEEDS} draws; the same with 1,000
-added to every coordinate; a kernel variance of {", ".join(map(str, FACTORS))} times the median
-heuristic. The truth is computed from the same points, which float32 holds exactly, in {DIGITS}
-digits. Cells are the worst of all draws and of the settings that a table does not name.
+The points are {POINTS} normal points and {CENTRES} centres beside them, in {SEEDS} draws. They are
+measured as they are, and with 1,000 added to every coordinate. The kernel variance is
+{", ".join(map(str, FACTORS))} times the median heuristic. The true value is computed in {DIGITS}
+digits, from the same points, which float32 holds exactly. A cell is the worst of all draws and of
+all settings that its table does not name.
 
-An error is divided by the value, and where the library returns a logarithm (scalar, vector,
-likelihood, conditional) it is the error of that logarithm. Two are absolute, because they may be
-near zero: the gap, in nats (which is the relative error of the tightness), and the debiased cost.
-Schatten has power {POWER}.
+An error is divided by the value. Where the library returns a logarithm (scalar, vector,
+likelihood, conditional), it is the error of that logarithm. Two errors are absolute, because the
+values may be near zero: that of the gap, in nats (the relative error of the tightness), and that
+of the debiased cost. Schatten has power {POWER}.
 """
 
 
@@ -190,7 +191,7 @@ def resolution(rows: list[dict[str, Any]]) -> list[str]:
         "",
         "The vector and Schur costs invert the Gram matrix of the centres, which is singular to",
         "rounding where centres lie close together: in one dimension, or under a wide kernel.",
-        "Directions that rounding has eaten are left out, which makes the value too small.",
+        "Directions that rounding has destroyed are left out, so the value is too small.",
     ]
 
 

@@ -6,6 +6,7 @@ Six data points in three groups, and five centres that stay where they are. The 
 on every place of a grid: the shade is the loss there, an arrow the direction of steepest descent.
 """
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 from torch import Tensor
 
 from hilbound import GaussianMixture
@@ -141,7 +143,13 @@ def draw() -> Figure:
 def main() -> None:
     """Write the picture."""
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    draw().savefig(PICTURE, dpi=110)
+    whole = BytesIO()
+    draw().savefig(whole, dpi=110)
+    # A palette takes a third of the space, and the shades have few colours anyway.
+    with Image.open(whole) as image:
+        image.convert("RGB").quantize(
+            160, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        ).save(PICTURE, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """The site: pages fit together, and the built start page works in a browser without network."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from hilbound.experiments import get_experiment
 from support.browser import Visit, browser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,11 +32,20 @@ def test_every_page_is_in_a_section():
         )
         for line in "\n".join(block).split("\n"):
             if line and not line.startswith(":"):
-                listed |= {p.resolve() for p in index.parent.glob(f"{line}.md")}
+                place = re.sub(r".*<(.+)>", r"\1", line)
+                listed |= {p.resolve() for p in index.parent.glob(f"{place}.md")}
     unlisted = {p.resolve() for p in DOCS.glob("*.md")} | {
         p.resolve() for s in SECTIONS for p in (DOCS / s).glob("*.md")
     }
-    assert {p.name for p in unlisted - listed if p.name != "index.md"} == set()
+    assert {p.name for p in unlisted - listed} - {"index.md", "README.md"} == set()
+
+
+def test_readers_of_the_repository_find_every_page():
+    """GitHub shows README.md beside the files of a folder."""
+    text = (DOCS / "README.md").read_text(encoding="utf-8")
+    linked = {(DOCS / link).resolve() for link in re.findall(r"\]\(([^)]+)\)", text)}
+    pages = {*DOCS.glob("*.md"), *(p for s in SECTIONS for p in (DOCS / s).glob("*.md"))}
+    assert {p.name for p in pages if p.resolve() not in linked} - {"index.md", "README.md"} == set()
 
 
 def test_the_gallery_has_a_title():
@@ -141,6 +152,28 @@ def test_links_to_experiments_that_were_not_run_are_plain_on_the_site(unmeasured
     assert unmeasured.without_dead_links(link, page) == (
         "peers (not measured yet), [a](mnist.md), [b](../nowhere/x/README.md)"
     )
+
+
+def test_no_picture_of_the_pages_is_large():
+    pictures = [
+        p for p in DOCS.rglob("*.*") if p.suffix in {".png", ".gif", ".svg", ".jpg", ".webp"}
+    ]
+    kept = [p for p in pictures if not {"_build", "_generated", "examples"} & set(p.parts)]
+    assert kept
+    assert [p.name for p in kept if p.stat().st_size > 300_000] == []
+
+
+KEPT = sorted(page.parent.name for page in DOCS.glob("experiments/*/README.md"))
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_the_page_of_an_experiment_asks_what_the_experiment_asks(name):
+    folder, experiment = DOCS / "experiments" / name, get_experiment(name)
+    kept = json.loads((folder / "result.json").read_text(encoding="utf-8"))["settings"]
+    if kept != json.loads(experiment.settings(quick=False).model_dump_json()):
+        pytest.skip(f"the figures are of other settings: hilbound experiment {name} renews them")
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {experiment.title}\n\n{experiment.question.strip()}\n\n")
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]

@@ -17,22 +17,22 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "experiments"
 VERDICTS = {True: "hold", False: "fail", None: "not shown"}
 TEXT = """# Experiments
 
-The paper's experiments and those of its open questions, each rerun by one command. A page says what
-was claimed, what came out and whether it holds; a claim that fails stands there as failed, with the
-reason that was tested. What is proved (that no cost passes its limit) is no finding: it is listed
-apart and not counted. `result.json` beside it has every number with its seed, the settings, the
-machine and the versions.
+The paper's experiments, and those on its open questions. One command reruns each of them. A page
+says what was claimed, what came out, and whether the claim holds. A claim that fails is shown as
+failed, with the reason that was tested. What is proved (that no cost passes its limit) is no
+finding: it is listed apart and not counted. `result.json` beside the page has every number with
+its seed, the settings, the machine and the versions.
 
 ```
 hilbound list                                    # what can be run
-hilbound experiment mechanism-isolation --quick  # seconds: shows that the road works
+hilbound experiment mechanism-isolation --quick  # seconds: shows that everything runs
 HILBOUND_DATA=path/to/data hilbound experiment generation -o docs/experiments/generation
 ```
 
-A full run takes minutes and goes on where it was stopped; its cells run side by side (`--workers`).
-`--reuse` keeps the rows of a `result.json`, measures what is missing and writes the page anew.
-Each cell has one thread, so that figures do not depend on how many run at once. Three seeds are
-small evidence: a difference within its deviation is none.
+A full run takes minutes, and goes on where it was stopped. Its cells run side by side
+(`--workers`). `--reuse` keeps the rows of a `result.json`, measures what is missing and writes the
+page anew. Each cell has one thread, so figures do not depend on how many run at once. Three seeds
+are weak evidence: a difference within its deviation says nothing.
 
 Only one of CIFAR-10's five training batches was at hand, and its images had been stored as JPEG.
 Figures on it are of 9,000 training, 1,000 validation and 5,000 test images. CelebA was not at hand.

@@ -60,19 +60,20 @@ def write(folder: Path) -> None:
     """Write the pages into a folder, each only if it changed, so that builds stay quick."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["# Modules", "", "One page for every public module, written from its docstrings.", ""]
-    names = []
+    names, entries = [], []
     for room, modules in PUBLIC.items():
         lines += [f"## {room}", "", "| module | what it is for |", "|---|---|"]
         for module in modules:
             name = f"hilbound.{module}"
             names.append(name)
+            entries.append(f"{module} <{name}>")
             lines.append(f"| [{name}]({name}.md) | {_purpose(name)} |")
             _write(folder / f"{name}.md", _page(name))
         lines.append("")
     for page in folder.glob("hilbound.*.md"):
         if page.stem not in names:
             page.unlink()  # of a module that is gone
-    toctree = ["```{toctree}", ":hidden:", "", *names, "```", ""]
+    toctree = ["```{toctree}", ":hidden:", "", *entries, "```", ""]
     _write(folder / "modules.md", "\n".join(lines + toctree))
 
 

@@ -398,17 +398,17 @@ def real_bound(
 ) -> Bound:
     r"""Return the conditional bound that K real rows reach in the place of a model's centres.
 
-    A tightness alone says little, because even a perfect sampler stays below 1 with K centres. If n
-    rows of the data share a feature and do not overlap, K draws from the density itself reach about
-    :math:`K / (n + K - 1)`, while a blur of all of them may reach more. So this is the figure to
-    hold a model's tightness against: at every feature point y, K other rows stand for the centres,
-    drawn with the weights
+    A tightness alone says little, because even a perfect sampler stays below 1 with K centres.
+    Suppose that n rows of the data share a feature and do not overlap. Then K draws from the
+    density itself reach about :math:`K / (n + K - 1)`. A blur of all of them may reach more. So
+    compare a model's tightness with this figure. At every feature point y, K other rows stand for
+    the centres, drawn with the weights
 
     .. math:: w_l(y) \propto N(y - y_l; v_y)
 
     that they have in :math:`p(x|y)`. They are drawn without replacement, since draws of a density
-    never repeat. So there should be many more rows with a feature than K: where there are not, rows
-    with other features fill up the K, and the figure is too low. (The K nearest rows would always
+    never repeat. So there should be many more rows with a feature than K. Otherwise rows with other
+    features fill up the K, and the figure is too low. (The K nearest rows would always
     have the feature, but they would be drawn from a narrower density than p.)
 
     Both sides are those of :func:`conditional_bound`, so cost ≤ limit holds for the numbers.

@@ -212,4 +212,4 @@ def test_spoilt_weights_have_no_density(trained, table, tmp_path):
     spoilt["variance"] = weights(trained)["variance"]
     save_file(spoilt, trained.path / "model.safetensors")
     source = write(table.head(3), tmp_path / "new.csv")
-    refused(trained.path, source, words="its weights are spoilt. Fit again with a lower --learning")
+    refused(trained.path, source, words="its training failed. Fit again with a lower --learning")

@@ -626,8 +626,8 @@ def test_marks_that_cannot_be(save, options, message):
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("a,b\n1,2\n3\n", "another mark than a comma parts them, name it (--delimiter)"),
-        ("a;b\n1;2\n3;4;5\n", "another mark than a semicolon"),
+        ("a,b\n1,2\n3\n", "another character than a comma separates them, name it (--delimiter)"),
+        ("a;b\n1;2\n3;4;5\n", "another character than a semicolon"),
         ("a,b\n1,5,2,5\n3,5,4,5\n", "if commas stand within numbers, say --decimal ,"),
     ],
 )

@@ -108,6 +108,38 @@ def test_a_sampler_of_features_decodes_remembered_rows(runs, kind):
         assert torch.allclose(got["variance"] / scale.square(), variance.double(), rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("kind", "part", "suffix"),
+    [
+        ("network", "sampler", ".pt2"),
+        ("encoder", "encoder", ".onnx"),
+        ("latent", "sampler", ".onnx"),
+        ("latent", "decoder", ".pt2"),
+        ("vae", "sampler", ".onnx"),
+    ],
+)
+def test_a_file_repeats_the_part_at_any_batch(runs, tmp_path, kind, part, suffix):
+    path = tmp_path / f"part{suffix}"
+    export_run(runs[kind].path, path, "torch" if suffix == ".pt2" else "onnx", part)
+    original = part_of(runs[kind].path, part)
+    for n in (1, 7, 20):
+        inputs = original.example(n, seed=40 + n)
+        with torch.no_grad():
+            expected = original.module(*inputs)
+            if suffix == ".pt2":
+                got = torch.export.load(path).module()(*inputs)
+                got = got if isinstance(got, tuple) else (got,)
+            else:
+                got = [torch.from_numpy(o) for o in onnx_outputs(path, *inputs).values()]
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        for one, other in zip(got, expected, strict=True):
+            if suffix == ".pt2":
+                assert torch.equal(one, other)
+            else:
+                size = other.abs().max().clamp(min=1)
+                assert (one - other).abs().max() <= 1e-6 * size
+
+
 @pytest.fixture(scope="module")
 def fitted():
     rng = np.random.default_rng(0)
@@ -163,8 +195,11 @@ def test_a_table_run_is_exported(tmp_path):
 
 def test_a_file_that_differs_is_not_kept(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("hilbound.export.files.TOLERANCE", -1.0)
-    with pytest.raises(RuntimeError, match="differs from the model's by"):
+    with pytest.raises(FloatingPointError, match="differs from the model's by"):
         export_run(runs["network"].path, tmp_path / "sampler.onnx")
+    result = ask("export", runs["network"].path, "-o", tmp_path / "sampler.onnx")
+    assert result.exit_code == 1
+    assert "use --format torch" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -173,7 +208,7 @@ def test_a_file_that_differs_is_not_kept(runs, tmp_path, monkeypatch):
     [
         ("a.onnx", {"format": "torch"}, r"must end in \.pt2"),
         ("a.onnx", {"format": "keras"}, "format must be 'onnx' or 'torch', got 'keras'"),
-        ("a.onnx", {"part": "encoder"}, "part 'encoder' is none of this run: it has sampler"),
+        ("a.onnx", {"part": "encoder"}, "this run has no part 'encoder': it has sampler"),
         ("none/a.onnx", {}, "must be a file in a folder that is there"),
     ],
 )

@@ -165,7 +165,7 @@ def tell_wrong_shape(decoder):
 
 def test_other_decoders_and_unknown_classes_are_refused():
     plain = MixtureDecoder(nn.Linear(FEATURES, DIM), FEATURES, 0, 0.5)
-    with pytest.raises(InputError, match="has a MixtureDecoder, which knows no classes"):
+    with pytest.raises(InputError, match="has a MixtureDecoder, which takes no classes"):
         ClassConditional(Autoencoder(nn.Linear(DIM, FEATURES), plain))
     model = build("autoencoder")
     with pytest.raises(InputError, match="no rows of class 1 were remembered"):

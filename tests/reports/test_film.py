@@ -46,6 +46,14 @@ def test_frames_stand_side_by_side_in_the_order_of_steps():
     assert (grey[0] == grey[1]).all()
 
 
+def test_flat_data_leave_no_empty_bands():
+    flat = X * torch.tensor([1.0, 0.4])
+    (frame, _) = frames_of(film_figure(flat, {0: flat, 1: flat}, ("a", "b"), equal=True))
+    assert frame.shape[0] < 0.7 * frame.shape[1]
+    inked = np.flatnonzero((frame < 250).any((1, 2)))
+    assert len(frame) - (inked[-1] - inked[0]) < 0.2 * len(frame)
+
+
 def test_stray_samples_do_not_widen_the_window():
     near = film_figure(X, {0: FAR, 1: FAR}, ("a", "b"), equal=False)
     far = film_figure(X, {0: 1e6 * FAR, 1: FAR}, ("a", "b"), equal=False)

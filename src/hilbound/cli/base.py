@@ -56,20 +56,20 @@ OwnHeader = Annotated[
     bool | None,
     typer.Option(
         "--header/--no-header",
-        help="Whether the first line of a text file names the columns. (default: it is looked at)",
+        help="Whether the first line of a text file names the columns. (default: detected)",
         show_default=False,
     ),
 ]
 Delimiter = Annotated[
     str | None,
     typer.Option(
-        help="What separates the fields of a text file: a character, tab, or blank. (default: it "
-        "is looked at)"
+        help="What separates the fields of a text file: a character, tab, or blank. (default: "
+        "detected)"
     ),
 ]
 DecimalMark = Annotated[
     Literal[".", ","] | None,
-    typer.Option("--decimal", help="The decimal mark of a text file. (default: it is looked at)"),
+    typer.Option("--decimal", help="The decimal mark of a text file. (default: detected)"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no notices.")]
 

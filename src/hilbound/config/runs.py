@@ -141,17 +141,16 @@ class RunConfig(Options):
 
     header: bool | None = _option(
         None,
-        "Whether the first line of a text file names the columns. (default: it is looked at)",
+        "Whether the first line of a text file names the columns. (default: detected)",
         _TABLE,
     )
     delimiter: str | None = _option(
         None,
-        "What separates the fields of a text file: a character, tab, or blank. (default: it is "
-        "looked at)",
+        "What separates the fields of a text file: a character, tab, or blank. (default: detected)",
         _TABLE,
     )
     decimal: Literal[".", ","] | None = _option(
-        None, "The decimal mark of a text file. (default: it is looked at)", _TABLE
+        None, "The decimal mark of a text file. (default: detected)", _TABLE
     )
     columns: list[str] | None = _option(
         None,

@@ -1,10 +1,10 @@
 """Tables as text: one line for each row, with or without a header.
 
 The fields are separated by commas, semicolons, tabs, bars or blanks: by what cuts the first two
-lines alike and the second into numbers. A decimal comma is read where commas part no fields. The
-first line is a header if none of its fields is a number, if it has text above a number of the
-second line, or if it counts ``0, 1, 2, ...`` as pandas does for columns without names. A
-:class:`TextFormat` says what is known better.
+lines alike and the second into numbers. A decimal comma is read where commas separate no fields.
+The first line is a header in three cases: none of its fields is a number; it has text above a
+number of the second line; or it counts ``0, 1, 2, ...``, as pandas does for columns without names.
+A :class:`TextFormat` overrides all of this.
 """
 
 import csv
@@ -273,8 +273,8 @@ def _has_comma(field: str) -> bool:
 def _ragged(path: Path, line: int, fields: list[str], first: list[str], mark: str) -> str:
     word = _WORDS.get(mark, repr(mark))
     hint = (
-        f"every line needs the same number. If another mark than a {word} parts them, name it "
-        "(--delimiter)"
+        f"every line needs the same number. If another character than a {word} separates them, "
+        "name it (--delimiter)"
     )
     if mark == "," and len(first) < len(fields) and any(map(str.isdecimal, fields)):
         hint += "; if commas stand within numbers, say --decimal ,"

@@ -46,19 +46,23 @@ _DIAGONAL_ONLY = ("vector", "nuclear")
 class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc]  # no annotations there
     r"""The density of a table's rows, as a Gaussian mixture.
 
-    By default the mixture is an average of many, weighted by what each says about held-out rows:
-    mixtures with covariances and with variances, whose number of components and regularisation are
-    searched for, each fitted once for every part of the rows held out, and kernel estimates with
-    one covariance around every row. Where rows share values exactly, as zeros, components of their
-    own may stand for them. With ``n_components`` or another objective it is a single one.
+    By default the mixture is an average of many, weighted by how well each predicts held-out rows:
+
+    - mixtures with full covariances and mixtures with variances. A search finds their number of
+      components and their regularisation. Each is fitted once for every part of the rows that is
+      held out;
+    - kernel estimates with one covariance around every row.
+
+    Rows that share values exactly, such as zeros, may get components of their own. With
+    ``n_components`` or another objective the mixture is a single one.
 
     Missing values (NaN) are integrated out, in ``fit`` and in ``score_samples``; nothing is
     imputed. Columns are standardised inside, and everything that comes out is in their own units. A
     constant column keeps the scale one.
 
-    **Discrete columns.** A density knows no atoms: values that repeat exactly draw components as
-    narrow as ``min_variance`` allows, and the log density of such rows says how narrow that is. To
-    compare two models of such a table, give both the same least variance.
+    **Discrete columns.** A density has no probability at single points. Around values that repeat
+    exactly, components become as narrow as ``min_variance`` allows, and the log density of such
+    rows depends on it. To compare two models of such a table, give both the same least variance.
 
     Args:
         n_components: The number of components of a single mixture; fewer where there are fewer
@@ -199,8 +203,8 @@ class MixtureDensityEstimator(DensityMixin, BaseEstimator):  # type: ignore[misc
     def bound_(self) -> Bound | None:
         r"""The scalar cost against its limit, on held-out rows, in standardised units.
 
-        The data's mixture p has a kernel around every held-out row without gaps, up to 500 of them,
-        whose variance was fitted by leaving each row out in turn; q is the mixture as it was
+        The data's mixture p has a kernel around every held-out row without gaps, up to 500 of them.
+        Its variance was fitted by leaving each row out in turn. q is the mixture as it was fitted
         without these rows, blurred by the same variance. None if every held-out row has a gap.
         Computed when first asked for.
         """

@@ -8,8 +8,8 @@
 ``report.html``           the report
 ========================  ====================================================================
 
-The model is fitted on the training rows and stays so: what is measured on the test rows holds for
-the very model that predicts.
+The model is fitted on the training rows, and is not fitted again on all rows. So what is measured
+on the test rows holds for the model that predicts.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Several runs beside each other: which can be compared, and their means over seeds.
 
 Two runs can be compared if they have the same data and were measured alike. Such runs form a
-:class:`RunComparison`. Some of its runs differ in nothing but the seed. They form a
+:class:`RunComparison`. Some of its runs differ only in the seed. They form a
 :class:`Group`, which has a mean and a standard deviation of every value. A run that lacks a value
 does not count in the mean. If all runs of a group lack it, the group has none.
 """
@@ -134,7 +134,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but the seed.
+    """Runs that differ only in the seed.
 
     Args:
         setting: The options that tell it from other groups.

@@ -1,7 +1,7 @@
 """How long an evaluation will take, foreseen from a share of its rows before anything is trained.
 
-Two things take the time: distances of all pairs of rows, whose number grows with the square of the
-rows, and the classifier in whose features images are compared, if none is kept from earlier.
+Two things take the time. The distances of all pairs of rows: their number grows with the square of
+the rows. And the classifier in whose features images are compared, if none is kept from earlier.
 """
 
 import time

@@ -1,8 +1,8 @@
 """What an experiment is: cells that are measured one by one, and what their rows say.
 
 A **cell** is one measurement with a name, such as one training with one seed. Cells know nothing of
-each other, so that they run side by side and need not be repeated after an interruption. Where a
-choice has to be made on the way (the best variance of a sweep), :meth:`Experiment.cells` is asked
+each other. So they run side by side, and need not be repeated after an interruption. Some choices
+depend on earlier cells, such as the best variance of a sweep. So :meth:`Experiment.cells` is called
 again with the rows so far, until it has nothing to add.
 """
 
@@ -109,7 +109,7 @@ class Experiment(ABC, Generic[S]):
 
     @abstractmethod
     def settings(self, *, quick: bool) -> S:
-        """Return the settings of the full run, or those that only show that the road works."""
+        """Return the settings of the full run, or those that only show that everything runs."""
 
     @abstractmethod
     def cells(
@@ -225,8 +225,8 @@ def mean_of(
 def beyond(ahead: Sequence[float], behind: Sequence[float]) -> bool | None:
     """Return whether values of one side are above those of another in every seed and by more.
 
-    ``True`` if all of the first are above all of the second, ``False`` if their mean is not above,
-    and ``None``, not shown, if it is above but the two overlap.
+    ``True`` if all of the first are above all of the second. ``False`` if their mean is not above.
+    ``None``, not shown, if the mean is above but the two overlap.
 
     >>> beyond([3.0, 4.0], [1.0, 2.0]), beyond([1.0], [2.0]), beyond([1.0, 4.0], [2.0, 2.5])
     (True, False, None)

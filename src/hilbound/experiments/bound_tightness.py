@@ -75,17 +75,17 @@ The *gap* between the logarithms of the conditional cost and of its limit says h
 from the best that its features allow. Does a smaller gap mean better reconstructions? Gap and
 reconstructions are of held-out images, with one feature.
 
-*Between values of K* an encoder that is trained along would be another one for every K, and the
-limit would move with it. So decoders with K centres are fitted to one frozen encoder per seed (of a
-joint training), for equally many steps: they share one limit, and only the decoder changes the gap.
-The joint protocol, where the encoder is trained with each K, is reported beside it; no quality is
-judged by it.
+*Between values of K* an encoder that is trained with the decoder would be another one for every K,
+and the limit would move with it. So the encoder of a joint training is frozen, one for each seed.
+Decoders with K centres are fitted to it for equally many steps. They share one limit, and only the
+decoder changes the gap. The joint protocol, where the encoder is trained with each K, is reported
+beside it, but judges no quality.
 
-The number of centres drives both sides, and so does the length of the training: a gap and a
-quality that improve together with K need have nothing to do with each other. So no correlation is
-computed. It is asked of *every* quality that has a good side whether it improves while the gap
-falls, from the fewest to the most centres, and while training. One that gets worse while the gap
-falls shows that a smaller gap is not enough for it.
+The number of centres changes both sides, and so does the length of the training. So a gap and a
+quality may improve together although neither depends on the other. For this reason no correlation
+is computed. The question is asked of *every* quality that has a good side: does it improve while
+the gap falls, from the fewest to the most centres, and during training? If a quality gets worse
+while the gap falls, a smaller gap is not enough for it.
 """
 
     def settings(self, *, quick: bool) -> TightnessSettings:

@@ -66,17 +66,19 @@ class BoundTracking(Experiment[TrackingSettings]):
     name = "bound-tracking"
     title = "Bound tracking: the conditional cost against its limit while training"
     question = """
-An encoder gives every image one feature; a decoder turns the feature and noise into K centres of a
-Gaussian mixture q(x|y). Training raises the cost ⟨p, q⟩² / ⟨q, q⟩, averaged over features, towards
-its limit ‖p(X|Y)‖², the norm of the data's own conditional density at these features. Both sides
-are computed exactly while training, on the same training rows and on the same held-out rows. Does
-the cost come nearer to its limit with more centres? *Tightness* is the cost's share of the limit.
-Even a perfect sampler has a tightness below 1 with K centres, so beside each stands that of *K real
-rows* with the feature, test rows in the decoder's place (`docs/conditional.md` of the repository).
+An encoder gives every image one feature. A decoder turns the feature and noise into K centres of a
+Gaussian mixture q(x|y). Training raises the cost ⟨p, q⟩² / ⟨q, q⟩, averaged over features. Its
+limit is ‖p(X|Y)‖², the norm of the data's own conditional density at these features. Both sides are
+computed exactly while training, on the same training rows and on the same held-out rows. Does the
+cost come nearer to its limit with more centres?
 
-*Joint*: encoder and decoder are trained together for every K, so that the limit moves with the
-encoder. *Frozen*: the encoder of one joint training is kept as it is, and a fresh decoder is fitted
-to it for every K: all share one limit, and only the decoder can close the gap.
+*Tightness* is the cost's share of the limit. With K centres even a perfect sampler has a tightness
+below 1. So beside each stands that of *K real rows* with the feature: test rows in the decoder's
+place (`docs/conditional.md` of the repository).
+
+*Joint*: encoder and decoder are trained together for every K, so the limit moves with the encoder.
+*Frozen*: the encoder of one joint training is kept as it is, and a fresh decoder is fitted to it
+for every K. All share one limit, and only the decoder can close the gap.
 """
 
     def settings(self, *, quick: bool) -> TrackingSettings:

@@ -72,15 +72,15 @@ class FewFeatures(Experiment[FewSettings]):
     title = "Few features: where a mixture decoder leads an autoencoder"
     question = """
 An encoder with too few features cannot say which image it saw. A plain autoencoder then answers
-with an average of all that share the feature; a decoder to a mixture can answer with many. It is
-claimed to be *more universal when features are too few*. Then its lead in coverage + recall of
-samples must be there with one and two features and must shrink as features are added.
+with an average of all images that share the feature. A mixture decoder can answer with many. It is
+claimed to be *more universal when features are too few*. If so, it leads in coverage + recall of
+samples with one and two features, and the lead shrinks as features are added.
 
 There are two mixture decoders. One is trained together with its encoder on the conditional cost,
 with 10 centres for every row. The other is fitted to the encoder of the plain autoencoder, *by
 slices*: a step compares 8 features with 64 rows each, and as many centres. Networks, steps,
-learning rate and the noise on the features are the same for all. Batches are, too, but for the
-slices. A mixture decoder has noise as a further input, and more centres than rows are decoded, so
+learning rate and the noise on the features are the same for all. So are batches, except those of
+the slices. A mixture decoder has noise as a further input, and decodes more centres than rows. So
 its seconds stand beside it. Samples are decoded features of training rows with their noise (of the
 VAE, draws of its prior).
 """

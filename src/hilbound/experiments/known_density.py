@@ -80,10 +80,11 @@ class KnownDensity(Experiment[KnownSettings]):
     title = "Known density: exact tightness, and a fair likelihood, where p(x|y) is known"
     question = """
 Where p(x|y) is known, the tightness of a conditional model is exact, and so is that of a perfect
-sampler with K draws. How near do decoders with K centres come, trained on the conditional cost, on
-the cost without its diagonal (the form that is unbiased for draws), and on the likelihood? Given y,
-x lies around one of two opposite points of a circle; one centre cannot be at both. All share one
-small network and see fresh draws of p in every step, so that nothing can be learned by heart.
+sampler with K draws. How near do decoders with K centres come? They are trained on three costs: the
+conditional cost, the cost without its diagonal (the form that is unbiased for draws), and the
+likelihood. Given y, x lies around one of two opposite points of a circle, and one centre cannot be
+at both. All share one small network. They see fresh draws of p in every step, so nothing can be
+learned by heart.
 
 The likelihood smooths the model alone, so it has a variance of its own, chosen by the likelihood of
 validation draws. Its density has the noise of that variance, so it is measured twice: by its

@@ -86,15 +86,19 @@ class MechanismIsolation(Experiment[IsolationSettings]):
     name = "mechanism-isolation"
     title = "Mechanism isolation: what each cost does to the samples"
     question = """
-Eight Gaussians of variance 0.04 on a ring of radius 3. Which cost finds all of them, at which
-variance of the kernel, and what happens where it is too small or too large? *Purity* is the share
-of samples within four standard deviations of a mode; a mode is *found* if it gets at least a fifth
-of its due share; the mean squared *distance* between samples is that of the data (18.2) if all is
-well and zero if all samples are alike. A mean can be right by accident, so the *distribution* of
-the squared distances between pairs is compared with that of the data, too: their Wasserstein
-distance, as a share of the data's mean (0 if they agree). Further trainings test the likely reasons
-of failures: *from wide* starts at a variance of 10 and ends at the one given, and *smoothed data*
-have noise of the kernel's variance.
+The data are eight Gaussians of variance 0.04 on a ring of radius 3. Which cost finds all of them,
+at which variance of the kernel? What happens where the variance is too small or too large?
+
+- *Purity* is the share of samples within four standard deviations of a mode.
+- A mode is *found* if it gets at least a fifth of its due share.
+- The mean squared *distance* between samples is 18.2 if it is that of the data. It is zero if all
+  samples are alike.
+- A mean can be right by accident. So the *distribution* of the squared distances between pairs is
+  compared with that of the data, too. The measure is their Wasserstein distance, as a share of the
+  data's mean; it is 0 if they agree.
+
+Further trainings test the likely reasons of failures. *From wide* starts at a variance of 10 and
+ends at the one given. *Smoothed data* have noise of the kernel's variance.
 """
 
     def settings(self, *, quick: bool) -> IsolationSettings:
@@ -343,7 +347,7 @@ def _large_contracts(settings: IsolationSettings, rows: Sequence[Row]) -> Claim:
         ""
         if holds
         else "The likely reason: both mixtures are smoothed by the same kernel, so q = p is best "
-        "at any variance, and all that a wide kernel loses is detail, which purity would show. "
+        "at any variance. A wide kernel loses only detail, which purity would show. "
         "Tested by "
         f"what smooths the model alone: {_smoothing(settings, rows)}.",
     )

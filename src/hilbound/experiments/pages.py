@@ -38,7 +38,7 @@ def write_page(
     parts = [f"# {experiment.title}", experiment.question.strip()]
     if result.quick:
         parts.append(
-            "> This was the quick form: tiny networks, few steps. It shows that the road works; "
+            "> This was the quick form: tiny networks, few steps. It shows that everything runs; "
             "its figures say nothing about the claims."
         )
     parts.append(_claims(result.claims))

@@ -76,12 +76,14 @@ class PrecisionRecall(Experiment[MapSettings]):
     name = "precision-recall"
     title = "Precision and recall: what weight, power, variance and batch buy"
     question = """
-The nuclear norm of a mini-batch underestimates that of the densities, so that its maximum rewards
-centres between data points: precision without recall. The *debiased* nuclear norm subtracts the
-model's own overlap with a weight λ, the *Schatten* overlap raises singular values to a power
-r ≤ 1. Which precision and recall does each setting buy, at which variance of the kernel and which
-batch? And does an objective that calibrates λ by itself (until two batches of the model overlap as
-much as two batches of the data) win over the plain nuclear norm on every kind of data, so that it
+The nuclear norm of a mini-batch underestimates that of the densities. So its maximum rewards
+centres between data points: precision without recall. Two objectives correct this. The *debiased*
+nuclear norm subtracts the model's own overlap with a weight λ. The *Schatten* overlap raises
+singular values to a power r ≤ 1. Which precision and recall does each setting give, at which
+variance of the kernel and which batch?
+
+The *calibrated* objective finds λ by itself: two batches of the model are to overlap as much as two
+batches of the data. Is it better than the plain nuclear norm on every kind of data, so that it
 should be the default?
 """
 
@@ -205,9 +207,9 @@ def _map_picture(settings: MapSettings, rows: Sequence[Row]) -> Picture:
         "Precision against recall, a line for each objective and variance",
         f"Precision against recall on {settings.map_data}, batch {settings.batch_size}, "
         f"{settings.steps} steps, one seed. Along a solid line the weight λ of the debiased "
-        "norm changes, along a dashed one the power r of the Schatten overlap (1 is the "
-        "nuclear norm), in the order of the legend from the left to the right; hollow marks "
-        "have another batch. Variances are multiples of the median heuristic.",
+        "norm changes. Along a dashed line the power r of the Schatten overlap changes (1 is the "
+        "nuclear norm). The legend has them in this order, from the left to the right. Hollow "
+        "marks have another batch. Variances are multiples of the median heuristic.",
     )
 
 

@@ -90,12 +90,12 @@ class ReconstructionDiversity(Experiment[DiversitySettings]):
     name = "reconstruction-diversity"
     title = "Reconstruction diversity: many reconstructions of one input"
     question = """
-One feature cannot tell an image; many images share it. A decoder with K centres can answer with
-many reconstructions of one input. Do they differ more, the more centres it is trained with? Are
-they valid: near real images, of a clear class, and of the classes that images with this feature
-have? All decoders are fitted to the same encoder (of a joint training, then frozen). *Real images
-with the feature*, drawn with the weights of p(x|y), show what a perfect decoder would answer;
-*averages of ten of them* show what a measure makes of blurred images.
+One feature does not determine an image: many images share it. A decoder with K centres can answer
+with many reconstructions of one input. Do they differ more, the more centres it is trained with?
+Are they valid: near real images, of a clear class, and of the classes that images with this
+feature have? All decoders are fitted to the same encoder, which is that of a joint training and
+then frozen. *Real images with the feature*, drawn with the weights of p(x|y), show what a perfect
+decoder would answer. *Averages of ten of them* show what a measure makes of blurred images.
 """
 
     def settings(self, *, quick: bool) -> DiversitySettings:
@@ -274,10 +274,10 @@ def _why_lost(settings: DiversitySettings, rows: Sequence[Row]) -> str:
         if select(rows, change=name)
     )
     return (
-        "The likely reason is that the cost hardly sees them. A share s of q's mass where no data "
-        "are takes a factor 1 - s from ⟨p, q⟩ and almost its square from ⟨q, q⟩, so that it "
-        "divides out of ⟨p, q⟩² / ⟨q, q⟩; the more centres share it, the less is left of it. And "
-        "so far away the kernel has no gradient. The likelihood has no such quotient, and a kernel "
+        "The likely reason is that the cost hardly sees them. Let a share s of q's mass lie where "
+        "no data are. Then ⟨p, q⟩ gets a factor 1 - s, and ⟨q, q⟩ almost its square. Both divide "
+        "out of ⟨p, q⟩² / ⟨q, q⟩: the more centres share the mass, the less is left of it. And so "
+        "far away the kernel has no gradient. The likelihood has no such quotient, and a kernel "
         f"that is wide at first has a gradient there. Both were tested with K = {k}: {found}; "
         f"unchanged {_lost_and_spread(of_k(rows, k))}."
     )

@@ -89,7 +89,7 @@ def run_experiment(
     Args:
         name: Its name.
         output: The folder; that of :func:`default_folder` by default.
-        quick: Whether only to show that the road works, in a few seconds.
+        quick: Whether only to show that everything works, in a few seconds.
         seeds: How many seeds, from 0; by default 3, or 1 if quick.
         workers: How many cells run at once; by default one for every core, or 1 if quick. With
             more than one, a script that calls this must do so under

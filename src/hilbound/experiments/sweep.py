@@ -5,8 +5,8 @@ combinations that are measured are kept, and a training that was interrupted goe
 checkpoint. Samples are measured against *validation* rows, because a sweep chooses options, and
 test rows are for what was chosen.
 
-joblib runs the combinations side by side, in processes of this machine or, with the extra
-``hilbound[ray]``, on the machines of a Ray cluster that share the folder.
+joblib runs the combinations side by side, in processes of this machine. With the extra
+``hilbound[ray]`` they run on the machines of a Ray cluster that share the folder.
 """
 
 import itertools

@@ -66,7 +66,7 @@ def export_run(
     Raises:
         InputError: If the run has no such part, the output does not fit the format, or a package
             is missing.
-        RuntimeError: If the file does not compute what the model does. It is removed then.
+        FloatingPointError: If the file does not compute what the model does. It is removed then.
     """
     path = _target(Path(output), format)
     made = part_of(run, part)
@@ -98,7 +98,7 @@ def part_of(run: Path | str, part: str | None = None) -> Part:
         makers = parts_of(model, units, data["dim"])
     name = next(iter(makers)) if part is None else part
     if name not in makers:
-        raise InputError(f"part {name!r} is none of this run: it has {', '.join(makers)}")
+        raise InputError(f"this run has no part {name!r}: it has {', '.join(makers)}")
     made: Part = makers[name]()
     made.module.eval().requires_grad_(requires_grad=False)
     return made
@@ -142,7 +142,9 @@ def _torch(part: Part, program: torch.export.ExportedProgram, path: Path) -> flo
             part.outputs, _tuple(loaded(*inputs)), _tuple(part.module(*inputs)), strict=True
         ):
             if not torch.equal(got, expected):
-                raise RuntimeError(f"the program's {name} is not that of the model, bit for bit")
+                raise FloatingPointError(
+                    f"the program's {name} is not that of the model, bit for bit"
+                )
     return 0.0
 
 
@@ -181,9 +183,10 @@ def _difference(part: Part, path: Path, n: int) -> float:
         difference = float((torch.as_tensor(got) - expected).abs().max())
         relative = difference / max(1.0, float(expected.abs().max()))
         if not relative <= TOLERANCE:
-            raise RuntimeError(
+            raise FloatingPointError(
                 f"the ONNX file's {name} differs from the model's by {relative:.1e} at batch {n}, "
-                f"more than {TOLERANCE:.0e}"
+                f"more than {TOLERANCE:.0e}, so it was not kept: use --format torch, whose files "
+                "repeat the model bit for bit"
             )
         largest = max(largest, relative)
     return largest

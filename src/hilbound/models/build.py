@@ -220,7 +220,7 @@ def model_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the tensors of the model that a configuration names.
 
-    The model is built without memory for its weights, so that a configuration of any size can be
+    The model is built without memory for its weights. So a configuration of any size can be
     compared with a file of weights, or with the memory of the machine.
 
     Args:

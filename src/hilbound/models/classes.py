@@ -186,7 +186,7 @@ class ClassConditional(DensityModel):
             )
         if not isinstance(model.decoder, ClassDecoder):
             raise InputError(
-                f"model has a {type(model.decoder).__name__}, which knows no classes: give it a "
+                f"model has a {type(model.decoder).__name__}, which takes no classes: give it a "
                 "ClassDecoder"
             )
         self.model = model

@@ -295,8 +295,8 @@ def _require_finite(y: Tensor) -> None:
     bad = int((~y.isfinite()).any(-1).sum())
     if bad:
         raise InputError(
-            f"the features of {bad} of {len(y)} rows are not finite: the encoder's weights are "
-            "spoilt; train with a lower learning rate"
+            f"the features of {bad} of {len(y)} rows are not finite: the encoder's training "
+            "failed; train with a lower learning rate"
         )
 
 

@@ -254,7 +254,7 @@ class LatentMixture(EncoderMixtureDecoder):
         """Estimate log densities of rows by importance sampling, with error bars.
 
         The variance around a centre is the mean squared error of decoded rows, on the held-out rows
-        of :meth:`fit_features`, or the decoder's own if it makes a mixture.
+        of :meth:`fit_features`. If the decoder makes a mixture, it is the decoder's own.
 
         Args:
             x: Rows with shape ``(N, d)``.

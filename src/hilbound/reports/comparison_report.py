@@ -80,7 +80,7 @@ def comparison_page(comparisons: Sequence[RunComparison], *, tell: Tell = silent
 def _lead(comparisons: Sequence[RunComparison]) -> str:
     names = ", ".join(dict.fromkeys(f"“{one.data.name}”" for one in comparisons))
     text = (
-        f"Runs on {names}. Runs whose options differ in nothing but the seed share a row: it has "
+        f"Runs on {names}. Runs whose options differ only in the seed share a row: it has "
         "the mean over their seeds and, behind ±, the standard deviation. A dash stands for what "
         "was not measured."
     )

@@ -71,15 +71,21 @@ def _palette() -> Image.Image:
     return holder
 
 
+def _height(extent: NDArray[np.float64]) -> float:
+    """Return the height of a picture in which axes of one scale leave no empty bands."""
+    room, words = 3.7, 0.9  # inches: the width of the axes, and what stands above and below them
+    return float(np.clip(room * extent[1] / extent[0] + words, 2.4, 4.4))
+
+
 def _pictures(
     data: NDArray[np.float64], frames: Mapping[int, Tensor], columns: Sequence[str], *, equal: bool
 ) -> list[NDArray[np.uint8]]:
-    figure, ax = canvas(4.4, 4.4)
+    margin = _MARGIN * np.ptp(data, axis=0).clip(1e-12)
+    low, high = data.min(axis=0) - margin, data.max(axis=0) + margin
+    figure, ax = canvas(4.4, _height(high - low) if equal else 4.4)
     figure.set_dpi(_DPI)
     ax.scatter(data[:, 0], data[:, 1], s=9, color=REAL, alpha=0.3, linewidths=0, label="data")
     dots = ax.scatter([], [], s=6, color=MODEL, alpha=0.75, linewidths=0, label="samples")
-    margin = _MARGIN * np.ptp(data, axis=0).clip(1e-12)
-    low, high = data.min(axis=0) - margin, data.max(axis=0) + margin
     ax.set_xlim(low[0], high[0])
     ax.set_ylim(low[1], high[1])
     if equal:

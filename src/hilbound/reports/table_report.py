@@ -163,7 +163,7 @@ def _trust(q: GaussianMixture, y: Floats, prefix: str) -> Section:
     histogram = Figure(
         figure_uri(figure),
         "histogram of the predicted probabilities of values lower than what came",
-        "How likely a lower value was held to be than the one that came (PIT). Flat is right; a "
+        "The predicted probability of a value below the one that came (PIT). Flat is right. A "
         "valley says too narrow, a hill too wide, a slope too low or too high.",
     )
     figure, ax = canvas()

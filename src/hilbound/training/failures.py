@@ -215,7 +215,7 @@ def memorisation(train: Tensor, held_out: Tensor, samples: Tensor) -> Finding | 
 
     The ratio is 1 if samples are like held-out rows, and 0 if they are training rows. The
     denominator keeps a blur from looking like a copy. In many dimensions the middle of the data is
-    nearer to every row than rows are to each other, but it is as near to held-out rows as to
+    nearer to every row than rows are to each other. But it is as near to held-out rows as to
     training rows. Healthy, blurred and collapsed models of all moons and digits had ratios between
     0.78 and 4. Models of 20 to 32 digits were below 0.7.
 

@@ -1,9 +1,9 @@
 """Files of a run folder: written whole and onto the disk, and read as if a stranger made them.
 
 :func:`write_whole` is the one place that writes them. The content goes into a new file beside the
-target, is brought onto the disk, and takes the target's name; then the folder is brought onto the
-disk, too. So at any moment, whoever is killed and whatever loses its power, the target is the old
-file or the new one. A link that bears the target's name is replaced, never followed.
+target, is brought onto the disk, and takes the target's name. Then the folder is brought onto the
+disk, too. So if the program is killed or the power fails, the target is the old file or the new
+one. A link that bears the target's name is replaced, never followed.
 """
 
 import json

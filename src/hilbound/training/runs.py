@@ -324,7 +324,7 @@ class Run:
 
         Raises:
             InputError: If ``n`` is not positive or too large for the memory, ``source`` is unknown,
-                the run has no condition or no such class or cluster, or the weights are spoilt.
+                the run has no condition or no such class or cluster, or the samples are not finite.
         """
         if n < 1:
             raise InputError(f"n must be at least 1, got {n}")
@@ -341,7 +341,7 @@ class Run:
         if bad:
             raise InputError(
                 f"run {str(self.path)!r} draws NaN or infinite values ({bad} of {n} samples): its "
-                "weights are spoilt. Fit again with a lower --learning-rate"
+                "training failed. Fit again with a lower --learning-rate"
             )
         return self.to_user_units(rows)
 
@@ -382,7 +382,7 @@ class Run:
         known = rows.isfinite().all(-1)
         parts = [rows.new_full((len(rows),), torch.nan) for _ in LogDensity._fields]
         if known.any():
-            # Weights that are spoilt are told from here, with the run's name.
+            # A training that failed is reported from here, with the run's name.
             self.sample(_PROBED)
             found = estimate_log_densities(self.model, rows[known], draws, stream(seed, "density"))
             for part, values in zip(parts, found, strict=True):

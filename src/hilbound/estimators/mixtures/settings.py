@@ -1,8 +1,9 @@
 """Searching for the number of components and their regularisation on held-out rows.
 
-A climb along three geometric grids: number of components, shrinkage, ridge. One axis at a time is
-walked as long as the held-out score grows, until no step on any axis helps or the work that was
-granted is done. Work is counted in operations, not in seconds, so that a search repeats itself.
+A climb along three geometric grids: number of components, shrinkage, ridge. It goes along one axis
+as long as the held-out score grows, then along the next. It ends if no step on any axis helps, or
+if the allowed work is done. Work is counted in operations, not in seconds, so that a search
+repeats itself.
 """
 
 from dataclasses import dataclass, replace

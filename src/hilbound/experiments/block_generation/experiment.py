@@ -48,23 +48,23 @@ QUESTION = """
 Does a mixture density network draw better samples if it is told a *block* of the data, here one of
 64 k-means clusters in principal components? The joint Gram matrix is then block diagonal, and the
 fidelity is a sum over the blocks
-(`docs/objectives.md` of the repository). One network (a multilayer
-perceptron), one objective (the debiased nuclear norm), one optimiser, and the same seconds of one
-core for all.
+(`docs/objectives.md` of the repository). The network (a multilayer
+perceptron), the objective (the debiased nuclear norm), the optimiser and the seconds of one core
+are the same for all.
 
-How the settings were found: on 5,000 validation images with one seed. At weight .45, a prototype
-of this training with 64 clusters and 500 steps of a network 1,024 wide reached coverage .927,
-precision .955, recall .890 and Fréchet distance 12.1 in 251 s. A network half as wide reached
-.927, .956, .894 and 11.5 with 1,000 steps in 240 s, so it was taken with more steps. At weight ½
-and 1,500 steps this experiment reached .923, .927, .954 and 2.9. So the weight was set between
-the two, and the steps to what ten minutes of two cores allow. Test figures had been seen by then:
-those of the training at weight ½ with seed 0, which were .889, .911, .956 and 2.7, and those of
-an earlier prototype with 32 clusters. The settings without a condition are the best of a sweep on
-validation images (`docs/results/mnist.md` of the repository).
+How the settings were found: on 5,000 validation images with one seed. The figures that follow are
+coverage, precision, recall and Fréchet distance. At weight .45, a prototype with 64 clusters and
+500 steps of a network 1,024 wide reached .927, .955, .890 and 12.1 in 251 s. A network half as
+wide reached .927, .956, .894 and 11.5 with 1,000 steps in 240 s, so it was taken with more steps.
+At weight ½ and 1,500 steps this experiment reached .923, .927, .954 and 2.9. So the weight was set
+between the two, and the steps to what ten minutes of two cores allow. Test figures had been seen
+by then: those of the training at weight ½ with seed 0, which were .889, .911, .956 and 2.7, and
+those of an earlier prototype with 32 clusters. The settings without a condition are the best of a
+sweep on validation images (`docs/results/mnist.md` of the repository).
 
-Coverage, recall, precision and the Fréchet distance are taken in the features of a small classifier
-against the test images, with training rows in the place of samples as the floor. *Novelty* is 1 if
-samples know nothing of single training rows, 0 if they copy them.
+Coverage, recall, precision and the Fréchet distance compare samples with test images, in the
+features of a small classifier. The floor is what training rows reach in the place of samples.
+*Novelty* is 1 if samples know nothing of single training rows, and 0 if they copy them.
 """
 
 _SHOWN = (

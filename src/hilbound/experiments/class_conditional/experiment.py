@@ -76,10 +76,10 @@ _MARKS = {
 
 _ROW_BY_ROW = """
 The conditional cost adds the overlaps of all rows of a batch before it takes the logarithm. In
-thousands of dimensions overlaps differ by orders of magnitude, so the rows that are easiest to
-reconstruct count for most of it. *Mixture, row by row* has the same decoder and the same kernel,
-but is trained on the mean of every row's own logarithm, so that all rows count alike: it tests
-whether this is what holds the mixture decoder back.
+thousands of dimensions overlaps differ by orders of magnitude. So the rows that are easiest to
+reconstruct count for most of it. Is this what holds the mixture decoder back? *Mixture, row by row*
+tests it. It has the same decoder and the same kernel, but is trained on the mean of every row's own
+logarithm, so all rows count alike.
 """.strip()
 
 
@@ -89,12 +89,13 @@ class ClassConditionalImages(Experiment[ClassSettings]):
     name = "class-conditional"
     title = "Images by class: mixture decoder, autoencoder and VAE"
     question = """
-CIFAR-10, made class by class. Every decoder is told the class beside the features of the encoder;
-the *mixture decoder* turns them and noise into several images and is trained on the conditional
-scalar cost, the *autoencoder* into one image by mean squared error, the *VAE* into one image by the
-evidence lower bound. All see as many rows in as many steps. New images of a class come from the
-noisy features of its training images, for the VAE from the prior. Is what the mixture decoder makes
-nearer to the test images of the class, and more diverse?
+CIFAR-10, made class by class. Every decoder is told the class beside the features of the encoder.
+The *mixture decoder* turns features and noise into several images. It is trained on the conditional
+scalar cost. The *autoencoder* makes one image, and is trained by mean squared error. The *VAE*
+makes one image, and is trained by the evidence lower bound. All see as many rows in as many steps.
+New images of a class come from the noisy features of its training images; for the VAE they come
+from the prior. Are the images of the mixture decoder nearer to the test images of the class, and
+more diverse?
 
 *Fréchet distance*, *precision* and *coverage* compare the samples of a class with its test images,
 in the 84 features of a small classifier. *Agreement* is how often that classifier sees the class

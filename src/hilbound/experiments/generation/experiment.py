@@ -1,7 +1,7 @@
 """Generation: samples of every objective, at equal steps and at equal time.
 
-One and the same network is trained with every objective, once for the same number of steps and once
-for the time that the nuclear norm takes for them; beside them a variational autoencoder, and an
+The same network is trained with every objective, once for the same number of steps and once for the
+time that the nuclear norm takes for them. Beside them stand a variational autoencoder, and an
 autoencoder that draws the features of its samples from those of training rows. Some of them are
 then trained for longer. CelebA is measured, too, where its files are.
 """

@@ -84,13 +84,14 @@ class HighDimensionalBound(Experiment[HighSettings]):
     name = "high-dimensional-bound"
     title = "The bound in high dimension: exact, for all rows, with its error bar"
     question = r"""
-A density of $d$ coordinates holds the constant $(2\pi v)^{-d/2}$, and the scalar bound
-$\langle p,q\rangle^2 / \langle q,q\rangle \le \langle p,p\rangle$ is said to become intractable
-with it. Here a small mixture density network is trained with the scalar cost, and the bound of
-*all* training rows against as many centres (in the first seed; against fewer in the others) is
-computed to the last pair. Three things may be wrong with such a figure, and each gets its number:
-*rounding*, with a certificate and against direct summation in float64; the *draw* of the centres;
-and the *bias* of few centres or rows, which is known in closed form. Half of the training rows
+A density of $d$ coordinates holds the constant $(2\pi v)^{-d/2}$. It is said to make the scalar
+bound $\langle p,q\rangle^2 / \langle q,q\rangle \le \langle p,p\rangle$ intractable. Here a small
+mixture density network is trained with the scalar cost. Then the bound of *all* training rows is
+computed to the last pair: against as many centres in the first seed, against fewer in the others.
+
+Three things may be wrong with such a figure, and each gets its number. *Rounding* has a
+certificate, and is compared with direct summation in float64. The *draw* of the centres is
+repeated. The *bias* of few centres or rows is known in closed form. Half of the training rows
 against the other half show what a perfect model would reach.
 """
 

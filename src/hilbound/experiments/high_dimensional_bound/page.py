@@ -118,10 +118,10 @@ def _draws(settings: "HighSettings", rows: Sequence[Row]) -> Table:
     return Table(
         ("data", "rows", "centres", "gap", "gap without bias", "s.d. over draws", "predicted"),
         tuple(lines),
-        "Few centres, and few rows (a training's batch, first line of each): the gap, mean ± "
-        "standard deviation over the seeds, and its deviation over draws of the centres beside "
-        "that which the fewest centres predict by the root of their number (root mean squares "
-        "over the seeds)",
+        "The gap with few centres, and with few rows (a training's batch, first line of each): "
+        "mean ± standard deviation over the seeds. Its deviation over draws of the centres stands "
+        "beside a prediction: that of the fewest centres, by the root of the number (both are root "
+        "mean squares over the seeds)",
     )
 
 

@@ -64,17 +64,18 @@ class KernelOrDistance(Experiment[KernelSettings]):
     name = "kernel-or-distance"
     title = "Kernel or distance: what the Gaussian is for"
     question = r"""
-The nuclear norm of a Gaussian Gram matrix trains a generator. Would the nuclear norm of the squared
-distances themselves do, without any kernel? And is the Gaussian better than another kernel? The
-kernels get one network, one loop and the same batches, and scales at which the Gram matrix of a
-batch of data has the same effective rank: that of the Gaussian at the median heuristic's variance.
-Distances have no scale; their nuclear norm is minimised, because zero means that all points agree.
+The nuclear norm of a Gaussian Gram matrix trains a generator. Would the nuclear norm of the
+squared distances themselves do, without any kernel? And is the Gaussian better than another
+kernel? All kernels get the same network, the same loop and the same batches. Their scales are such
+that the Gram matrix of a batch of data has the same effective rank for all: that of the Gaussian
+at the median heuristic's variance. Distances have no scale. Their nuclear norm is minimised,
+because zero means that all points agree.
 
-*Confidence* is the mean largest probability of a classifier that was trained on the data's labels:
-low where samples look like nothing. *Spread* is the total variance of the samples as a share of
-that of the data. The theory is in the repository's `docs/theory/distances.md`: squared distances
-have rank $d + 2$ at most, and all spectral costs of them see the mean, the covariance, $E|x|^2x$
-and $E|x|^4$ and nothing else.
+*Confidence* is the mean largest probability of a classifier that was trained on the data's labels.
+It is low where samples look like nothing. *Spread* is the total variance of the samples as a share
+of that of the data. The theory is in the repository's `docs/theory/distances.md`. Squared distances
+have rank $d + 2$ at most. All spectral costs of them see only the mean, the covariance, $E|x|^2x$
+and $E|x|^4$.
 """
 
     def settings(self, *, quick: bool) -> KernelSettings:

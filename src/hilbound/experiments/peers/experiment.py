@@ -48,7 +48,7 @@ class Peers(Experiment[PeersSettings]):
             learning_rate=5e-3,
             samples=100,
         )
-        # Without geomloss the quick form shows the road all the same.
+        # Without geomloss the quick form shows that the rest runs.
         methods = ("nuclear", "sliced", "vae")
         first = {
             data: {m: table[m][:1] for m in methods}

@@ -30,20 +30,29 @@ from hilbound.reports.page import Table
 
 QUESTION = """
 A network that maps noise to data can be trained with many losses. Which gives the best samples in
-equal time? The network, its initial weights, the batches, the optimiser (Adam, its rate falling
-along a cosine of the time) and the seconds of one core are the same for all; only the loss differs:
-the *nuclear* norm, its *debiased* form, the debiased form given *clusters* of the training rows (64
-rows of each in a step, because blocks are cheap), the *Sinkhorn* divergence (of geomloss), the
-*energy* distance, the maximum mean discrepancy of six Gaussian kernels (*mmd*, as in generative
-moment matching networks), the *sliced* Wasserstein distance, and the *likelihood* of a mixture
-density network. Beside them a *vae*, whose decoder is the same network.
+equal time? Five things are the same for all: the network, its initial weights, the batches, the
+optimiser (Adam, its rate falling along a cosine of the time), and the seconds of one core. Only the
+loss differs:
 
-Each method may choose one number out of three: the number of clusters, the multiple of the median
-heuristic for its variance (blur, for Sinkhorn), the directions of the sliced distance, the features
-of the VAE, the multiple of the learning rate for the energy distance, which has no scale. The
-choice is that of the highest coverage + recall against *validation* rows, after a third of the time
-and with another seed. All final figures are against test rows. The best of ours is the one whose
-final trainings are best against validation rows.
+- *nuclear*: the nuclear norm;
+- *debiased*: the nuclear norm without the bias of the mini-batch;
+- *clusters*: the debiased norm given clusters of the training rows, with 64 rows of each cluster in
+  a step, because blocks are cheap;
+- *sinkhorn*: the Sinkhorn divergence of geomloss;
+- *energy*: the energy distance;
+- *mmd*: the maximum mean discrepancy of six Gaussian kernels, as in generative moment matching
+  networks;
+- *sliced*: the sliced Wasserstein distance;
+- *likelihood*: the likelihood of a mixture density network.
+
+Beside them stands a *vae*, whose decoder is the same network.
+
+Each method may choose one number out of three. For *clusters* it is their number, for *sliced* the
+number of directions, for *vae* the number of features. The energy distance has no scale, so it
+chooses a multiple of the learning rate. All others choose the multiple of the median heuristic for
+their variance (for Sinkhorn, its blur). The choice has the highest coverage + recall against
+*validation* rows, after a third of the time and with another seed. All final figures are against
+test rows. The best of ours is the one whose final trainings are best against validation rows.
 """
 
 SAMPLES = "samples.safetensors"

@@ -1,8 +1,8 @@
 """How good samples of images are, beside held-out and training rows; shared by experiments.
 
-The metrics of :mod:`hilbound.evaluation.metrics` in the features of the small classifier, the
-log-likelihood under a Parzen window, and how much nearer the samples lie to training rows than
-held-out rows do.
+Three kinds of numbers: the metrics of :mod:`hilbound.evaluation.metrics` in the features of the
+small classifier; the log-likelihood under a Parzen window; and how much nearer the samples lie to
+training rows than held-out rows do.
 """
 
 from functools import cache

@@ -243,14 +243,19 @@ MEASURES = {
     "agreement": Measure("agreement of classes", 2, 1),
 }
 MEASURES_EXPLAINED = """
-*Lost* is the share of reconstructions that are no digits at all, such as grey or inverted images:
-in pixels farther from every real image than 99.9 % of other real images are. All that follows is of
-those that are not lost. *Distance²* is the mean squared distance between two reconstructions of one
-image, *classes among them* the mean number of classes that a small classifier sees in them.
-*Nearest real image* is the mean distance to it in the classifier's features; the classifier *is
-sure* where it gives one class more than 0.9; *density* counts in how many neighbourhoods of real
-images a reconstruction lies (1 is what real images reach), *precision* is the share that lies in
-any. *Best one's error* is the squared error per pixel of the reconstruction that comes nearest to
-its input, *input's class* the share that has it, *agreement of classes* 1 minus the total variation
-between their classes and those of the images that share the input's feature.
+*Lost* is the share of reconstructions that are no digits at all, such as grey or inverted images.
+In pixels they are farther from every real image than 99.9 % of other real images are. All other
+measures are of the reconstructions that are not lost.
+
+- *Distance²* is the mean squared distance between two reconstructions of one image.
+- *Classes among them* is the mean number of classes that a small classifier sees in them.
+- *Nearest real image* is the mean distance to it in the classifier's features.
+- The classifier *is sure* where it gives one class more than 0.9.
+- *Density* counts in how many neighbourhoods of real images a reconstruction lies. Real images
+  reach 1. *Precision* is the share of reconstructions that lie in any.
+- *Best one's error* is the squared error per pixel of the reconstruction that is nearest to its
+  input.
+- *Input's class* is the share of reconstructions that have the class of their input.
+- *Agreement of classes* is 1 minus a total variation: that between the classes of the
+  reconstructions and the classes of the images that share the input's feature.
 """

@@ -79,7 +79,7 @@ of test targets inside the central interval of probability .9. Every choice of o
         """Return the goals, set by set."""
         goals = [(s, m) for s in settings.sets for m in GOALS.get(s, {})]
         return [_goal(rows, s, m) for s, m in goals if select(rows, set=s, method=m)] or [
-            Claim("The road works", f"{len(rows)} cells on a made table", True)
+            Claim("Everything runs", f"{len(rows)} cells on a made table", True)
         ]
 
     def tables(self, settings: UciSettings, rows: Sequence[Row]) -> list[Table]:
@@ -105,17 +105,17 @@ The published figures are means over all splits, as their authors report them. "
 network whose weights have to be downloaded.
 
 Wine's targets are six integers, and a third of its test rows stand verbatim in training. A density
-can be made as high as one likes there by narrow spikes. So the estimator has a least variance, that
-of rounding to the targets' grid, and the table has the log probability of the integer beside it,
-where no spike can win. The Gaussian process knows no such least variance: its low NLL on wine is
-made of spikes on repeated rows, and its CRPS is the worst there.
+can be made as high as one likes there by narrow spikes. So the estimator has a least variance: that
+of rounding to the targets' grid. The table also has the log probability of the integer, where no
+spike can win. The Gaussian process has no such least variance. Its low NLL on wine is made of
+spikes on repeated rows, and its CRPS is the worst there.
 
 Lower in CRPS than the default on the same splits: {_lower(settings, rows) or "none"}.
 
-Quantiles have no density, hence no NLL: their CRPS is the mean over ten levels of probability, .05
-to .95, and their interval is the one between the first and the last. NGBoost asks for an older
-scikit-learn than this library, and is left out where it is missing; its published figures stand in
-the tables. The Gaussian process sees at most {settings.process_rows:,} rows.
+Quantiles have no density, and so no NLL. Their CRPS is the mean over ten levels of probability, .05
+to .95. Their interval lies between the first and the last. NGBoost needs an older scikit-learn than
+this library, and is left out where it is missing. Its published figures stand in the tables. The
+Gaussian process sees at most {settings.process_rows:,} rows.
 
 Seconds are those of one core, on a machine that did other work beside.
 """

@@ -1,8 +1,8 @@
 """The variance sweep: which variance of the kernel is best, and which rule finds it beforehand.
 
 On two moons every cost is trained at variances over four decades. Then the nuclear norm alone is
-swept on more toys, digits and MNIST, in multiples of each data set's median heuristic, and trained
-once more at the variance that :func:`hilbound.variance.choose` returns by default. The other rules
+swept on more toys, digits and MNIST, in multiples of each data set's median heuristic. It is also
+trained at the variance that :func:`hilbound.variance.choose` returns by default. The other rules
 are judged by the sweep's own curve (:mod:`hilbound.experiments.variance_sweep.rules`).
 """
 
@@ -127,21 +127,26 @@ diverse through good to collapsed? Where is the best variance, beside the median
 Silverman's rule, and the variance at which the kernel tells half of a batch apart? And is there a
 rule that can be read off the data before training and comes within 10 % of the best?
 
-What is *best* was fixed for each kind of data before these runs. Toys: the sliced Wasserstein
-distance between samples and fresh points of the true distribution (lower is better), beside the
-same of real points against real ones. Images: coverage + recall in the features of a small
-classifier (2 is perfect). The other metrics are shown and decide nothing. Trainings are short: what
-is compared are variances, not what a cost can reach. The number in the rule 'rank', an effective
-rank of 8, was chosen on runs of other seeds and on moons, circles, eight-gaussians, 25-grid,
-swiss-roll, digits and MNIST. So what the rules do there is shown and judged by no claim. They are
-judged on data that had no part in the choice: two new toys (*spirals*, *funnel*), the columns of a
-table (*concrete*), and grey images of CIFAR-10 of 16 by 16 pixels. There the sweep is finer, a
-factor of two from point to point, has three seeds, and no rule's own training is a point of it. Of
-the table, what is best is decided as of toys, against held-out rows.
+What is *best* was fixed for each kind of data before these runs:
 
-The paper calls the nuclear norm the cost that is most tolerant to the variance. On moons and the
-new toys every cost is swept, and it is measured over how many decades of the variance each stays
-within twice the best of all.
+- Toys: the sliced Wasserstein distance between samples and fresh points of the true distribution.
+  Lower is better. Real points against real ones are shown beside it.
+- The table: the same distance, against held-out rows.
+- Images: coverage + recall in the features of a small classifier. 2 is perfect.
+
+The other metrics are shown, but decide nothing. Trainings are short: they compare variances, and do
+not show what a cost can reach.
+
+The number in the rule 'rank', an effective rank of 8, was chosen on runs of other seeds and on
+moons, circles, eight-gaussians, 25-grid, swiss-roll, digits and MNIST. So what the rules do there
+is shown, but no claim judges it. They are judged on data that had no part in the choice: two new
+toys (*spirals*, *funnel*), the columns of a table (*concrete*), and grey images of CIFAR-10 of 16
+by 16 pixels. There the sweep is finer, with a factor of two from point to point, and has three
+seeds. No rule's own training is a point of it.
+
+The paper calls the nuclear norm the cost that is most tolerant to the variance. So every cost is
+swept on moons and on the new toys. The measure is the number of decades of the variance over which
+a cost stays within twice the best of all.
 """
 
     def settings(self, *, quick: bool) -> SweepSettings:
