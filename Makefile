@@ -57,7 +57,7 @@ test: lint ## run the linters, the doctests and the tests
 	@echo "== doctests"
 	@$(RUN) pytest --doctest-modules src --quiet
 	@echo "== tests"
-	@OMP_NUM_THREADS=1 $(RUN) pytest tests -n $(WORKERS) --dist loadgroup
+	@OMP_NUM_THREADS=1 $(RUN) pytest tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-skpro
 test-skpro: $(SKPRO)/.installed ## test the adapter to skpro, in an environment of its own
