@@ -1,5 +1,7 @@
 """What all tests share: how examples are drawn, and a source of random numbers."""
 
+import functools
+import importlib.metadata
 import signal
 
 import pytest
@@ -16,6 +18,9 @@ settings.load_profile("hilbound")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# Lightning asks for them at every training, and looks into every package that is installed.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 #: What takes longest begins first: side by side, a long file at the end would be waited for.
 LONG = ("test_together.py", "test_runner.py", "test_commands.py", "test_failures.py")

@@ -142,8 +142,11 @@ def compare(model, objective, shared: Shared) -> tuple:
     return compared, loss_together(objective, compared, shared.workers)
 
 
-#: Cases that are trained on, and the steps.
-TRAINED = ("nuclear of 11", "calibrated", "heads", "encoder", "blocks, debiased", "pairs")
+#: Cases that are trained on, at least one of every model, and the steps.
+TRAINED = (
+    *("nuclear of 11", "calibrated", "heads", "encoder", "blocks, debiased", "pairs"),
+    *("autoencoder", "latent", "vae"),
+)
 STEPS = 50
 
 
