@@ -638,7 +638,10 @@ import hilbound
 from hilbound.cli import main
 from hilbound.training.module import DensityModule
 
-hilbound.fit("tracked", quiet=True, **TRACKED)
+try:
+    hilbound.fit("tracked", quiet=True, **TRACKED)
+except SystemExit:
+    pass  # a worker that has helped is done
 original = DensityModule.training_step
 
 def step(self, *arguments):
@@ -656,10 +659,11 @@ TRACKED = {
     "model": "encoder-mixture-decoder",
     "centers": 3,
     "features": 1,
-    "variance": "30*median",
+    "variance": "3000*median",
     "bound_every": 2,
     "bound_rows": 40,
     "accelerator": "cpu",
+    "precision": "64-true",
 }
 
 
@@ -684,13 +688,15 @@ def test_a_worker_that_dies_ends_the_run_and_leaves_the_checkpoint(tmp_path):
     assert done.returncode != 0
     two, one = Run.open(tmp_path / "tracked"), train(tmp_path / "one", **tracked)
     # Bounds are tracked, and trainings diagnosed, as with one worker.
-    rows = [curve(run) for run in (two, one)]
-    assert len(rows[0]) == len(rows[1]) > 8
-    for ours, theirs in zip(*rows, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert len(curve(two)) == len(curve(one)) > 8
+    for ours, theirs in zip(curve(two), curve(one), strict=True):
+        assert ours.pop("split") == theirs.pop("split")
+        assert ours == pytest.approx(theirs, rel=1e-6)
     found = [run.read_json("run.json")["findings"] for run in (two, one)]
-    assert [finding["name"] for finding in found[0]] == ["variance-too-large"]
-    assert found[0] == found[1]
+    assert {finding["name"] for finding in found[0]} >= {"variance-too-large"}
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.pop("figures") == pytest.approx(theirs.pop("figures"), rel=1e-6)
+        assert ours == theirs
     run = Run.open(path)
     assert run.read_json("run.json")["step"] == 4
     resumed = ask("fit", "--resume", path, "-q", "--no-report")

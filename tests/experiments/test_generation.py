@@ -11,10 +11,9 @@ from hilbound.experiments.runner import run_experiment
 SETTINGS = GenerationSettings(
     data=("mnist",), steps=100, longer=2.5, longer_methods=("vae", "likelihood", "autoencoder")
 )
-#: Those that claims are made about.
 TINY = {
-    name: METHODS[name] | ({"features": 2} if "features" in METHODS[name] else {})
-    for name in (*NAMED, *BASELINES)
+    name: options | ({"features": 2} if "features" in options else {})
+    for name, options in METHODS.items()
 }
 GOOD = {
     "coverage": 0.95,
