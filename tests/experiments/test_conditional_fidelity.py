@@ -28,7 +28,7 @@ GOOD = {
 def rows_with(**changes):
     rows = [{"decoder": "none", "seed": 0, "steps": 3}]
     for name in DECODERS:
-        own = GOOD | (changes if name == "debiased" else {})
+        own = GOOD | (changes if name == "slices" else {})
         rows.append({"decoder": name, "seed": 0, **own, "real": dict(GOOD)})
     return rows
 

@@ -109,6 +109,20 @@ CASES = {
         },
         11,
     ),
+    **{
+        f"slices, {name}": (
+            {"model": "encoder-mixture-decoder", "slices": 4, "batch_size": 12, **options},
+            12,
+        )
+        for name, options in {
+            "debiased": {"centers": 2},
+            "nuclear": {"objective": "nuclear"},
+            "scalar": {"objective": "scalar"},
+            "likelihood": {"objective": "likelihood"},
+            "heads": {"objective": "schatten", **_HEADS},
+            "of one": {"objective": "nuclear", "slices": 1},
+        }.items()
+    },
     "marginal": ({"model": "autoencoder", "objective": "nuclear"}, 11),
     "marginal, heads": (
         {"model": "encoder-mixture-decoder", "objective": "scalar", **_HEADS},
@@ -137,7 +151,8 @@ def compare(model, objective, shared: Shared) -> tuple:
         loss = loss_together(objective, compared, shared.workers)
         return compared, loss + objective.encoder_loss(*compared.each)
     compared = compare_together(model, shared)
-    if objective.marginal and with_encoder(model) is not None:
+    sliced = shared.batch.features is not None
+    if objective.marginal and with_encoder(model) is not None and not sliced:
         compared = marginal(compared)
     return compared, loss_together(objective, compared, shared.workers)
 
@@ -145,7 +160,7 @@ def compare(model, objective, shared: Shared) -> tuple:
 #: Cases that are trained on, at least one of every model, and the steps.
 TRAINED = (
     *("nuclear of 11", "calibrated", "heads", "encoder", "blocks, debiased", "pairs"),
-    *("autoencoder", "latent", "vae"),
+    *("autoencoder", "latent", "vae", "slices, heads"),
 )
 STEPS = 50
 
@@ -158,7 +173,10 @@ class Case:
         self.name, self.workers = name, workers
         mixed = options.get("model", _NOISE) in {_NOISE, "encoder-mixture-decoder"}
         small = {"noise_dim": 2} if mixed else {}
-        self.config = config = RunConfig.create(data="moons", width=8, depth=1, **small | options)
+        # Slices ask for the run of an encoder, which is not opened here.
+        sliced = {"encoder": "none"} if "slices" in options else {}
+        given = small | sliced | options
+        self.config = config = RunConfig.create(data="moons", width=8, depth=1, **given)
         shape = DataShape(DIM, None, len(ROWS), classes=int(LABELS.max()) + 1)
         # Heads begin at zero, where they could not be told apart.
         model = randomised(build_model(config, shape, VARIANCE), 0.4).double()
@@ -170,6 +188,12 @@ class Case:
             objective = BlockObjective(objective, model.share)
             batch, rows = Batch(ROWS.reshape(model.blocks, -1, DIM)), rows // model.blocks
         inner = with_encoder(model)
+        if config.slices and inner is not None:
+            inner.freeze_encoder()
+            sliced_rows = ROWS.reshape(config.slices, -1, DIM)
+            batch = Batch(sliced_rows, None, inner.features_of(sliced_rows[:, 0]).detach())
+            share = torch.full((config.slices,), 1 / config.slices).double()
+            objective = BlockObjective(objective, share)
         if inner is not None:
             self.centers = inner.centers
         else:
@@ -193,7 +217,8 @@ class Case:
         """
         for key, parameter in self.model.named_parameters():
             if parameter.grad is None:
-                assert self.workers.alone or self.name.startswith("distance"), key
+                frozen = not parameter.requires_grad
+                assert frozen or self.workers.alone or self.name.startswith("distance"), key
                 parameter.grad = torch.zeros_like(parameter)
         if not self.workers.alone:
             gradients = [parameter.grad for parameter in self.model.parameters()]

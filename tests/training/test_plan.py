@@ -199,8 +199,16 @@ def test_an_encoder_that_was_never_standardised_is_refused(tmp_path, source):
 def test_an_encoder_of_another_shape_is_refused_with_the_remedy(tmp_path, source, options):
     message = refusal(tmp_path, **EMD | options, encoder=source.path)
     assert f"encoder {str(source.path)!r} is of another shape than this model's" in message
-    remedy = "--model encoder-mixture-decoder --network mlp --width 8 --depth 1 --features 1"
-    assert remedy in message
+    remedy = "--network mlp --encoder-width 8 --encoder-depth 1 --features 1"
+    assert f"its --model encoder-mixture-decoder {remedy}" in message
+
+
+def test_a_decoder_of_another_shape_takes_the_encoder(tmp_path, source):
+    options = EMD | {"width": 12, "depth": 2, "encoder_width": 8, "encoder_depth": 1}
+    run = train(tmp_path / "run", data=source.config.data, **options, encoder=source.path, steps=2)
+    assert all(torch.equal(v, encoders(source)[k]) for k, v in encoders(run).items())
+    assert run.model.decoder.network[0].out_features == 12
+    assert torch.equal(run.sample(3, seed=1), Run.open(run.path).sample(3, seed=1))
 
 
 def test_an_encoder_of_other_data_is_refused(tmp_path, source):

@@ -55,7 +55,8 @@ def test_there_is_a_case_of_every_model_with_every_objective_that_trains_it():
     cases = [workers.Case(name, Team()) for name in workers.CASES]
     tested = {(case.config.model, case.config.objective) for case in cases}
     assert {model for model, _ in tested} == set(MODELS)
-    assert tested == {
+    # Slices can be compared by more.
+    assert tested >= {
         (case.config.model, objective) for case in cases for objective in case.model.objectives
     }
 

@@ -73,8 +73,9 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "beta2": 0.999,
     },
 }
-_FEATURES_ONLY = frozenset({"features", "variance_y", "encoder"})
+_FEATURES_ONLY = frozenset({"features", "variance_y", "encoder", "encoder_width", "encoder_depth"})
 _DENSITY_ONLY = frozenset({"components"})
+_SLICED_ONLY = frozenset({"slices"})
 _MIXTURE_ONLY = frozenset({"noise_dim", "centers", "eval_centers", "learn_weights"})
 #: Defaults of the objective of pairs (row, features), for any model with an encoder. The nuclear
 #: norm finds who shares a feature, so one centre for a row is enough.
@@ -84,12 +85,24 @@ PAIR_DEFAULTS: dict[str, Any] = {
     "centers": 1,
     "learning_rate": 4e-3,
 }
+#: Defaults of a training by slices, each of which holds rows that share one feature.
+SLICE_DEFAULTS: dict[str, Any] = {
+    "objective": "debiased",
+    "variance": "median",
+    "batch_size": 4096,
+    "centers": None,
+    "eval_centers": 30,
+    "learning_rate": 4e-3,
+    "beta1": 0.5,
+    "beta2": 0.9,
+}
 # Options without effect for a model. They are refused, because ignoring them would mislead.
 _WITHOUT_MEANING = {
-    "mixture-density-network": _FEATURES_ONLY | _DENSITY_ONLY | {"bound_rows"},
+    "mixture-density-network": _FEATURES_ONLY | _DENSITY_ONLY | _SLICED_ONLY | {"bound_rows"},
     "encoder-mixture-decoder": _DENSITY_ONLY,
-    "autoencoder": _MIXTURE_ONLY | _DENSITY_ONLY | {"bound_rows"},
-    "vae": _MIXTURE_ONLY | _DENSITY_ONLY | {"variance_y", "bound_rows"},
+    "autoencoder": _MIXTURE_ONLY | _DENSITY_ONLY | _SLICED_ONLY | {"bound_rows"},
+    "latent-mixture": _SLICED_ONLY,
+    "vae": _MIXTURE_ONLY | _DENSITY_ONLY | _SLICED_ONLY | {"variance_y", "bound_rows"},
 }
 #: Objectives that compare every row with one centre: a latent mixture then has no decoder's noise.
 ONE_CENTRE = ("trace", "mse")
@@ -208,6 +221,20 @@ class RunConfig(Options):
     depth: int = _option(
         2, "Number of hidden layers, or of upsamplings.", _MODEL, ge=0, le=MOST_LAYERS
     )
+    encoder_width: int | None = _option(
+        None,
+        "Units of a hidden layer of the encoder. (default: as --width)",
+        _MODEL,
+        ge=1,
+        le=MOST_UNITS,
+    )
+    encoder_depth: int | None = _option(
+        None,
+        "Number of hidden layers of the encoder. (default: as --depth)",
+        _MODEL,
+        ge=0,
+        le=MOST_LAYERS,
+    )
     learn_weights: bool = _option(False, "Learn a weight for every centre.", _MODEL)
     learn_variance: bool = _option(False, "Learn a variance for every centre.", _MODEL)
     min_variance: float | None = _option(
@@ -239,11 +266,19 @@ class RunConfig(Options):
         "Variance of a component of the model, if not half of the kernel's: as --variance.",
         _OBJECTIVE,
     )
+    slices: int | None = _option(
+        None,
+        "Compare p(x|y) with q(x|y) at so many features y in a step, each with rows that share it. "
+        "The encoder must be frozen (--encoder). (default: rows are compared one by one)",
+        _OBJECTIVE,
+        ge=1,
+        le=MOST_ROWS,
+    )
     batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2, le=MOST_ROWS)
     centers: int | None = _option(
         None,
         "Centres of the model in a step. (default: as many as data points; with an encoder, 10 "
-        "for every input)",
+        "for every input; for every slice, as many as its rows)",
         _OBJECTIVE,
         ge=1,
         le=MOST_ROWS,
@@ -299,6 +334,8 @@ class RunConfig(Options):
         if options.get("objective") == "joint-nuclear":
             foreign = _WITHOUT_MEANING.get(str(options.get("model")), frozenset())
             own = own | {k: v for k, v in PAIR_DEFAULTS.items() if k not in foreign}
+        if options.get("slices") is not None:
+            own = own | SLICE_DEFAULTS
         return own | {k: v for k, v in options.items() if v is not None or k not in own}
 
     @model_validator(mode="after")
@@ -332,6 +369,22 @@ class RunConfig(Options):
             raise ValueError(
                 "learn_variance has no effect for objective 'mse', which does not use a variance: "
                 "leave it out, or use objective 'trace'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_slices_of_what_moves(self) -> Self:
+        if self.slices is None:
+            return self
+        if self.encoder is None:
+            raise ValueError(
+                f"slices {self.slices} needs features that stay as they are: name the run whose "
+                "encoder makes them (encoder), such as one of model 'autoencoder' with variance_y"
+            )
+        if self.condition is not None:
+            raise ValueError(
+                f"slices {self.slices} and condition {self.condition!r} cannot be used together: "
+                "a slice holds rows of any class. Leave one of them out"
             )
         return self
 
@@ -398,6 +451,15 @@ class RunConfig(Options):
         """
         kind, _, number = (self.condition or "").partition("=")
         return int(number) if kind == "clusters" else None
+
+    @property
+    def rows_per_slice(self) -> int:
+        """The number of rows of a slice; all rows of a batch if it has no slices.
+
+        >>> RunConfig(data="moons", batch_size=100).rows_per_slice
+        100
+        """
+        return self.batch_size // (self.slices or 1)
 
     @property
     def by_blocks(self) -> bool:

@@ -106,6 +106,8 @@ class FeatureModel(DensityModel):
         rows: Number of training rows whose features will be remembered.
     """
 
+    #: Names of the objectives that can compare slices (:meth:`compare_slices`), the default first.
+    slice_objectives = ("debiased", "nuclear", "schatten", "scalar", "likelihood")
     training_features: Tensor
 
     def __init__(
@@ -306,6 +308,34 @@ class FeatureModel(DensityModel):
             ),
             None if self._frozen else (GaussianMixture(rows.unsqueeze(-2), variance), q),
         )
+
+    def compare_slices(
+        self,
+        x: Tensor,
+        features: Tensor,
+        variance: float,
+        centers: int,
+        generator: Source = None,
+    ) -> Comparison:
+        """Return p(x|y) and q(x|y) at some features, with batch shape ``(S,)``.
+
+        Args:
+            x: Rows that share each of the features, with shape ``(S, n, d)``.
+            features: The features, with their noise, shape ``(S, F)``.
+            variance: Variance of a component of the data's mixtures.
+            centers: Number K of centres at each of the features.
+            generator: Draws the noise.
+
+        Raises:
+            InputError: If the shapes do not fit.
+        """
+        if x.ndim != 3 or features.ndim != 2 or len(x) != len(features):
+            raise InputError(
+                f"x and features must have shapes (S, n, d) and (S, F), got {tuple(x.shape)} and "
+                f"{tuple(features.shape)}"
+            )
+        q = self.decode(features, centers, generator)
+        return Comparison(GaussianMixture(x.to(q.means), variance), q, q.means.new_zeros(()))
 
     def freeze_encoder(self) -> None:
         """Freeze the encoder: neither its weights nor its running averages change any more."""

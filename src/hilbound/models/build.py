@@ -117,7 +117,9 @@ def _encoder(config: "RunConfig", data: DataShape, *, outputs: int, standardized
             f"{features}: an encoder must not return more numbers than its input has"
         )
     build = ENCODERS[config.network]
-    network = build(data.dim, outputs, config.width, config.depth, data.image_shape)
+    width = config.encoder_width or config.width
+    depth = config.depth if config.encoder_depth is None else config.encoder_depth
+    network = build(data.dim, outputs, width, depth, data.image_shape)
     pixels = data.image_shape is not None
     return Encoder(network, data.dim, standardized=outputs if standardized else None, pixels=pixels)
 
@@ -158,7 +160,7 @@ def _encoder_mixture_decoder(config: "RunConfig", data: DataShape, variance: flo
         _decoder(config, data, variance, noise_dim=config.noise_dim),
         # The configuration sets it for this model. The model refuses zero.
         variance_y=config.variance_y or 0.0,
-        centers=config.centers or 1,
+        centers=config.centers or (config.rows_per_slice if config.slices else 1),
         eval_centers=config.eval_centers,
         rows=_remembered(config, data),
     )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hilbound.engine.seeding import stream
+from hilbound.engine.gram import squared_distances
+from hilbound.engine.seeding import normal, stream
 
 
 class Batch(NamedTuple):
@@ -16,18 +17,21 @@ class Batch(NamedTuple):
     Args:
         x: Rows with shape ``(B, d)``, or ``(C, n, d)`` if every block has rows of its own.
         labels: Classes with shape ``(B,)``, for a model that is told them.
+        features: What the rows of each block share, with shape ``(C, F)``, if blocks are slices.
     """
 
     x: Tensor
     labels: Tensor | None = None
+    features: Tensor | None = None
 
-    def first(self, n: int) -> "Batch":
-        """Return the first n rows."""
-        return Batch(self.x[:n], None if self.labels is None else self.labels[:n])
+    def part(self, own: slice) -> "Batch":
+        """Return some of the rows, or of the blocks."""
+        return Batch(self.x[own], *(None if one is None else one[own] for one in self[1:]))
 
     def to(self, device: torch.device) -> "Batch":
         """Return the rows on a device."""
-        return Batch(self.x.to(device), None if self.labels is None else self.labels.to(device))
+        others = (None if one is None else one.to(device) for one in self[1:])
+        return Batch(self.x.to(device), *others)
 
 
 class BatchStream:
@@ -138,6 +142,64 @@ class BlockStream(BatchStream):
     def __iter__(self) -> Iterator[Tensor]:
         for chosen in zip(*self._streams, strict=True):
             yield self.rows[torch.stack(chosen)]
+
+
+class SliceStream(BatchStream):
+    r"""Batches of slices: a feature, and n rows that share it, with shape ``(S, n, d)``.
+
+    A feature is that of a random row, with its noise. Row m shares the feature y with weight
+
+    .. math:: w_m(y) \propto N(y - y_m; v_y) .
+
+    The rows of a slice are drawn by these weights, without replacement. So they are a sample of
+    p(x|y). If fewer than n rows share a feature, the next ones in the order of the weights fill the
+    slice.
+
+    Args:
+        rows: Training rows with shape ``(N, d)``.
+        features: Their features with shape ``(N, F)``, without noise.
+        slices: Number S of slices in a batch.
+        batch_size: Rows of a batch, ``S n``.
+        variance_y: Variance :math:`v_y` of the noise on the features.
+        **options: The other arguments of :class:`BatchStream`.
+
+    >>> rows = torch.arange(100.0).unsqueeze(-1)
+    >>> stream = SliceStream(
+    ...     rows, rows / 30, slices=2, batch_size=10, variance_y=0.01, steps=1, seed=0)
+    >>> batch = next(iter(stream))
+    >>> batch.x.shape, batch.features.shape
+    (torch.Size([2, 5, 1]), torch.Size([2, 1]))
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        features: Tensor,
+        *,
+        slices: int,
+        batch_size: int,
+        variance_y: float,
+        **options: int,
+    ) -> None:
+        super().__init__(rows, batch_size, **options)
+        self._features = features
+        self._slices = slices
+        self._variance_y = variance_y
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # rows with their features
+        for step in range(self.first, self.steps):
+            yield self._draw(stream(self.seed, "slices", step))
+
+    def _draw(self, draws: torch.Generator) -> Batch:
+        features, s = self._features, self._slices
+        chosen = torch.randint(len(features), (s,), generator=draws)
+        noise = normal((s, features.shape[1]), draws, dtype=features.dtype, device=draws.device)
+        y = features[chosen] + self._variance_y**0.5 * noise
+        log_weights = -squared_distances(y, features) / (2 * self._variance_y)
+        # The largest sums of log weights and Gumbel noise are draws without replacement.
+        rare = torch.empty_like(log_weights).exponential_(generator=draws)
+        nearest = (log_weights - rare.log()).topk(self.batch_size // s).indices
+        return Batch(self.rows[nearest], None, y)
 
 
 @dataclass(frozen=True)

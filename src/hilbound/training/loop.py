@@ -19,12 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.models.blocks import BlockDensityNetwork
-from hilbound.training.batches import Batches, BatchStream, BlockStream, LabelledStream
+from hilbound.models.classes import with_encoder
+from hilbound.training.batches import (
+    Batches,
+    BatchStream,
+    BlockStream,
+    LabelledStream,
+    SliceStream,
+)
 from hilbound.training.checkpoints import damaged_checkpoint, read_checkpoint
 from hilbound.training.plan import TrainingPlan
 from hilbound.training.quiet import quiet_lightning
@@ -62,9 +70,22 @@ def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) ->
         options["batch_size"] = plan.rows_per_block
         blocks = model.blocks_of(rows.to(model.share.device), labels).cpu()
         return BlockStream(rows, blocks, **options)
+    if config.slices is not None:
+        return _slices(plan, rows, **options)
     if config.condition is not None and labels is not None:
         return LabelledStream(rows, labels, **options)
     return BatchStream(rows, **options)
+
+
+def _slices(plan: TrainingPlan, rows: Tensor, **options: int) -> SliceStream:
+    """Return slices of the rows, by the features of the plan's frozen encoder."""
+    config, model = plan.config, with_encoder(plan.model)
+    if model is None or model.variance_y is None or config.slices is None:
+        raise TypeError(f"{type(plan.model).__name__} has no noisy features")  # the plan refuses it
+    with torch.no_grad():
+        features = model.features_of(rows.to(model.decoder.variance.device)).cpu()
+    options["batch_size"] = config.slices * min(config.rows_per_slice, len(rows))
+    return SliceStream(rows, features, slices=config.slices, variance_y=model.variance_y, **options)
 
 
 @dataclass(frozen=True)
@@ -272,6 +293,8 @@ class Loop:
         size = min(plan.config.batch_size, rows)
         # The bias of the cost depends on the batch size, so the smaller last batch is left out.
         # Lightning would take a plain list for several loaders.
+        if plan.config.slices is not None:
+            return Batches(list(batches_of(plan, "validation", steps=max(1, rows // size))))
         if plan.config.condition is None:
             return Batches(plan.dataset.validation[: rows // size * size].split(size))
         return Batches(list(batches_of(plan, "validation", steps=rows // size)))

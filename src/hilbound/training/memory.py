@@ -25,14 +25,17 @@ def least_memory(config: RunConfig, dim: int, blocks: int = 1) -> int:
     96
     """
     size = 8 if config.precision == "64-true" else 4
-    every = config.batch_size if config.model != "mixture-density-network" else 1
+    every = config.slices or config.batch_size
+    if config.model == "mixture-density-network":
+        every = 1
     code = blocks if blocks > 1 else 0
-    centers = every * (config.centers or (1 if every > 1 else config.batch_size))
+    own = config.rows_per_slice if config.slices or every == 1 else 1
+    centers = every * (config.centers or own)
     # Backward wants every hidden layer; a convolution has at least as many numbers.
     hidden = config.width * config.depth + dim
     numbers = 2 * centers * hidden + 2 * config.batch_size * dim + centers * code
     if config.objective in _WHOLE:
-        numbers += 2 * config.batch_size * centers // blocks
+        numbers += 2 * config.batch_size * centers // (config.slices or blocks)
     return numbers * size
 
 

@@ -79,7 +79,8 @@ class DensityModule(L.LightningModule):
     @property
     def _is_marginal(self) -> bool:
         """Whether all rows of a batch are compared with all centres, not each with its own."""
-        return self.objective.marginal and with_encoder(self.model) is not None
+        encoded = with_encoder(self.model) is not None and not self.config.slices
+        return self.objective.marginal and encoded
 
     @property
     def _workers(self) -> Team:
@@ -97,6 +98,9 @@ class DensityModule(L.LightningModule):
         """Return the number of centres: for the whole batch, a block or each row of it."""
         config = self.config
         inner = with_encoder(self.model)
+        if inner is not None and config.slices:
+            # The bias of a cost depends on their number.
+            return inner.centers
         if inner is not None:
             return inner.centers if self.training else config.eval_centers or inner.centers
         if self.objective.paired:

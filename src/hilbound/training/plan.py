@@ -11,7 +11,7 @@ from hilbound.datasets import Dataset
 from hilbound.datasets.catalogue import OF_FILES, refuse_meaningless
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.autoencoders import VAE
+from hilbound.models.autoencoders import VAE, FeatureModel
 from hilbound.models.base import DensityModel
 from hilbound.models.blocks import BlockDensityNetwork
 from hilbound.models.build import MODELS, DataShape, build_model, number_of_blocks
@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 
 # Objectives that do not depend on variances.
 _WITHOUT_VARIANCE = frozenset({"mse", "distance"})
+
+# A debiased slice is cut into halves, and each needs two rows to differ.
+_LEAST_IN_SLICE = 4
+# So many features are looked at before a training by slices.
+_LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,7 @@ def plan_training(
     """
     # Names are cheap to check, and data may take minutes to read. So names come first.
     objective = create_objective(config.objective, **config.objective_options)
-    if config.by_blocks:
-        refuse_blocks(objective)
+    _check_parts(config, objective)
     specifications = _specifications(config, objective)
     _check_names(config)
     if dataset is None and not resumed:
@@ -141,14 +145,16 @@ def plan_training(
         # Lightning would convert the model too late: after rounding a checkpoint to float32.
         model = model.double()
     _take_encoder_of(config, model, resumed=resumed)
-    if config.condition is not None:
-        objective = _conditioned(config, dataset, model, objective, resumed=resumed)
+    objective = _in_parts(config, dataset, model, objective, resumed=resumed)
     return TrainingPlan(config, dataset, objective, schedule, model, apart)
 
 
 def _cut_batch(config: RunConfig, dataset: Dataset) -> RunConfig:
     """Return the configuration with no more rows in a step than there are."""
     rows = len(dataset.train)
+    if config.slices is not None:
+        _check_slices(config, rows)
+        return config
     if config.batch_size <= rows:
         return config
     log.warning(
@@ -209,7 +215,7 @@ def _schedules(
     return VarianceSchedule(data.start + model.start, data.end + model.end), (data, model)
 
 
-def _conditioned(
+def _in_parts(
     config: RunConfig,
     dataset: Dataset,
     model: DensityModel,
@@ -217,7 +223,14 @@ def _conditioned(
     *,
     resumed: bool,
 ) -> Objective:
-    """Find the blocks of a model that is made of them, and return the objective of all blocks."""
+    """Find the blocks of a model that is made of them, and return the objective of all parts.
+
+    Parts of a batch are blocks or slices.
+    """
+    if config.slices is not None:
+        if not resumed:
+            _look_at_slices(config, dataset, model)
+        return BlockObjective(objective, torch.full((config.slices,), 1 / config.slices))
     if config.condition == "classes":
         _check_classes(config, dataset)
     if not isinstance(model, BlockDensityNetwork):
@@ -310,7 +323,7 @@ def _check_names(config: RunConfig) -> None:
 
 def _check_objective(config: RunConfig, objective: Objective, model: DensityModel) -> None:
     """Raise an InputError if the objective cannot train the model or its number of centres."""
-    if config.objective not in model.objectives:
+    if config.slices is None and config.objective not in model.objectives:
         raise InputError(
             f"objective {config.objective!r} cannot train model {config.model!r}: it is trained by "
             + " or ".join(repr(name) for name in model.objectives)
@@ -324,6 +337,55 @@ def _check_objective(config: RunConfig, objective: Objective, model: DensityMode
         raise InputError(
             f"objective {config.objective!r} pairs every centre with a data point: leave centers "
             f"out, or give as many as batch_size ({config.batch_size}), got {config.centers}"
+        )
+
+
+def _check_parts(config: RunConfig, objective: Objective) -> None:
+    """Raise an InputError for an objective that cannot compare blocks or slices."""
+    known = FeatureModel.slice_objectives
+    if config.slices is not None and config.objective not in known:
+        raise InputError(
+            f"objective {config.objective!r} cannot compare slices: use "
+            f"{' or '.join(map(repr, known))}, or leave slices out"
+        )
+    if config.by_blocks or config.slices is not None:
+        refuse_blocks(objective)
+
+
+def _check_slices(config: RunConfig, rows: int) -> None:
+    """Raise an InputError if the rows of a slice are too few, or more than there are."""
+    own = config.rows_per_slice
+    if own < _LEAST_IN_SLICE:
+        raise InputError(
+            f"batch_size {config.batch_size} leaves {own} rows for each of {config.slices} slices, "
+            f"and a slice needs at least {_LEAST_IN_SLICE}: give a batch_size of at least "
+            f"{_LEAST_IN_SLICE * (config.slices or 1)}, or fewer slices"
+        )
+    if own > rows:
+        raise InputError(
+            f"batch_size {config.batch_size} with {config.slices} slices makes slices of {own} "
+            f"rows, and there are {rows} training rows: lower batch_size, or take more slices"
+        )
+
+
+@torch.no_grad()
+def _look_at_slices(config: RunConfig, dataset: Dataset, model: DensityModel) -> None:
+    """Warn if so few rows share a feature that others must fill the slices."""
+    inner = with_encoder(model)
+    if inner is None:
+        return
+    draws = stream(config.seed, "slices", "look")
+    some = dataset.train[torch.randint(len(dataset.train), (_LOOKED_AT,), generator=draws)]
+    weights = inner.feature_weights(some, dataset.train)
+    sharing = float((1 / weights.square().sum(-1)).median())
+    if sharing < config.rows_per_slice:
+        log.warning(
+            "a feature is shared by about %.0f of %d training rows, and a slice has %d rows: rows "
+            "with other features fill it up. Take more slices, a smaller batch_size, a larger "
+            "variance_y, or fewer features",
+            sharing,
+            len(dataset.train),
+            config.rows_per_slice,
         )
 
 
@@ -372,10 +434,12 @@ def take_encoder(target: DensityModel, path: Path | str) -> None:
     theirs, own = source.encoder.state_dict(), model.encoder.state_dict()
     if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in own.items()}:
         config = other.config
+        depth = config.depth if config.encoder_depth is None else config.encoder_depth
         raise InputError(
             f"encoder {str(path)!r} is of another shape than this model's: use data of as many "
-            f"coordinates, and its --model {config.model} --network {config.network} --width "
-            f"{config.width} --depth {config.depth} --features {config.features}"
+            f"coordinates, and its --model {config.model} --network {config.network} "
+            f"--encoder-width {config.encoder_width or config.width} --encoder-depth {depth} "
+            f"--features {config.features}"
         )
     model.encoder.load_state_dict(theirs)
     model.freeze_encoder()

@@ -29,11 +29,11 @@ class Shared(NamedTuple):
     """A batch that workers share, as one of them sees it.
 
     Args:
-        batch: All rows of the batch with shape ``(B, d)``, or of all blocks with shape
+        batch: All rows of the batch with shape ``(B, d)``, or of all blocks or slices with shape
             ``(C, n, d)``.
         variance: Variance of a component of the data's mixture.
-        centers: Number of centres: for each row if every row has its own, for each block if there
-            are blocks, otherwise in all.
+        centers: Number of centres: for each row if every row has its own, for each block or slice
+            if there are any, otherwise in all.
         generator: Draws the noise of the whole batch.
         workers: The team.
     """
@@ -53,9 +53,7 @@ class Shared(NamedTuple):
     def part(self) -> Batch:
         """The rows that this worker computes; one that does not count if it has none."""
         chosen = self.own or range(1)
-        rows, labels = self.batch
-        of_rows = slice(chosen.start, chosen.stop)
-        return Batch(rows[of_rows], None if labels is None else labels[of_rows])
+        return self.batch.part(slice(chosen.start, chosen.stop))
 
 
 def compare_together(model: DensityModel, shared: Shared) -> Comparison:
@@ -72,6 +70,8 @@ def compare_together(model: DensityModel, shared: Shared) -> Comparison:
         The comparison. If there are blocks, it is one of this worker's blocks, :class:`OwnBlocks`.
     """
     batch, variance, centers, generator, workers = shared
+    if batch.features is not None:
+        return _compare_slices(model, shared)
     if workers.alone:
         return model.compare(batch.x, variance, centers, generator, batch.labels)
     if isinstance(model, BlockDensityNetwork):
@@ -133,7 +133,7 @@ def compare_pairs_together(
 
 
 class OwnBlocks(Comparison):
-    """A comparison of this worker's blocks of a batch.
+    """A comparison of this worker's blocks, or slices, of a batch.
 
     Attributes:
         workers: The team.
@@ -157,10 +157,26 @@ def _compare_blocks(model: BlockDensityNetwork, shared: Shared) -> OwnBlocks:
     own = workers.share(model.blocks)
     source = Part(shared.generator, own or range(1), model.blocks)
     with working_in(workers, filled=not own):
-        found = OwnBlocks(*model.compare(shared.batch.x, shared.variance, shared.centers, source))
-    found.workers, found.own = workers, own
-    found.learned = model.variance_head is not None
-    return found
+        found = model.compare(shared.batch.x, shared.variance, shared.centers, source)
+    return _owned(found, model, shared, own)
+
+
+def _compare_slices(model: DensityModel, shared: Shared) -> OwnBlocks:
+    inner, own = with_encoder(model), shared.own
+    part, slices = shared.part, len(shared.batch.x)
+    if inner is None or part.features is None:
+        raise TypeError(f"{type(model).__name__} has no features")  # the plan refuses it
+    source = Part(shared.generator, own or range(1), slices)
+    with working_in(shared.workers, filled=not own):
+        found = inner.compare_slices(part.x, part.features, shared.variance, shared.centers, source)
+    return _owned(found, model, shared, own)
+
+
+def _owned(found: Comparison, model: DensityModel, shared: Shared, own: range) -> OwnBlocks:
+    blocks = OwnBlocks(*found)
+    blocks.workers, blocks.own = shared.workers, own
+    blocks.learned = model.head.variance_head is not None
+    return blocks
 
 
 def loss_together(

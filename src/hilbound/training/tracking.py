@@ -139,7 +139,7 @@ class ConditionalTracker(L.Callback):
         self._first = trainer.global_step
         if self.interval is None:
             # The very first call takes longer, and would make measuring look too expensive.
-            few = self.rows["train"].first(_LOOKED_AT).to(pl_module.device)
+            few = self.rows["train"].part(slice(_LOOKED_AT)).to(pl_module.device)
             draws = stream(0, "warm-up", device=pl_module.device)
             bound_of(self.plan.model, few.x, 1.0, draws, few.labels)
 
@@ -235,7 +235,7 @@ class ConditionalTracker(L.Callback):
         k = inner.eval_centers
         if self._told or k == 1:
             return
-        few, labels = rows.first(_LOOKED_AT)
+        few, labels, _ = rows.part(slice(_LOOKED_AT))
         generator = stream(self.plan.config.seed, "collapse", device=few.device)
         with torch.no_grad(), telling(model, labels):
             q = inner.decode(inner.features_of(few), k, generator)
