@@ -84,7 +84,7 @@ $(RAY)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: test-hostile
-test-hostile: $(STAMP) ## mutate valid files 100,000 times, and look for foreign errors (an hour)
+test-hostile: $(STAMP) ## mutate valid files 100,000 times, and look for foreign errors (half an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py --cases 100000
 
 .PHONY: test-killed
