@@ -57,7 +57,7 @@ test: lint ## run the linters, the doctests and the tests
 	@echo "== doctests"
 	@$(RUN) pytest --doctest-modules src --quiet
 	@echo "== tests"
-	@OMP_NUM_THREADS=1 $(RUN) pytest tests -n $(WORKERS) --dist loadgroup
+	@OMP_NUM_THREADS=1 $(RUN) pytest tests -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-skpro
 test-skpro: $(SKPRO)/.installed ## test the adapter to skpro, in an environment of its own
@@ -84,7 +84,7 @@ $(RAY)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: test-hostile
-test-hostile: $(STAMP) ## mutate valid files 100,000 times, and look for foreign errors (an hour)
+test-hostile: $(STAMP) ## mutate valid files 100,000 times, and look for foreign errors (half an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/hostile/fuzz.py --cases 100000
 
 .PHONY: test-killed

@@ -1,5 +1,7 @@
 """What all tests share: how examples are drawn, and a source of random numbers."""
 
+import functools
+import importlib.metadata
 import signal
 
 import pytest
@@ -15,6 +17,26 @@ settings.load_profile("hilbound")
 # A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Lightning asks for them at every training, and looks into every package that is installed.
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
+
+#: What takes longest begins first: side by side, a long file at the end would be waited for.
+LONG = ("test_together.py", "test_runner.py", "test_commands.py", "test_failures.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the long files before the others, and leave the order within files as it is."""
+    items.sort(key=lambda item: LONG.index(name) if (name := item.path.name) in LONG else len(LONG))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """No test pulls the plug, so none has to wait for the disk. Tests of saving watch the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture

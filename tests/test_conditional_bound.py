@@ -89,9 +89,9 @@ def data_given(x, features, points, variance_p, variance_y):
     return GaussianMixture(x.expand(len(points), *x.shape), variance_p, weights)
 
 
-def test_no_cost_of_ten_thousand_passes_its_limit():
+def test_no_cost_of_two_thousand_passes_its_limit():
     random = np.random.default_rng(0)
-    gaps = np.empty(10_000)
+    gaps = np.empty(2000)
     for seed in range(len(gaps)):
         n, m, k, d, f = (int(a) for a in random.integers(1, [7, 7, 4, 4, 3]))
         variance_p, variance, variance_y = (float(a) for a in 10 ** random.uniform(-1, 1, 3))
@@ -104,8 +104,8 @@ def test_no_cost_of_ten_thousand_passes_its_limit():
         gaps[seed] = bound.gap
     assert gaps.min() >= -1e-12
     # Near equality as well as far from it.
-    assert (gaps < 1e-3).sum() > 500
-    assert (gaps > 1).sum() > 500
+    assert (gaps < 1e-3).sum() > 100
+    assert (gaps > 1).sum() > 100
 
 
 @pytest.mark.usefixtures("cut")

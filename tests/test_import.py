@@ -1,6 +1,7 @@
 """What an import pays for: each in a process of its own, for this one has paid for everything."""
 
 import importlib
+import json
 import subprocess
 import sys
 
@@ -13,50 +14,86 @@ HEAVY = (
     *("pydantic", "yaml"),
 )
 LIGHT = {"pydantic", "yaml"}
+HELP = """
+from hilbound.cli import app
+for words in (["--help"], ["fit", "--help"], ["--version"]):
+    try:
+        app(words)
+    except SystemExit as done:
+        assert done.code == 0
+"""
+UNCHANGED = """
+import torch, random
+from hilbound import cli
+state = torch.get_rng_state(), torch.get_default_dtype(), random.getstate()
+import hilbound
+[getattr(hilbound, name) for name in hilbound.__all__]
+assert torch.equal(state[0], torch.get_rng_state())
+assert state[1:] == (torch.get_default_dtype(), random.getstate())
+"""
+#: What a fresh process holds after some code.
+EXPECTED = {
+    "import hilbound": set(),
+    "import hilbound; hilbound.__version__; dir(hilbound)": set(),
+    "import hilbound.cli": LIGHT,
+    "from hilbound import RunConfig, InputError": LIGHT,
+    "import hilbound.config; hilbound.config.RunConfig(data='moons', model='vae')": LIGHT,
+    HELP: LIGHT,
+    "import hilbound.models.networks": {"torch"},
+    "import hilbound.models": {"torch"},
+    "from hilbound import functional, bounds, objectives": {"torch"},
+    "import hilbound; hilbound.GaussianMixture": {"torch"},
+    "import hilbound.evaluation.evaluate": {"torch"} | LIGHT,
+    "from hilbound import Run, fit": {"torch"} | LIGHT,
+    "import hilbound.models, hilbound.training.plan, hilbound.objectives": {"torch"} | LIGHT,
+}
+#: Runs every code in a fork of its own. Those that need torch share its import, which takes longer
+#: than all the rest.
+FORKS = """
+import json, os, sys
+before, heavy, codes = json.load(sys.stdin)
+exec(before)
+for code in codes:
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        exec(code, {})
+        print(json.dumps([code, [name for name in heavy if name in sys.modules]]))
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, code
+"""
 
 
-def imported(code):
-    """The heavy packages that a fresh process holds after some code."""
-    after = f"\nimport sys\nprint(*[name for name in {HEAVY} if name in sys.modules])"
+def after(before, codes):
+    """The heavy packages that a fork of a process with only ``before`` holds after each code."""
     done = subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-c", code + after], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS],
+        input=json.dumps([before, HEAVY, codes]),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.stderr == ""
-    return set(done.stdout.splitlines()[-1].split())
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line for line in done.stdout.splitlines() if line.startswith('["')]
+    return {code: set(names) for code, names in map(json.loads, lines)}
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        ("import hilbound", set()),
-        ("import hilbound; hilbound.__version__; dir(hilbound)", set()),
-        ("import hilbound.cli", LIGHT),
-        ("from hilbound import RunConfig, InputError", LIGHT),
-        ("import hilbound.models.networks", {"torch"}),
-        ("import hilbound.models", {"torch"}),
-        ("from hilbound import functional, bounds, objectives", {"torch"}),
-        (
-            "import hilbound.evaluation.evaluate",
-            {"torch"} | LIGHT,
-        ),
-        ("import hilbound; hilbound.GaussianMixture", {"torch"}),
-        ("from hilbound import Run, fit", {"torch"} | LIGHT),
-        ("import hilbound.models, hilbound.training.plan, hilbound.objectives", {"torch"} | LIGHT),
-        ("import hilbound.config; hilbound.config.RunConfig(data='moons', model='vae')", LIGHT),
-    ],
-)
-def test_an_import_pays_for_what_it_needs(code, expected):
-    assert imported(code) == expected
+@pytest.fixture(scope="module")
+def imported():
+    torch = [code for code, names in EXPECTED.items() if "torch" in names]
+    light = [code for code in EXPECTED if code not in torch]
+    return after("", light) | after("import torch", torch)
 
 
-def test_help_pays_for_nothing():
-    code = (
-        "import sys\nfrom hilbound.cli import app\n"
-        "for words in (['--help'], ['fit', '--help'], ['--version']):\n"
-        "    try:\n        app(words)\n"
-        "    except SystemExit as done:\n        assert done.code == 0"
-    )
-    assert imported(code) == LIGHT
+@pytest.mark.parametrize("code", EXPECTED)
+def test_an_import_pays_for_what_it_needs(imported, code):
+    assert imported[code] == EXPECTED[code]
+
+
+def test_importing_draws_no_random_numbers_and_changes_no_defaults():
+    (found,) = after("", [UNCHANGED]).values()
+    assert "torch" in found
 
 
 def test_every_public_name_is_there():
@@ -65,17 +102,6 @@ def test_every_public_name_is_there():
         assert getattr(hilbound, name) is not None
     with pytest.raises(AttributeError, match="attribute nothing"):
         _ = hilbound.nothing
-
-
-def test_importing_draws_no_random_numbers_and_changes_no_defaults():
-    code = (
-        "import torch, random\nfrom hilbound import cli\n"
-        "state = torch.get_rng_state(), torch.get_default_dtype(), random.getstate()\n"
-        "import hilbound\n[getattr(hilbound, name) for name in hilbound.__all__]\n"
-        "assert torch.equal(state[0], torch.get_rng_state())\n"
-        "assert state[1:] == (torch.get_default_dtype(), random.getstate())\n"
-    )
-    assert "torch" in imported(code)
 
 
 FORMER = {

@@ -36,6 +36,7 @@ from support.tiny_runs import (
     write_points,
     write_table,
 )
+from support.trainings import curve
 
 pytest_plugins = ["support.fixtures_runs"]
 
@@ -629,12 +630,18 @@ def test_two_devices_train_one_run(tmp_path):
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
 
 
-#: The program that torchrun starts: in the last but one step the second worker dies.
+#: The program that torchrun starts. It trains a model whose bound is tracked, and whose diagnosis
+#: finds something. Then it trains another, and in the last but one step the second worker dies.
 DYING = """
 import os, signal
+import hilbound
 from hilbound.cli import main
 from hilbound.training.module import DensityModule
 
+try:
+    hilbound.fit("tracked", quiet=True, **TRACKED)
+except SystemExit:
+    pass  # a worker that has helped is done
 original = DensityModule.training_step
 
 def step(self, *arguments):
@@ -647,10 +654,23 @@ main()
 """
 
 
+TRACKED = {
+    **TINY,
+    "model": "encoder-mixture-decoder",
+    "centers": 3,
+    "features": 1,
+    "variance": "3000*median",
+    "bound_every": 2,
+    "bound_rows": 40,
+    "accelerator": "cpu",
+    "precision": "64-true",
+}
+
+
 def test_a_worker_that_dies_ends_the_run_and_leaves_the_checkpoint(tmp_path):
     points, path = write_points(tmp_path / "points.npy"), tmp_path / "run"
-    program = tmp_path / "dying.py"
-    program.write_text(DYING)
+    program, tracked = tmp_path / "dying.py", TRACKED | {"data": str(points)}
+    program.write_text(DYING.replace("TRACKED", repr(tracked)))
     options = flags(accelerator="cpu")
     words = ["fit", points, *options, "-o", path, "-q", "--no-report"]
     done = subprocess.run(  # noqa: S603 - our own interpreter
@@ -662,9 +682,21 @@ def test_a_worker_that_dies_ends_the_run_and_leaves_the_checkpoint(tmp_path):
         capture_output=True,
         text=True,
         timeout=200,
+        cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode != 0
+    two, one = Run.open(tmp_path / "tracked"), train(tmp_path / "one", **tracked)
+    # Bounds are tracked, and trainings diagnosed, as with one worker.
+    assert len(curve(two)) == len(curve(one)) > 8
+    for ours, theirs in zip(curve(two), curve(one), strict=True):
+        assert ours.pop("split") == theirs.pop("split")
+        assert ours == pytest.approx(theirs, rel=1e-6)
+    found = [run.read_json("run.json")["findings"] for run in (two, one)]
+    assert {finding["name"] for finding in found[0]} >= {"variance-too-large"}
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.pop("figures") == pytest.approx(theirs.pop("figures"), rel=1e-6)
+        assert ours == theirs
     run = Run.open(path)
     assert run.read_json("run.json")["step"] == 4
     resumed = ask("fit", "--resume", path, "-q", "--no-report")

@@ -1,11 +1,7 @@
 """The latent-mixture experiment: which trainings it asks for, and how it judges rows."""
 
-import pytest
-from PIL import Image
-
 from hilbound.experiments.latent_mixture.experiment import EXPERIMENT
 from hilbound.experiments.latent_mixture.settings import OWN, LatentSettings
-from hilbound.experiments.runner import run_experiment
 
 SETTINGS = LatentSettings()
 GOOD = {
@@ -106,14 +102,3 @@ def test_the_tables_have_a_line_for_every_method():
         *SETTINGS.peers,
     ]
     assert len(bounds.rows) == 2
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_quick_form_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("HILBOUND_CACHE", str(tmp_path / "cache"))
-    run_experiment("latent-mixture", tmp_path / "page", quick=True, quiet=True)
-    page = (tmp_path / "page" / "README.md").read_text(encoding="utf-8")
-    assert "Coverage is at least 0.94" in page
-    for name in ("samples", "neighbours"):
-        with Image.open(tmp_path / "page" / f"{name}.png") as image:
-            assert min(image.size) > 300

@@ -19,19 +19,35 @@ from hilbound import cli
 from hilbound.errors import InputError
 from hilbound.experiments import EXPERIMENTS, get_experiment, pages, runner
 from hilbound.experiments.base import Cell, Claim, spread, values_of
+from hilbound.experiments.mechanism_isolation import IsolationSettings, MechanismIsolation
 from hilbound.experiments.pages import markdown_table
 from hilbound.experiments.runner import RESULT, run_experiment
 from hilbound.reports.page import Table
 
 NAME = "mechanism-isolation"
+#: Five cells that take a moment each: what is tested with them is the machinery.
+FEW = {"variances": (10.0,), "width": 8, "steps": 4, "batch_size": 32, "samples": 100}
+
+
+def let_few(patch):
+    """Let the quick form of one experiment have few cells."""
+    patch.setattr(MechanismIsolation, "settings", lambda *_, **__: IsolationSettings(**FEW))
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A folder with the quick form of an experiment."""
+def _finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiment") / "isolation"
-    run_experiment(NAME, folder, quick=True, quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        let_few(patch)
+        run_experiment(NAME, folder, quick=True, quiet=True)
     return folder
+
+
+@pytest.fixture
+def finished(_finished, tmp_path, monkeypatch):
+    """A folder with few cells that were measured, to be damaged at will; more would be as few."""
+    let_few(monkeypatch)
+    return Path(shutil.copytree(_finished, tmp_path / "finished"))
 
 
 def rows_of(folder):
@@ -56,6 +72,8 @@ def test_every_experiment_runs_in_its_quick_form(name, tmp_path):
     for picture in pictures:
         assert (tmp_path / "out" / picture).stat().st_size > 1000
     assert get_experiment(name).title in page
+    for claim in written["claims"]:
+        assert claim["claim"].replace("|", r"\|") in page
     assert not re.search(r"\bnan\b|None\b", page), "a page has no empty values"
     linked = {link for link in re.findall(r"\]\(([^)]+)\)", page) if "://" not in link}
     assert all((tmp_path / "out" / link).exists() for link in linked), "links lead somewhere"
@@ -176,7 +194,15 @@ def test_processes_measure_the_same_as_one(finished, tmp_path):
     ]
 
 
-def test_every_row_has_its_seed(tmp_path):
+def test_every_row_has_its_seed(finished, tmp_path, monkeypatch):
+    # Measured before, to save the time of measuring again.
+    known = {
+        (row.pop("objective"), row.pop("training")): row
+        for row in ({k: v for k, v in row.items() if k != "seed"} for row in rows_of(finished))
+    }
+    monkeypatch.setattr(
+        MechanismIsolation, "measure", lambda *a: known[a[2]["objective"], a[2]["training"]]
+    )
     result = run_experiment(NAME, tmp_path / "seeds", quick=True, seeds=2, quiet=True)
     assert sorted({row["seed"] for row in result.rows}) == [0, 1]
     assert result.seeds == [0, 1]
@@ -259,21 +285,22 @@ def test_a_users_mistake_inside_a_process_is_told_as_one(tmp_path, monkeypatch):
     assert "Traceback" not in result.output
 
 
-def test_an_interrupted_run_goes_on(tmp_path):
-    folder = tmp_path / "stopped"
-    program = str(Path(sys.executable).with_name("hilbound"))
-    command = [
-        program,
-        "experiment",
-        NAME,
-        "--quick",
-        "--seeds",
-        "40",
-        "--workers",
-        "2",
-        "-o",
-        str(folder),
-    ]
+#: The command line, with few cells.
+PROGRAM = f"""
+from hilbound.cli import main
+from hilbound.experiments.mechanism_isolation import IsolationSettings, MechanismIsolation
+
+MechanismIsolation.settings = lambda *_, **__: IsolationSettings(**{FEW})
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_an_interrupted_run_goes_on(finished, tmp_path):
+    folder, program = tmp_path / "stopped", tmp_path / "program.py"
+    program.write_text(PROGRAM, encoding="utf-8")
+    options = ["--quick", "--seeds", "100", "--workers", "2", "-o", str(folder)]
+    command = [sys.executable, str(program), "experiment", NAME, *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603 - our own program
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and len(list(folder.glob("work-quick/*/row.json"))) < 3:
@@ -287,20 +314,21 @@ def test_an_interrupted_run_goes_on(tmp_path):
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("work-quick/*/row.json")}
     assert len(kept) >= 3
     assert not (folder / RESULT).exists()
-    run_experiment(NAME, folder, quick=True, seeds=1, quiet=True)
+    result = run_experiment(NAME, folder, quick=True, seeds=1, quiet=True)
     of_seed_0 = [path for path in kept if path.parent.name.endswith("-0")]
     assert of_seed_0
     assert all(path.stat().st_mtime_ns == kept[path] for path in of_seed_0)
+    # Whoever has measured them, the rows are those of one process that was left alone.
+    assert [{**row, "seconds": 0} for row in result.rows] == [
+        {**row, "seconds": 0} for row in rows_of(finished)
+    ]
 
 
-def test_the_command_prints_claims_and_page(tmp_path):
-    result = CliRunner().invoke(
-        cli.app, ["experiment", NAME, "--quick", "-o", str(tmp_path / "cli"), "--quiet"]
-    )
+def test_the_command_prints_claims_and_page(finished):
+    command = ["experiment", NAME, "--quick", "-o", str(finished)]
+    result = CliRunner().invoke(cli.app, [*command, "--quiet"])
     assert (result.exit_code, result.output) == (0, "")
-    result = CliRunner().invoke(
-        cli.app, ["experiment", NAME, "--quick", "-o", str(tmp_path / "cli")]
-    )
+    result = CliRunner().invoke(cli.app, command)
     assert result.exit_code == 0
     assert "README.md" in result.output
     assert "came out" in result.output

@@ -83,21 +83,25 @@ MUTATIONS = st.lists(
 )
 
 
+@pytest.fixture(scope="module")
+def seeds(folder):
+    return fuzz.seeds(folder / "good")
+
+
 @settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_whatever_is_mutated_nothing_but_our_own_errors_comes_out(folder, data):
+def test_whatever_is_mutated_nothing_but_our_own_errors_comes_out(folder, seeds, data):
     place = folder / "fuzzed"
     place.mkdir(exist_ok=True)
-    seeds = fuzz.seeds(folder / "good")
     number = data.draw(st.integers(0, len(seeds) - 1))
     mutations = data.draw(MUTATIONS)
     result = fuzz.attempt(seeds[number], mutations, place)
     assert result["outcome"] in {"read", "refused"}, (seeds[number].reader, result)
 
 
-def test_the_fuzzer_finds_a_reader_that_lets_others_errors_out(folder, monkeypatch):
+def test_the_fuzzer_finds_a_reader_that_lets_others_errors_out(folder, seeds, monkeypatch):
     monkeypatch.setitem(fuzz.READERS, "idx", lambda path: path.read_bytes()[99])
-    seed = next(one for one in fuzz.seeds(folder / "good") if one.reader == "idx")
+    seed = next(one for one in seeds if one.reader == "idx")
     assert fuzz.attempt(seed, [], folder)["message"].startswith("IndexError")
     monkeypatch.setitem(fuzz.READERS, "idx", lambda path: (_ for _ in ()).throw(InputError("no")))
     assert fuzz.attempt(seed, [], folder) == {"outcome": "refused", "message": "no"}

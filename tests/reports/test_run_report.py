@@ -2,12 +2,14 @@
 
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
 
+import hilbound
 from hilbound.config import RunConfig
 from hilbound.evaluation.evaluate import evaluate
 from hilbound.evaluation.quality import (
@@ -32,6 +34,7 @@ class Reader(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
+        self.html = html
         self.headings, self.rows, self.images, self.references = [], [], [], []
         self.path = []
         self.feed(html)
@@ -58,17 +61,32 @@ class Reader(HTMLParser):
             self.rows[-1][-1] += data.strip()
 
 
-@pytest.fixture
-def page(trained):
-    return Reader(write_report(trained).read_text(encoding="utf-8"))
+def read(run):
+    return Reader(write_report(run).read_text(encoding="utf-8"))
 
 
-def test_the_page_is_one_file(page, trained):
+def alts(page):
+    return [image["alt"] for image in page.images]
+
+
+@pytest.fixture(scope="module")
+def reported(_trained, tmp_path_factory):
+    """A run with its report, to be looked at only."""
+    run = hilbound.Run.open(shutil.copytree(_trained, tmp_path_factory.mktemp("reported") / "run"))
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(reported):
+    return Reader((reported.path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_is_one_file(page):
     assert page.images
     for reference in page.references:
         assert reference.startswith(("data:", "#")), reference[:80]
-    html = (trained.path / "report.html").read_text(encoding="utf-8")
-    assert not re.search(r"@import|url\((?!['\"]?data:)|<script[^>]+src", html)
+    assert not re.search(r"@import|url\((?!['\"]?data:)|<script[^>]+src", page.html)
     assert all(image["alt"] for image in page.images)
 
 
@@ -77,16 +95,16 @@ def test_the_page_has_every_part(page):
     assert page.headings[1:] == ["Samples", "Spectrum", "Metrics", "Configuration", "Glossary"]
 
 
-def test_the_configuration_stands_there_in_full(page, trained):
+def test_the_configuration_stands_there_in_full(page, reported):
     rows = {row[0]: row[1] for row in page.rows if len(row) == 2}
-    for name, value in trained.config.model_dump(mode="json").items():
+    for name, value in reported.config.model_dump(mode="json").items():
         assert rows[name.replace("_", "-")] == ("–" if value is None else str(value))
     assert len(RunConfig.model_fields) <= len(rows)
 
 
-def test_every_metric_stands_beside_its_floor(page, trained):
+def test_every_metric_stands_beside_its_floor(page, reported):
     rows = {row[0]: row for row in page.rows if len(row) == 5}
-    for name, entry in trained.read_json("metrics.json")["metrics"].items():
+    for name, entry in reported.read_json("metrics.json")["metrics"].items():
         row = rows[METRICS[name].title]
         assert row[1:4] == [
             format_entry(name, entry, "model"),
@@ -106,7 +124,7 @@ def test_the_run_is_measured_first_if_it_was_not(trained):
 def test_figures_of_the_training_are_there_once_there_is_a_curve(tmp_path):
     run = train(tmp_path / "run", data="swiss-roll", samples=200, steps=41, validate_every=41)
     evaluate(run, 50)
-    page = Reader(write_report(run).read_text(encoding="utf-8"))
+    page = read(run)
     assert page.headings[1:] == [
         "Training",
         "Samples",
@@ -132,10 +150,9 @@ def test_other_objectives_are_reported_with_their_own_cost(tmp_path, objective):
 def test_images_are_shown_beside_their_neighbours(tmp_path):
     run = train(tmp_path / "run", data="digits", samples=100, steps=1)
     evaluate(run, 50)
-    page = Reader(write_report(run).read_text(encoding="utf-8"))
-    alts = [image["alt"] for image in page.images]
-    assert "a grid of samples" in alts
-    assert "samples and their nearest training images" in alts
+    shown = alts(read(run))
+    assert "a grid of samples" in shown
+    assert "samples and their nearest training images" in shown
 
 
 # Models with an encoder
@@ -148,12 +165,18 @@ EMD = {
 }
 
 
-def read(run):
-    return Reader(write_report(run).read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def _encoder(tmp_path_factory):
+    """A run with an encoder, trained and measured once."""
+    run = train(tmp_path_factory.mktemp("encoder") / "run", features=1, **EMD)
+    evaluate(run)
+    return run.path
 
 
-def alts(page):
-    return [image["alt"] for image in page.images]
+@pytest.fixture
+def encoder(_encoder, tmp_path):
+    """A copy of that run, to be damaged at will."""
+    return hilbound.Run.open(shutil.copytree(_encoder, tmp_path / "encoder"))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +206,7 @@ def test_an_encoder_has_sections_of_its_own(tmp_path, features, alt):
     assert "held-out inputs beside their reconstructions" in alts(page)
     for rows in ("training rows", "held-out rows"):
         assert f"conditional cost below its limit against training steps, on {rows}" in alts(page)
-    html = write_report(run).read_text(encoding="utf-8")
+    html = page.html
     assert ("First two principal components of the 3 features" in html) == (features == 3)
     assert "it moves while the encoder learns" in html
     measured = run.read_json("metrics.json")
@@ -196,9 +219,8 @@ def test_an_encoder_has_sections_of_its_own(tmp_path, features, alt):
             assert f" {values[0]}" in html
 
 
-def test_without_labels_features_have_no_classes(tmp_path):
-    page = read(train(tmp_path / "run", features=1, **EMD))
-    assert "density of the feature" in alts(page)
+def test_without_labels_features_have_no_classes(encoder):
+    assert "density of the feature" in alts(read(encoder))
 
 
 def test_what_cannot_be_drawn_is_said_in_numbers(tmp_path):
@@ -206,7 +228,7 @@ def test_what_cannot_be_drawn_is_said_in_numbers(tmp_path):
     page = read(run)
     assert "Reconstructions" in page.headings
     assert not any("reconstructions" in alt for alt in alts(page))
-    assert "in standardised coordinates" in write_report(run).read_text(encoding="utf-8")
+    assert "in standardised coordinates" in page.html
 
 
 def test_the_curves_are_relative_to_the_largest_value(tmp_path, monkeypatch):
@@ -252,7 +274,7 @@ def baseline(folder, **options):
 def test_a_vae_is_reported_with_its_lower_bound(tmp_path):
     run = baseline(tmp_path, model="vae")
     page = read(run)
-    html = (run.path / "report.html").read_text(encoding="utf-8")
+    html = page.html
     assert page.headings[0] == "p, vae, likelihood"
     assert "evidence lower bound against training steps" in alts(page)
     assert not any("tightness" in alt for alt in alts(page))
@@ -265,21 +287,20 @@ def test_a_vae_is_reported_with_its_lower_bound(tmp_path):
 def test_an_autoencoder_is_shown_with_one_reconstruction(tmp_path):
     run = baseline(tmp_path, model="autoencoder")
     page = read(run)
-    html = (run.path / "report.html").read_text(encoding="utf-8")
+    html = page.html
     assert page.headings[1:4] == ["Training", "Reconstructions", "Features"]
     assert "each reconstructed once" in html
     assert "Bound reached" in html
     assert "best of 10" not in html
 
 
-def test_what_an_older_version_left_out_is_measured(tmp_path):
-    run = train(tmp_path / "run", features=1, **EMD)
-    measured = evaluate(run)
-    whole = dict(measured)
+def test_what_an_older_version_left_out_is_measured(encoder):
+    whole = encoder.read_json("metrics.json")
+    measured = dict(whole)
     del measured["reconstruction"], measured["conditional_bound"]
-    run.write_json("metrics.json", measured)
-    write_report(run)
-    again = run.read_json("metrics.json")
+    encoder.write_json("metrics.json", measured)
+    write_report(encoder)
+    again = encoder.read_json("metrics.json")
     assert again["reconstruction"] == whole["reconstruction"]
 
 
@@ -366,9 +387,8 @@ def test_shares_stay_readable():
     ("variance", "words"),
     [("0.8", "it stays where it is"), ("2:0.8", "it moves with the variance of the kernel only")],
 )
-def test_a_frozen_encoder_keeps_its_limit(tmp_path, variance, words):
-    first = train(tmp_path / "first", features=1, **EMD)
-    run = train(tmp_path / "run", features=1, encoder=first.path, variance=variance, **EMD)
+def test_a_frozen_encoder_keeps_its_limit(encoder, tmp_path, variance, words):
+    run = train(tmp_path / "run", features=1, encoder=encoder.path, variance=variance, **EMD)
     assert words in write_report(run).read_text(encoding="utf-8")
     limits = [row["log_limit"] for row in run.read_bounds() if row["split"] == "train"]
     still = max(limits) - min(limits) < 1e-9

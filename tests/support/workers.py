@@ -1,11 +1,13 @@
 """Workers in processes of their own, which compute the same batches as one process does.
 
-``python workers.py RANK PORT FOLDER`` is one of four; fewer of them repeat every case.
+``python workers.py PORT FOLDER 2 3 4`` computes every case alone, and then with two, three and four
+workers. They are forked from one process, because imports take longer than the cases.
 """
 
 import datetime as dt
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -126,6 +128,17 @@ CASES = {
         {"model": "encoder-mixture-decoder", "objective": "scalar", **_HEADS},
         11,
     ),
+    **{
+        f"{model}, {objective}": ({"model": model, "objective": objective}, 11)
+        for model, objective in (
+            ("encoder-mixture-decoder", "nuclear"),
+            ("autoencoder", "joint-nuclear"),
+            ("autoencoder", "scalar"),
+            ("latent-mixture", "mse"),
+            ("latent-mixture", "conditional"),
+            ("latent-mixture", "joint-nuclear"),
+        )
+    },
     "vae": ({"model": "vae"}, 11),
     "vae without rows": ({"model": "vae"}, 2),
 }
@@ -144,15 +157,10 @@ def compare(model, objective, shared: Shared) -> tuple:
     return compared, loss_together(objective, compared, shared.workers)
 
 
-#: Cases that are trained on, and the steps.
+#: Cases that are trained on, at least one of every model, and the steps.
 TRAINED = (
-    "nuclear of 11",
-    "calibrated",
-    "heads",
-    "encoder",
-    "blocks, debiased",
-    "pairs",
-    "slices, heads",
+    *("nuclear of 11", "calibrated", "heads", "encoder", "blocks, debiased", "pairs"),
+    *("autoencoder", "latent", "vae", "slices, heads"),
 )
 STEPS = 50
 
@@ -167,7 +175,8 @@ class Case:
         small = {"noise_dim": 2} if mixed else {}
         # Slices ask for the run of an encoder, which is not opened here.
         sliced = {"encoder": "none"} if "slices" in options else {}
-        config = RunConfig.create(data="moons", width=8, depth=1, **small | sliced | options)
+        given = small | sliced | options
+        self.config = config = RunConfig.create(data="moons", width=8, depth=1, **given)
         shape = DataShape(DIM, None, len(ROWS), classes=int(LABELS.max()) + 1)
         # Heads begin at zero, where they could not be told apart.
         model = randomised(build_model(config, shape, VARIANCE), 0.4).double()
@@ -201,15 +210,23 @@ class Case:
         (loss * self.workers.world).backward()
         return compared, loss
 
-    def gradient(self, key: str, parameter: torch.Tensor) -> torch.Tensor:
-        """Return the mean over workers, as DistributedDataParallel makes it."""
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    def average_gradients(self) -> None:
+        """Take the mean over workers, as DistributedDataParallel does: all of them in one message.
+
+        A parameter without a gradient has a gradient of zero afterwards.
+        """
+        for key, parameter in self.model.named_parameters():
+            if parameter.grad is None:
+                frozen = not parameter.requires_grad
+                assert frozen or self.workers.alone or self.name.startswith("distance"), key
+                parameter.grad = torch.zeros_like(parameter)
         if not self.workers.alone:
-            frozen = not parameter.requires_grad
-            assert frozen or parameter.grad is not None or self.name.startswith("distance"), key
-            dist.all_reduce(gradient)
-            gradient = gradient / self.workers.world
-        return gradient
+            gradients = [parameter.grad for parameter in self.model.parameters()]
+            whole = torch.cat([gradient.flatten() for gradient in gradients])
+            dist.all_reduce(whole)
+            parts = (whole / self.workers.world).split([g.numel() for g in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
 
 
 def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
@@ -221,8 +238,9 @@ def compute(name: str, workers: Team) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             bound = case.objective.bound(whole.p, whole.q, stream(0, "bound"))
         found |= {f"loss {step}": loss, f"limit {step}": bound.log_limit.mean()}
+        case.average_gradients()
         for key, parameter in case.model.named_parameters():
-            found[f"gradient {step} {key}"] = case.gradient(key, parameter)
+            found[f"gradient {step} {key}"] = parameter.grad
     case.model.remember(ROWS, LABELS)
     states = {**case.model.state_dict(), **case.objective.state_dict()}
     found |= {f"state {key}": value for key, value in states.items()}
@@ -235,8 +253,7 @@ def train(name: str, workers: Team) -> dict[str, torch.Tensor]:
     adam = torch.optim.Adam(case.model.parameters(), 0.01)
     for step in range(STEPS):
         case.step(step)
-        for key, parameter in case.model.named_parameters():
-            parameter.grad = case.gradient(key, parameter)
+        case.average_gradients()
         adam.step()
     return {key: value.detach().clone() for key, value in case.model.state_dict().items()}
 
@@ -254,28 +271,51 @@ class Decompositions:
         return self._inner(matrix, power, drop)
 
 
-def main() -> None:
-    """Compute all cases with as many workers as asked."""
-    rank, port, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    torch.set_num_threads(1)
-    # The matrices here are small, and would be decomposed by every worker.
-    norms._LEAST_SHARED = 0
+def everything(workers: Team, decomposed: Decompositions) -> dict:
+    """Return what a worker finds: of every case, the matrices it decomposed, what it trained."""
+    found = {}
+    for name in CASES:
+        before = decomposed.count
+        found[name] = compute(name, workers)
+        found[f"decompositions, {name}"] = decomposed.count - before
+    return found | {"trained": {name: train(name, workers) for name in TRAINED}}
+
+
+def work(rank: int, port: int, folder: Path, worlds: list[int]) -> None:
+    """Be one of the workers, in every world that has so many."""
     norms._compute_here = decomposed = Decompositions()
     os.environ["MASTER_ADDR"] = "127.0.0.1"
-    for world in map(int, sys.argv[4:]):
+    for world in worlds:
         os.environ["MASTER_PORT"] = str(port + world)
         if rank < world:
             dist.init_process_group(
-                "gloo", rank=rank, world_size=world, timeout=dt.timedelta(minutes=9)
+                "gloo", rank=rank, world_size=world, timeout=dt.timedelta(minutes=5)
             )
-            workers, found = Team(rank, world), {}
-            for name in CASES:
-                before = decomposed.count
-                found[name] = compute(name, workers)
-                found[f"decompositions, {name}"] = decomposed.count - before
-            found["trained"] = {name: train(name, workers) for name in TRAINED}
+            found = everything(Team(rank, world), decomposed)
             torch.save(found, folder / f"{rank}-of-{world}.pt")
             dist.destroy_process_group()
+
+
+def main() -> None:
+    """Compute all cases alone and with as many workers as asked."""
+    port, folder, worlds = int(sys.argv[1]), Path(sys.argv[2]), [int(w) for w in sys.argv[3:]]
+    torch.set_num_threads(1)
+    # The matrices here are small, and would be decomposed by every worker.
+    norms._LEAST_SHARED = 0
+    norms._compute_here = alone = Decompositions()
+    torch.save(everything(Team(), alone), folder / "0-of-1.pt")
+    children = []
+    for rank in range(max(worlds)):
+        child = os.fork()
+        if child == 0:
+            try:
+                work(rank, port, folder, worlds)
+            except BaseException:  # noqa: BLE001 - a fork ends here, whatever it met
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children))
 
 
 if __name__ == "__main__":

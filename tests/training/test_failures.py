@@ -266,6 +266,8 @@ SMALL = {
     "tensorboard": False,
     "quiet": True,
 }
+#: A variance is judged at the first validation, and here there are two.
+EARLY = {"steps": 40}
 FEW_DIGITS = {
     "data": "digits",
     "samples": 20,
@@ -289,10 +291,10 @@ def findings(run):
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ({"variance": "30*median"}, "variance-too-large"),
-        ({"variance": "median:30*median"}, "variance-too-large"),
-        ({"variance": "0.00005*median"}, "variance-too-small"),
-        ({"variance": "0.00005*median", "objective": "scalar"}, "variance-too-small"),
+        ({**EARLY, "variance": "30*median"}, "variance-too-large"),
+        ({**EARLY, "variance": "median:30*median"}, "variance-too-large"),
+        ({**EARLY, "variance": "0.00005*median"}, "variance-too-small"),
+        ({**EARLY, "variance": "0.00005*median", "objective": "scalar"}, "variance-too-small"),
         ({"objective": "distance"}, "collapse"),
         ({"objective": "trace"}, "collapse"),
         (FEW_DIGITS, "memorisation"),

@@ -10,56 +10,74 @@ import torch
 
 from hilbound.engine.gather import Team, share
 from hilbound.errors import InputError
+from hilbound.models.build import MODELS
 from hilbound.training import together
 from support import workers
 
 WORLDS = (2, 3, 4)
-# What the workers found is computed once, so one process should have all these tests.
-pytestmark = pytest.mark.xdist_group("workers")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What each of two, three and four workers found, for every case."""
+def everything(tmp_path_factory):
+    """What one process found, and each of two, three and four workers, for every case."""
     folder = tmp_path_factory.mktemp("workers")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    started = [
-        subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, workers.__file__, str(rank), str(port), folder, *map(str, WORLDS)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(max(WORLDS))
-    ]
-    errors = [one.communicate(timeout=570)[1] for one in started]
-    assert not any(one.returncode for one in started), "\n".join(errors)
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, workers.__file__, str(port), folder, *map(str, WORLDS)],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=570,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     return {
         (rank, world): torch.load(folder / f"{rank}-of-{world}.pt", weights_only=True)
-        for world in WORLDS
+        for world in (1, *WORLDS)
         for rank in range(world)
     }
 
 
+@pytest.fixture
+def alone(everything):
+    """What one process found."""
+    return everything[0, 1]
+
+
+@pytest.fixture
+def found(everything):
+    """What each of the workers found."""
+    return {who: theirs for who, theirs in everything.items() if who != (0, 1)}
+
+
+def test_there_is_a_case_of_every_model_with_every_objective_that_trains_it():
+    cases = [workers.Case(name, Team()) for name in workers.CASES]
+    tested = {(case.config.model, case.config.objective) for case in cases}
+    assert {model for model, _ in tested} == set(MODELS)
+    # Slices can be compared by more.
+    assert tested >= {
+        (case.config.model, objective) for case in cases for objective in case.model.objectives
+    }
+
+
 @pytest.mark.parametrize("name", workers.CASES)
-def test_workers_find_what_one_process_finds(found, name):
-    alone = workers.compute(name, Team())
+def test_workers_find_what_one_process_finds(found, alone, name):
     for who, theirs in found.items():
-        assert theirs[name].keys() == alone.keys()
-        for key, value in alone.items():
+        assert theirs[name].keys() == alone[name].keys()
+        for key, value in alone[name].items():
             torch.testing.assert_close(
                 theirs[name][key], value, rtol=1e-6, atol=1e-9, equal_nan=True, msg=f"{who}: {key}"
             )
 
 
 @pytest.mark.parametrize("name", workers.TRAINED)
-def test_weights_after_fifty_steps_are_those_of_one_process(found, name):
-    alone = workers.train(name, Team())
-    untrained = workers.Case(name, Team()).model.state_dict()
-    assert any((alone[key] - before).abs().max() > 0.1 for key, before in untrained.items())
+def test_weights_after_fifty_steps_are_those_of_one_process(found, alone, name):
+    untrained = workers.Case(name, Team()).model.named_parameters()
+    trained = alone["trained"][name]
+    assert any((trained[key] - before).abs().max() > 0.1 for key, before in untrained)
     for who, theirs in found.items():
-        for key, value in alone.items():
+        for key, value in trained.items():
             torch.testing.assert_close(
                 theirs["trained"][name][key],
                 value,
