@@ -215,7 +215,7 @@ def _leads(rows: Sequence[Row], model: str, number: int, other: str) -> Claim:
     own, theirs = scores(rows, model, number), scores(rows, other, number)
     several = "1 feature" if number == 1 else f"{number} features"
     return Claim(
-        f"With {several} the {model} is ahead of the {other} in coverage + recall, in every seed",
+        f"With {several}, “{model}” is ahead of “{other}” in coverage + recall, in every seed",
         f"{spread(own, 2)} against {spread(theirs, 2)}",
         beyond(own, theirs),
     )
@@ -226,7 +226,7 @@ def _shrinks(settings: FewSettings, rows: Sequence[Row], model: str) -> Claim:
     few = [v for number, values in by_number.items() if number <= FEW for v in values]
     enough = [v for number, values in by_number.items() if number >= ENOUGH for v in values]
     return Claim(
-        f"The lead of the {model} over the autoencoder is larger with at most {FEW} features than "
+        f"The lead of “{model}” over the autoencoder is larger with at most {FEW} features than "
         f"with {ENOUGH} or more, in every seed, and positive there",
         ", ".join(f"{mean(values):+.2f} with {number}" for number, values in by_number.items()),
         together([beyond(few, enough), beyond(few, [0.0])]),
