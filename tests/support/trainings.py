@@ -46,7 +46,8 @@ def by_hand(config: RunConfig, steps: int) -> dict[str, torch.Tensor]:
     """The same training as a loop of ten lines, without Lightning."""
     made = plan_training(config)
     model, objective = made.model, made.objective
-    adam = torch.optim.Adam(model.parameters(), config.learning_rate, (config.beta1, config.beta2))
+    betas = (config.beta1, config.beta2)
+    adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas, fused=True)
     variance = objective.component_variance(made.schedule.start)
     rows = made.dataset.train
     for step, x in enumerate(BatchStream(rows, config.batch_size, steps, config.seed)):

@@ -131,7 +131,9 @@ def test_lightning_does_the_loop_that_one_would_write(tmp_path, groups):
     model, x = made.model, made.dataset.train
     objective = BlockObjective(create_objective("debiased"), model.share)
     variance = made.data_variance(0)
-    adam = torch.optim.Adam(model.parameters(), config.learning_rate, (config.beta1, config.beta2))
+    betas = (config.beta1, config.beta2)
+    # Fused, as in a training, to have the same bits.
+    adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas, fused=True)
     cosine = torch.optim.lr_scheduler.LambdaLR(
         adam, lambda step: 0.5 * (1 + math.cos(math.pi * step / config.steps))
     )

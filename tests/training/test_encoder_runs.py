@@ -84,7 +84,8 @@ def by_hand(config):
     """The same training as a loop of ten lines, without Lightning."""
     made = plan_training(config)
     model, variance = made.model, made.objective.component_variance(made.schedule.start)
-    adam = torch.optim.Adam(model.parameters(), config.learning_rate, (config.beta1, config.beta2))
+    betas = (config.beta1, config.beta2)
+    adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas, fused=True)
     for step, x in enumerate(BatchStream(made.dataset.train, 32, config.steps, config.seed)):
         draws = stream(config.seed, "noise", step, 0)
         p, q, penalty = model.compare(x, variance, model.centers, draws)

@@ -220,7 +220,8 @@ def test_lightning_does_the_loop_that_one_would_write(tmp_path, encoder):
     made = plan_training(config)
     inner, variance = made.model, made.objective.objective.component_variance(made.schedule.start)
     learning = [p for p in inner.parameters() if p.requires_grad]
-    adam = torch.optim.Adam(learning, config.learning_rate, (config.beta1, config.beta2))
+    betas = (config.beta1, config.beta2)
+    adam = torch.optim.Adam(learning, config.learning_rate, betas, fused=True)
     rows = made.dataset.train
     batches = SliceStream(
         rows,
