@@ -436,7 +436,8 @@ def _reconstructions(settings: FidelitySettings, work: Path) -> Picture:
         panels[title] = model.reconstruct(x, n, stream(0, "reconstructions"))
     panels["real images"] = yardstick.real_in_place(model, n)[:n]
     columns = [images.shape[1] for images in panels.values()]
-    figure = Figure(figsize=(10.0, 0.45 + 0.36 * n), layout="constrained")
+    # As high as the rows are, so that nothing stays empty below them.
+    figure = Figure(figsize=(10.0, 0.25 + 10.0 * n / sum(columns)), layout="constrained")
     axes = figure.subplots(1, len(panels), width_ratios=[15 * c - 1 for c in columns])
     for ax, (title, images), c in zip(axes, panels.items(), columns, strict=True):
         plot_images(ax, images.flatten(0, 1).unflatten(1, shape), columns=c).set_anchor("N")
