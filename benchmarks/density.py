@@ -54,7 +54,7 @@ MANY = 4000
 CEILING = -0.5 * math.log(2 * math.pi * FLOORS[1])
 #: Of rows that are marked so.
 EARLIER = """
-Ours on the simulated sets, all splits but the first, is from before components were split where
+Ours on the simulated sets, the second and third split, is from before components were split where
 rows share values. These sets have no such rows; on the first split both versions agree to 4e-5
 nats.
 """
