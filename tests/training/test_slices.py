@@ -315,8 +315,10 @@ def test_slices_beyond_memory_are_refused(monkeypatch):
         plan_training(config)
 
 
-def test_the_command_line_takes_slices(tmp_path, encoder):
+def test_the_command_line_takes_slices_and_the_report_tells_of_them(tmp_path, encoder):
     data, out = str(write_points(tmp_path / "points.npy")), tmp_path / "run"
-    result = ask("fit", data, *flags(**SLICES, encoder=encoder), "-o", str(out), "--no-report")
+    result = ask("fit", data, *flags(**SLICES, encoder=encoder), "-o", str(out))
     assert result.exit_code == 0, result.output
     assert Run.open(out).config.slices == 4
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert "by slices of 8 rows that share a feature." in report

@@ -158,11 +158,14 @@ def _lead(run: Run, dataset: Dataset) -> str:
     objective = OBJECTIVES.describe(config.objective)
     if config.model == "vae":
         objective = "for this model the evidence lower bound"
+    slices = ""
+    if config.slices is not None:
+        slices = f", by slices of {config.rows_per_slice} rows that share a feature"
     told = {None: "", "classes": " given the class,"}.get(config.condition, " given a cluster,")
     what = (
         f"{_NAMES.get(config.model, 'A ' + config.model.replace('-', ' '))}{told} trained on "
         f"{len(dataset.train):,} rows of {status['data']['name']} with {features}the objective "
-        f"“{config.objective}”: {objective}."
+        f"“{config.objective}”: {objective}{slices}."
     )
     if status["status"] == "finished":
         return what
