@@ -151,8 +151,7 @@ def compare(model, objective, shared: Shared) -> tuple:
         loss = loss_together(objective, compared, shared.workers)
         return compared, loss + objective.encoder_loss(*compared.each)
     compared = compare_together(model, shared)
-    sliced = shared.batch.features is not None
-    if objective.marginal and with_encoder(model) is not None and not sliced:
+    if objective.marginal and with_encoder(model) is not None:
         compared = marginal(compared)
     return compared, loss_together(objective, compared, shared.workers)
 

@@ -452,6 +452,16 @@ class RunConfig(Options):
         return int(number) if kind == "clusters" else None
 
     @property
+    def encoder_size(self) -> tuple[int, int]:
+        """Width and depth of the encoder.
+
+        >>> RunConfig(data="moons", model="vae", width=64, depth=3, encoder_depth=1).encoder_size
+        (64, 1)
+        """
+        depth = self.depth if self.encoder_depth is None else self.encoder_depth
+        return self.encoder_width or self.width, depth
+
+    @property
     def rows_per_slice(self) -> int:
         """The number of rows of a slice; all rows of a batch if it has no slices.
 

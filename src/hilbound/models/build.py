@@ -117,9 +117,7 @@ def _encoder(config: "RunConfig", data: DataShape, *, outputs: int, standardized
             f"{features}: an encoder must not return more numbers than its input has"
         )
     build = ENCODERS[config.network]
-    width = config.encoder_width or config.width
-    depth = config.depth if config.encoder_depth is None else config.encoder_depth
-    network = build(data.dim, outputs, width, depth, data.image_shape)
+    network = build(data.dim, outputs, *config.encoder_size, data.image_shape)
     pixels = data.image_shape is not None
     return Encoder(network, data.dim, standardized=outputs if standardized else None, pixels=pixels)
 

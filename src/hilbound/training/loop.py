@@ -293,9 +293,7 @@ class Loop:
         size = min(plan.config.batch_size, rows)
         # The bias of the cost depends on the batch size, so the smaller last batch is left out.
         # Lightning would take a plain list for several loaders.
-        if plan.config.slices is not None:
-            return Batches(list(batches_of(plan, "validation", steps=max(1, rows // size))))
-        if plan.config.condition is None:
+        if plan.config.condition is None and plan.config.slices is None:
             return Batches(plan.dataset.validation[: rows // size * size].split(size))
         return Batches(list(batches_of(plan, "validation", steps=rows // size)))
 

@@ -79,8 +79,7 @@ class DensityModule(L.LightningModule):
     @property
     def _is_marginal(self) -> bool:
         """Whether all rows of a batch are compared with all centres, not each with its own."""
-        encoded = with_encoder(self.model) is not None and not self.config.slices
-        return self.objective.marginal and encoded
+        return self.objective.marginal and with_encoder(self.model) is not None
 
     @property
     def _workers(self) -> Team:
@@ -98,11 +97,11 @@ class DensityModule(L.LightningModule):
         """Return the number of centres: for the whole batch, a block or each row of it."""
         config = self.config
         inner = with_encoder(self.model)
-        if inner is not None and config.slices:
-            # The bias of a cost depends on their number.
-            return inner.centers
         if inner is not None:
-            return inner.centers if self.training else config.eval_centers or inner.centers
+            if self.training or config.slices is not None:
+                # Validation of slices has as many, because the bias of a cost depends on them.
+                return inner.centers
+            return config.eval_centers or inner.centers
         if self.objective.paired:
             return rows
         training = config.centers or config.batch_size

@@ -434,11 +434,11 @@ def take_encoder(target: DensityModel, path: Path | str) -> None:
     theirs, own = source.encoder.state_dict(), model.encoder.state_dict()
     if {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in own.items()}:
         config = other.config
-        depth = config.depth if config.encoder_depth is None else config.encoder_depth
+        width, depth = config.encoder_size
         raise InputError(
             f"encoder {str(path)!r} is of another shape than this model's: use data of as many "
             f"coordinates, and its --model {config.model} --network {config.network} "
-            f"--encoder-width {config.encoder_width or config.width} --encoder-depth {depth} "
+            f"--encoder-width {width} --encoder-depth {depth} "
             f"--features {config.features}"
         )
     model.encoder.load_state_dict(theirs)
