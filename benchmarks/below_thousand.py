@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from nuclear_norm import CLOUD_VARIANCES, by_svd, clouds
 from torch import Tensor
+from turns import take_turns
 
 from hilbound import functional as F
 from hilbound.config import RunConfig
@@ -89,13 +89,7 @@ def steps(plan: TrainingPlan, cost: Cost) -> None:
 
 def compare(methods: dict[str, Callable[[], object]], rounds: int) -> dict[str, Any]:
     """Return the median milliseconds, and the ratio of the first method to the others."""
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for number in range(rounds + 1):
-        for name, method in methods.items():
-            began = time.perf_counter()
-            method()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - began)
+    seconds = take_turns(methods, rounds)
     first, *others = methods
     row: dict[str, Any] = {
         "milliseconds": {k: round(1e3 * statistics.median(v), 2) for k, v in seconds.items()}

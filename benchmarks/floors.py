@@ -11,31 +11,17 @@ maximum and the sum. All parts take turns; medians go to ``benchmarks/results/fl
 import argparse
 import json
 import os
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from turns import CORES, medians
 
 from hilbound.training.machine import processor, versions
 
 RESULT = Path(__file__).resolve().parent / "results" / "floors.json"
 SIZES = (96, 128, 256, 512, 1024)
 ROWS, DIM = 2048, 784
-
-
-def medians(parts: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median core milliseconds of functions that take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in parts}
-    for number in range(repeats + 1):
-        for name, part in parts.items():
-            began = time.process_time()
-            part()
-            if number:  # the first round warms up
-                seconds[name].append(time.process_time() - began)
-    return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
 
 
 def decompositions(n: int, repeats: int) -> dict[str, float]:
@@ -45,14 +31,14 @@ def decompositions(n: int, repeats: int) -> dict[str, float]:
     a = (-torch.cdist(x, x + 0.2 * torch.randn(n, 10, generator=generator)).square() / 20).exp()
     gram = a.mT @ a
     double = gram.double()
-    parts: dict[str, Callable[[], object]] = {
+    parts = {
         "svd": lambda: torch.linalg.svd(a, full_matrices=False),
         "eigen-decomposition": lambda: torch.linalg.eigh(gram),
         "eigen-decomposition in float64": lambda: torch.linalg.eigh(double),
         "eigenvalues alone": lambda: torch.linalg.eigvalsh(gram),
         "product": lambda: a @ gram,
     }
-    times = medians(parts, repeats)
+    times = medians(parts, repeats, CORES)
     times["svd / eigen-decomposition"] = times["svd"] / times["eigen-decomposition"]
     times["svd / product"] = times["svd"] / times["product"]
     # Squaring, the change of basis, and the slope from two frames: no method of this kind has less.
@@ -67,13 +53,13 @@ def passes(repeats: int) -> dict[str, float]:
     x = torch.randn(ROWS, DIM, generator=generator)
     tile = -torch.rand(ROWS, ROWS, generator=generator)
     room = torch.empty_like(tile)
-    parts: dict[str, Callable[[], object]] = {
+    parts = {
         "product": lambda: torch.mm(x, x.mT, out=room),
         "exponential": lambda: torch.exp(tile, out=room),
         "maximum": tile.amax,
         "sum": tile.sum,
     }
-    return {name: 1e6 * ms / ROWS**2 for name, ms in medians(parts, repeats).items()}
+    return {name: 1e6 * ms / ROWS**2 for name, ms in medians(parts, repeats, CORES).items()}
 
 
 def main() -> None:

@@ -11,14 +11,13 @@ against a float64 decomposition: root mean square per direction. Rows go to
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from turns import medians
 
 from hilbound.engine.spectrum.eigen import eigen_slope
 from hilbound.engine.spectrum.norms import nuclear_norm
@@ -112,17 +111,6 @@ def ours(a: Tensor) -> tuple[Tensor, Tensor]:
     value = nuclear_norm(leaf)
     (slope,) = torch.autograd.grad(value, leaf)
     return value.detach(), slope
-
-
-def medians(methods: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return median milliseconds of functions that take turns, after one round of warming up."""
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in range(repeats + 1):
-        for name, method in methods.items():
-            began = time.perf_counter()
-            method()
-            seconds[name].append(time.perf_counter() - began)
-    return {name: 1000 * statistics.median(values[1:]) for name, values in seconds.items()}
 
 
 def measure(exact: Tensor, repeats: int) -> dict[str, Any]:
