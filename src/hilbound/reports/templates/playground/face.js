@@ -16,7 +16,7 @@ const LOGARITHMIC = ["scalar", "likelihood"];
 
 const state = {
   data: new Float64Array(0), centres: new Float64Array(0), trails: [], cursor: null, contours: "model",
-  history: [], measured: null, playing: true, busy: false, owed: 0, steps: 0, millis: 0, frameTime: 1 / 60, dirty: true,
+  history: [], measured: null, playing: true, busy: false, waiting: [], owed: 0, steps: 0, millis: 0, frameTime: 1 / 60, dirty: true,
   stale: true, shadedAt: 0,
 };
 let palette = readPalette();
@@ -56,15 +56,23 @@ const engine = createEngine((answer) => {
   state.busy = false;
   if (steps !== state.steps) state.trails = [...state.trails.slice(-9), centres];
   Object.assign(state, { centres, steps, millis, dirty: true });
-  if (measured) {
+  if (measured && count(state.data) > 1) {
     state.measured = measured;
-    state.history.push({ step: steps, tightness: measured.tightness });
+    // With a request waiting, this is the answer to former settings: not the start of a new curve.
+    if (state.waiting.length === 0) state.history.push({ step: steps, tightness: measured.tightness });
     if (state.history.length > 400) state.history = state.history.filter((_, k) => k % 2 === 1);
     sayNumbers();
   }
+  if (state.waiting.length > 0) request(state.waiting.shift());
 });
 
+// Asks for steps and a measurement. While the engine computes, the request waits for its answer:
+// dropped, a change made meanwhile would never be measured.
 function request(steps) {
+  if (state.busy) {
+    if (steps > 0 || !state.waiting.includes(0)) state.waiting.push(steps);
+    return;
+  }
   state.busy = true;
   engine.send("advance", steps);
 }
@@ -124,7 +132,7 @@ function newSettings() {
   state.history = [];
   engine.send("settings", settings());
   remember();
-  if (!state.busy) request(0);
+  request(0);
 }
 
 function setData(points) {
@@ -136,13 +144,13 @@ function setData(points) {
   if (count(points) < 2) {
     Object.assign(state, { measured: null, history: [] });
     sayNothing();
-  } else if (!state.busy) request(0);
+  } else request(0);
 }
 
 function startAgain() {
   Object.assign(state, { history: [], trails: [] });
   engine.send("scatter");
-  if (!state.busy) request(0);
+  request(0);
 }
 
 function usePreset(name) {
@@ -209,7 +217,7 @@ function connect() {
   for (const button of document.querySelectorAll("[data-preset]")) button.addEventListener("click", () => usePreset(button.dataset.preset));
   $("clear").addEventListener("click", () => { usePreset(null); setData(new Float64Array(0)); });
   $("play").addEventListener("click", () => setPlaying(!state.playing));
-  $("step").addEventListener("click", () => { setPlaying(false); if (!state.busy) request(1); });
+  $("step").addEventListener("click", () => { setPlaying(false); request(1); });
   $("scatter").addEventListener("click", startAgain);
   const system = matchMedia("(prefers-color-scheme: dark)");
   $("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
@@ -247,6 +255,8 @@ function frame(now) {
     Object.assign(state, { stale: false, shadedAt: now });
   }
   sayStatus();
+  // For whoever waits for the page, as tests do: all that was asked is computed and drawn.
+  document.body.dataset.settled = !(state.playing || state.busy || state.stale);
   requestAnimationFrame(frame);
 }
 
