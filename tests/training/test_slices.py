@@ -12,7 +12,8 @@ from hilbound.errors import InputError
 from hilbound.models.autoencoders import EncoderMixtureDecoder, MixtureDecoder
 from hilbound.models.encoder import Encoder
 from hilbound.objectives import BlockObjective, DebiasedNuclearNorm, NuclearNorm, ScalarCost
-from hilbound.training.batches import SliceStream
+from hilbound.reports.run_report import write_report
+from hilbound.training.batches import SharingRows, SliceStream
 from hilbound.training.loop import batches_of
 from hilbound.training.memory import least_memory
 from hilbound.training.plan import plan_training
@@ -40,11 +41,9 @@ def encoder(tmp_path_factory):
 def draws(features, n, steps, *, slices=1, variance_y=0.3, first=0):
     """The numbers of the rows in each slice, and the features of the slices."""
     made = SliceStream(
-        torch.arange(len(features)).unsqueeze(-1),
-        features,
+        SharingRows(torch.arange(len(features)).unsqueeze(-1), features, variance_y),
         slices=slices,
         batch_size=slices * n,
-        variance_y=variance_y,
         steps=steps,
         seed=0,
         first=first,
@@ -201,6 +200,34 @@ def test_a_decoder_learns_from_slices(tmp_path, encoder, objective):
     assert torch.equal(run.sample(7, seed=3), Run.open(run.path).sample(7, seed=3))
 
 
+def test_the_curve_has_what_as_many_real_rows_reach(tmp_path, encoder):
+    options = SLICES | {"encoder": encoder, "objective": "nuclear"}
+    run = train(tmp_path / "run", **options)
+    rows = run.read_bounds()
+    assert all(row["real_tightness"] is None for row in rows if row["split"] == "train")
+    held_out = [row for row in rows if row["split"] == "validation"]
+    made = plan_training(run.config)
+    batch = next(iter(batches_of(made, "validation", steps=1)))
+    train_rows = made.dataset.train
+    weights_of = made.model.features_of(train_rows).detach()
+    for row in held_out:
+        draws = stream(run.config.seed, "real rows", int(row["step"]))
+        real = SharingRows(train_rows, weights_of, made.model.variance_y)
+        found = real.draw(batch.features, 8, draws).double().numpy()
+        variance = row["variance"] / 2
+        expected = [
+            nuclear(a, b, variance) for a, b in zip(batch.x.double().numpy(), found, strict=True)
+        ]
+        assert row["real_tightness"] == pytest.approx(np.mean(expected), rel=1e-4)
+    # No held-out row is among them.
+    assert not {tuple(r) for r in batch.x.flatten(0, 1).tolist()} & set(
+        map(tuple, train_rows.tolist())
+    )
+    report = tmp_path / "report.html"
+    write_report(run, report)
+    assert "validation, real rows" in report.read_text(encoding="utf-8")
+
+
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, encoder):
     options = SLICES | {"encoder": encoder, "learn_weights": True}
     whole = train(tmp_path / "whole", **options)
@@ -224,11 +251,9 @@ def test_lightning_does_the_loop_that_one_would_write(tmp_path, encoder):
     adam = torch.optim.Adam(learning, config.learning_rate, betas, fused=True)
     rows = made.dataset.train
     batches = SliceStream(
-        rows,
-        inner.features_of(rows).detach(),
+        SharingRows(rows, inner.features_of(rows).detach(), inner.variance_y),
         slices=4,
         batch_size=32,
-        variance_y=inner.variance_y,
         steps=config.steps,
         seed=config.seed,
     )

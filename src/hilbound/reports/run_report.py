@@ -246,12 +246,16 @@ def training_section(run: Run) -> Section | None:
     curves = {
         k: ([r["step"] for r in v], [r["tightness"] for r in v]) for k, v in by_split.items() if v
     }
+    caption = "Tightness: the share of its limit that the cost reaches on a batch."
+    real = [r["real_tightness"] for r in held_out]
+    if held_out and None not in real:
+        curves["validation, real rows"] = ([r["step"] for r in held_out], real)
+        caption += (
+            " Real rows: the share that as many training rows with the same features reach in the "
+            "place of the centres."
+        )
     plots.plot_tightness(ax, curves)
-    second = curve_figure(
-        figure,
-        "tightness of the bound against training steps",
-        "Tightness: the share of its limit that the cost reaches on a batch.",
-    )
+    second = curve_figure(figure, "tightness of the bound against training steps", caption)
     return Section("Training", "", (first, second))
 
 

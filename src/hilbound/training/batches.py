@@ -144,62 +144,76 @@ class BlockStream(BatchStream):
             yield self.rows[torch.stack(chosen)]
 
 
-class SliceStream(BatchStream):
-    r"""Batches of slices: a feature, and n rows that share it, with shape ``(S, n, d)``.
+@dataclass(frozen=True)
+class SharingRows:
+    r"""Rows with their features, from which those are drawn that share a feature.
 
-    A feature is that of a random row, with its noise. Row m shares the feature y with weight
+    Row m shares the feature y with weight
 
     .. math:: w_m(y) \propto N(y - y_m; v_y) .
 
-    The rows of a slice are drawn by these weights, without replacement. So they are a sample of
-    p(x|y). If fewer than n rows share a feature, the next ones in the order of the weights fill the
-    slice.
+    Args:
+        rows: Rows with shape ``(N, d)``.
+        features: Their features with shape ``(N, F)``, without noise.
+        variance_y: Variance :math:`v_y` of the noise on the features.
+    """
+
+    rows: Tensor
+    features: Tensor
+    variance_y: float
+
+    def log_weights(self, y: Tensor) -> Tensor:
+        """Return the logarithms of the weights, up to a constant: ``(S, N)`` for ``(S, F)``."""
+        return -squared_distances(y, self.features) / (2 * self.variance_y)
+
+    def draw(self, y: Tensor, n: int, draws: torch.Generator) -> Tensor:
+        """Return n rows that share each of S features, with shape ``(S, n, d)``.
+
+        They are drawn by the weights, without replacement. So they are a sample of p(x|y). If fewer
+        than n rows share a feature, the next ones in the order of the weights fill up.
+        """
+        log_weights = self.log_weights(y)
+        # The largest sums of log weights and Gumbel noise are draws without replacement.
+        rare = torch.empty_like(log_weights).exponential_(generator=draws)
+        return self.rows[(log_weights - rare.log()).topk(n).indices]
+
+
+class SliceStream(BatchStream):
+    """Batches of slices: a feature, and n rows that share it, with shape ``(S, n, d)``.
+
+    A feature is that of a random row, with its noise.
 
     Args:
-        rows: Training rows with shape ``(N, d)``.
-        features: Their features with shape ``(N, F)``, without noise.
+        sharing: Rows and their features.
         slices: Number S of slices in a batch.
         batch_size: Rows of a batch, ``S n``.
-        variance_y: Variance :math:`v_y` of the noise on the features.
         **options: The other arguments of :class:`BatchStream`.
 
     >>> rows = torch.arange(100.0).unsqueeze(-1)
-    >>> stream = SliceStream(
-    ...     rows, rows / 30, slices=2, batch_size=10, variance_y=0.01, steps=1, seed=0)
-    >>> batch = next(iter(stream))
+    >>> sharing = SharingRows(rows, rows / 30, variance_y=0.01)
+    >>> batch = next(iter(SliceStream(sharing, slices=2, batch_size=10, steps=1, seed=0)))
     >>> batch.x.shape, batch.features.shape
     (torch.Size([2, 5, 1]), torch.Size([2, 1]))
     """
 
     def __init__(
-        self,
-        rows: Tensor,
-        features: Tensor,
-        *,
-        slices: int,
-        batch_size: int,
-        variance_y: float,
-        **options: int,
+        self, sharing: SharingRows, *, slices: int, batch_size: int, **options: int
     ) -> None:
-        super().__init__(rows, batch_size, **options)
-        self._features = features
+        super().__init__(sharing.rows, batch_size, **options)
+        self._sharing = sharing
         self._slices = slices
-        self._variance_y = variance_y
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # rows with their features
         for step in range(self.first, self.steps):
             yield self._draw(stream(self.seed, "slices", step))
 
     def _draw(self, draws: torch.Generator) -> Batch:
-        features, s = self._features, self._slices
+        sharing, s = self._sharing, self._slices
+        features = sharing.features
         chosen = torch.randint(len(features), (s,), generator=draws)
         noise = normal((s, features.shape[1]), draws, dtype=features.dtype, device=draws.device)
-        y = features[chosen] + self._variance_y**0.5 * noise
-        log_weights = -squared_distances(y, features) / (2 * self._variance_y)
-        # The largest sums of log weights and Gumbel noise are draws without replacement.
-        rare = torch.empty_like(log_weights).exponential_(generator=draws)
-        nearest = (log_weights - rare.log()).topk(self.batch_size // s).indices
-        return Batch(self.rows[nearest], None, y)
+        y = features[chosen] + sharing.variance_y**0.5 * noise
+        return Batch(sharing.draw(y, self.batch_size // s, draws), None, y)
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from hilbound.config import RunConfig
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
 from hilbound.models.blocks import BlockDensityNetwork
-from hilbound.models.classes import with_encoder
 from hilbound.training.batches import (
     Batches,
     BatchStream,
@@ -71,21 +69,11 @@ def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) ->
         blocks = model.blocks_of(rows.to(model.share.device), labels).cpu()
         return BlockStream(rows, blocks, **options)
     if config.slices is not None:
-        return _slices(plan, rows, **options)
+        options["batch_size"] = config.slices * min(config.rows_per_slice, len(rows))
+        return SliceStream(plan.sharing_rows(split), slices=config.slices, **options)
     if config.condition is not None and labels is not None:
         return LabelledStream(rows, labels, **options)
     return BatchStream(rows, **options)
-
-
-def _slices(plan: TrainingPlan, rows: Tensor, **options: int) -> SliceStream:
-    """Return slices of the rows, by the features of the plan's frozen encoder."""
-    config, model = plan.config, with_encoder(plan.model)
-    if model is None or model.variance_y is None or config.slices is None:
-        raise TypeError(f"{type(plan.model).__name__} has no noisy features")  # the plan refuses it
-    with torch.no_grad():
-        features = model.features_of(rows.to(model.decoder.variance.device)).cpu()
-    options["batch_size"] = config.slices * min(config.rows_per_slice, len(rows))
-    return SliceStream(rows, features, slices=config.slices, variance_y=model.variance_y, **options)
 
 
 @dataclass(frozen=True)

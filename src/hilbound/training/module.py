@@ -12,6 +12,7 @@ from hilbound.bounds import Bound
 from hilbound.engine.gather import Team
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
+from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import marginal
 from hilbound.models.base import Comparison, PairComparison
 from hilbound.models.build import REMEMBERED_ROWS
@@ -140,6 +141,22 @@ class DensityModule(L.LightningModule):
         bound = self.objective.bound(compared.p, compared.q, draws)
         return Bound(bound.log_value.mean() - compared.penalty, bound.log_limit.mean())
 
+    def _real_bound(self, batch: Tensor | Batch, p: GaussianMixture) -> Bound | None:
+        """Return what as many training rows reach in the place of the centres of slices.
+
+        They share the features of the held-out slices, but no row is compared with itself.
+        """
+        features = batch.features if isinstance(batch, Batch) else None
+        if features is None:
+            return None
+        sharing, centers = self.plan.sharing_rows("train"), self._centers(0)
+        if centers > len(sharing.rows):
+            return None
+        draws = stream(self.config.seed, "real rows", self.global_step)
+        rows = sharing.draw(features.cpu(), centers, draws)
+        q = GaussianMixture(rows.to(p.means), self.plan.model_variance(self.global_step))
+        return self._bound(Comparison(p, q, p.means.new_zeros(())), self._draws(0))
+
     def validation_step(self, batch: Tensor | Batch, batch_idx: int) -> None:
         """Measure the loss and the bound on held-out rows, with the same noise in every call."""
         compared = self._compare(batch, "validation", batch_idx)
@@ -150,8 +167,9 @@ class DensityModule(L.LightningModule):
                 bound = self._bound(compared, self._draws(batch_idx))
                 values |= {"tightness": bound.tightness, "gap": bound.gap}
                 if batch_idx == 0 and self.trainer.is_global_zero:
+                    real = self._real_bound(batch, compared.p)
                     self.bounds.append(
-                        self.global_step, "validation", loss, bound, self._variance()
+                        self.global_step, "validation", loss, bound, self._variance(), real=real
                     )
         means = {f"validation_{name}": value for name, value in values.items()}
         # They must agree to the last bit on which validation was the best.

@@ -1,7 +1,7 @@
 """Turn a configuration into all that a training needs, and check it before anything is written."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from hilbound.models.build import MODELS, DataShape, build_model, number_of_bloc
 from hilbound.models.classes import with_encoder
 from hilbound.models.networks import NETWORKS
 from hilbound.objectives import BlockObjective, Objective, create_objective, refuse_blocks
+from hilbound.training.batches import SharingRows
 from hilbound.training.memory import refuse_too_large
 from hilbound.training.runs import Run, load_dataset
 from hilbound.variance import (
@@ -57,6 +58,7 @@ class TrainingPlan:
     schedule: VarianceSchedule
     model: DensityModel
     apart: tuple[VarianceSchedule, VarianceSchedule] | None = None
+    _sharing: dict[str, SharingRows] = field(default_factory=dict, init=False, repr=False)
 
     def kernel_variance(self, step: int) -> float:
         """Return the variance of the kernel between a point and a centre at a step."""
@@ -98,6 +100,17 @@ class TrainingPlan:
     def rows_per_block(self) -> int:
         """The number of rows of each block in a step."""
         return self.config.batch_size // self.blocks
+
+    @torch.no_grad()
+    def sharing_rows(self, split: str) -> SharingRows:
+        """Return the rows of a split with the features of the frozen encoder, encoded once."""
+        if split not in self._sharing:
+            model, rows = with_encoder(self.model), self.dataset.split(split)[0]
+            if model is None or model.variance_y is None:  # the configuration refuses it
+                raise TypeError(f"{type(self.model).__name__} has no noisy features")
+            features = model.features_of(rows.to(model.decoder.variance.device)).cpu()
+            self._sharing[split] = SharingRows(rows, features, model.variance_y)
+        return self._sharing[split]
 
     def smooth_model(self, step: int) -> None:
         """Give the model's components their variance at a step, where the schedule moves it."""
@@ -146,7 +159,10 @@ def plan_training(
         model = model.double()
     _take_encoder_of(config, model, resumed=resumed)
     objective = _in_parts(config, dataset, model, objective, resumed=resumed)
-    return TrainingPlan(config, dataset, objective, schedule, model, apart)
+    plan = TrainingPlan(config, dataset, objective, schedule, model, apart)
+    if config.slices is not None and not resumed:
+        _look_at_slices(plan)
+    return plan
 
 
 def _cut_batch(config: RunConfig, dataset: Dataset) -> RunConfig:
@@ -228,8 +244,6 @@ def _in_parts(
     Parts of a batch are blocks or slices.
     """
     if config.slices is not None:
-        if not resumed:
-            _look_at_slices(config, dataset, model)
         return BlockObjective(objective, torch.full((config.slices,), 1 / config.slices))
     if config.condition == "classes":
         _check_classes(config, dataset)
@@ -368,24 +382,21 @@ def _check_slices(config: RunConfig, rows: int) -> None:
         )
 
 
-@torch.no_grad()
-def _look_at_slices(config: RunConfig, dataset: Dataset, model: DensityModel) -> None:
+def _look_at_slices(plan: TrainingPlan) -> None:
     """Warn if so few rows share a feature that others must fill the slices."""
-    inner = with_encoder(model)
-    if inner is None:
-        return
-    draws = stream(config.seed, "slices", "look")
-    some = dataset.train[torch.randint(len(dataset.train), (_LOOKED_AT,), generator=draws)]
-    weights = inner.feature_weights(some, dataset.train)
-    sharing = float((1 / weights.square().sum(-1)).median())
-    if sharing < config.rows_per_slice:
+    sharing, own = plan.sharing_rows("train"), plan.config.rows_per_slice
+    draws = stream(plan.config.seed, "slices", "look")
+    some = torch.randint(len(sharing.rows), (_LOOKED_AT,), generator=draws)
+    weights = sharing.log_weights(sharing.features[some]).softmax(-1)
+    effective = float((1 / weights.square().sum(-1)).median())
+    if effective < own:
         log.warning(
             "a feature is shared by about %.0f of %d training rows, and a slice has %d rows: rows "
             "with other features fill it up. Take more slices, a smaller batch_size, a larger "
             "variance_y, or fewer features",
-            sharing,
-            len(dataset.train),
-            config.rows_per_slice,
+            effective,
+            len(sharing.rows),
+            own,
         )
 
 
