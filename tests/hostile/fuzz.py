@@ -1,7 +1,7 @@
 """A fuzzer over every reader: valid files, mutated, and no outcome but the library's own errors.
 
-``python tests/hostile/fuzz.py --cases 1000000 --seed 1`` runs as many as asked, in one process
-with little memory, and prints what else came out. The tests run a few through hypothesis.
+``python tests/hostile/fuzz.py --cases 1000000 --seed 1`` runs as many as asked, in processes with
+little memory, and prints what else came out. The tests run a few through hypothesis.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,41 +136,52 @@ def drawn(draw):
     ]
 
 
-def main():
-    """Run as many cases as asked, in turn over all valid files."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--readers", nargs="*", help="only these")
-    asked = parser.parse_args()
+def run_cases(numbers, seed, readers):
+    """Run the cases of these numbers in this process, and return the outcomes and the faults."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    found, counts = collections.Counter(), collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         make_good(place / "good")
-        files = [s for s in seeds(place / "good") if not asked.readers or s.reader in asked.readers]
+        files = [s for s in seeds(place / "good") if not readers or s.reader in readers]
         for one in files:  # what is imported late is imported now, and every seed is valid
             result = attempt(one, [], place)
             assert result["outcome"] == "read", (one.reader, one.name, result)
         serve.limit_memory()
         signal.signal(signal.SIGALRM, serve._late)
-        found, counts, began = collections.Counter(), collections.Counter(), time.perf_counter()
-        for number in range(asked.cases):
-            draw = random.Random(f"{asked.seed} {number}")
-            seed = files[number % len(files)]
+        for number in numbers:
+            draw = random.Random(f"{seed} {number}")
+            file = files[number % len(files)]
             mutations = drawn(draw)
             signal.alarm(serve.SECONDS)
-            result = attempt(seed, mutations, place)
+            result = attempt(file, mutations, place)
             signal.alarm(0)
             counts[result["outcome"]] += 1
             if result["outcome"] == "raised":
-                key = (seed.reader, seed.name, result["message"][:60])
+                key = (file.reader, file.name, result["message"][:60])
                 found[key] += 1
                 if found[key] == 1:
                     print(json.dumps([number, *key, mutations]), flush=True)
-        seconds = time.perf_counter() - began
-        print(f"{asked.cases:,} cases in {seconds:.0f} s: {dict(counts)}; {len(files)} files")
-        sys.exit(1 if found else 0)
+    return counts, found, len(files)
+
+
+def main():
+    """Run as many cases as asked, in turn over all valid files. The number of a case makes it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes that share the cases")
+    parser.add_argument("--readers", nargs="*", help="only these")
+    asked = parser.parse_args()
+    began = time.perf_counter()
+    shares = [range(k, asked.cases, asked.workers) for k in range(asked.workers)]
+    with ProcessPoolExecutor(asked.workers) as pool:
+        of_each = list(pool.map(run_cases, shares, repeat(asked.seed), repeat(asked.readers)))
+    counts = sum((counts for counts, _, _ in of_each), collections.Counter())
+    seconds = time.perf_counter() - began
+    print(f"{asked.cases:,} cases in {seconds:.0f} s: {dict(counts)}; {of_each[0][2]} files")
+    sys.exit(1 if any(found for _, found, _ in of_each) else 0)
 
 
 if __name__ == "__main__":
