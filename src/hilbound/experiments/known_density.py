@@ -40,6 +40,7 @@ from hilbound.models.autoencoders import MixtureDecoder
 from hilbound.models.networks import MLP
 from hilbound.reports.drawing import canvas, draw_line, look, tidy
 from hilbound.reports.page import Table
+from hilbound.variance import VarianceSchedule
 
 #: What a decoder is trained with: the cost, the cost without its diagonal, the baseline.
 COSTS = {
@@ -67,7 +68,10 @@ class KnownSettings(Settings):
     depth: int = 2
     noise_dim: int = 4
     batch_size: int = 256
-    steps: int = 400
+    steps: int = 2000
+    #: The kernel starts so many times as wide and narrows over the first half of the steps. A
+    #: narrow one does not feel the other side of the circle, and K < 10 centres stay on one.
+    wide: float = 10.0
     learning_rate: float = 5e-3
     points: int = 1000
     many: int = 200
@@ -270,11 +274,13 @@ def trained(
     decoder = MixtureDecoder(network, 1, settings.noise_dim, variance)
     adam = torch.optim.Adam(decoder.parameters(), settings.learning_rate, betas=(0.5, 0.9))
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, settings.steps)
+    kernel = VarianceSchedule(settings.wide * variance, variance)
     for step in range(settings.steps):
+        v = kernel.at(2 * step / settings.steps)
         generator = stream(seed, "known", step)
         x, y = draw(settings, settings.batch_size, generator)
-        q = decoder(y, decoder.noise(len(x), k, generator=generator))
-        p = GaussianMixture(x.unsqueeze(1), variance)
+        q = GaussianMixture(decoder(y, decoder.noise(len(x), k, generator=generator)).means, v)
+        p = GaussianMixture(x.unsqueeze(1), v)
         loss = (
             -q.log_prob(x).mean()
             if cost == "likelihood"

@@ -31,9 +31,7 @@ class UciSettings(Settings):
         *("process", "ngboost"),
     )
     #: Some methods are measured on the first splits alone, as many as stand here.
-    few: dict[str, int] = Field(
-        {"high": 3, "process": 3, "ngboost": 3, "quantiles": 3, "forest": 3}
-    )
+    few: dict[str, int] = Field({"process": 3, "ngboost": 3})
     #: scikit-learn's Gaussian process takes the cube of this many rows.
     process_rows: int = 1000
     #: Passes over the rows; the estimator's own choice if there is none.
