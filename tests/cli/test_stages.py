@@ -1,6 +1,7 @@
 """What a command shows while it works: nothing that is not needed, and never silence for long."""
 
 import io
+import re
 import time
 
 import pytest
@@ -34,7 +35,7 @@ def test_plain_lines_come_every_few_seconds_and_name_the_part(screen):
             time.sleep(0.01)
     lines = written.getvalue().splitlines()
     assert len(lines) >= 3
-    assert set(lines) <= {"evaluating, 0 s", "evaluating: the bound, 0 s"}
+    assert all(re.fullmatch(r"evaluating(: the bound)?, \d s", line) for line in lines)
 
 
 def test_what_is_done_at_once_says_nothing(screen):
