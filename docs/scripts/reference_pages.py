@@ -9,7 +9,16 @@ from pathlib import Path
 
 #: What users import, by room.
 PUBLIC: dict[str, tuple[str, ...]] = {
-    "The table": ("mixture", "functional", "bounds", "objectives", "variance"),
+    "The table": ("functional", "bounds", "variance"),
+    "Mixtures": ("mixture.base", "mixture.gaussian", "mixture.full", "mixture.inner"),
+    "Objectives": (
+        "objectives.base",
+        "objectives.blocks",
+        "objectives.marginal",
+        "objectives.paired",
+        "objectives.debiased",
+        "objectives.joint",
+    ),
     "Ground": ("config", "errors", "registry"),
     "Engine": (
         "engine.gram",
@@ -96,10 +105,10 @@ def home_of(target: str) -> str | None:
     """Return the full name under which a page has an object, or ``None`` if there is none.
 
     Rooms offer names of their files: ``hilbound.GaussianMixture`` is at home in
-    ``hilbound.mixture``.
+    ``hilbound.mixture.gaussian``.
 
     >>> home_of("hilbound.GaussianMixture"), home_of("hilbound.GausianMixture")
-    ('hilbound.mixture.GaussianMixture', None)
+    ('hilbound.mixture.gaussian.GaussianMixture', None)
     """
     parts = target.split(".")
     found: object = importlib.import_module(parts[0])

@@ -545,8 +545,8 @@ def joint_fidelity(
         \operatorname{diag}(\sqrt b) \big\|_* \le 1
 
     It is :func:`fidelity` of the mixtures that :meth:`GaussianMixture.join
-    <hilbound.mixture.GaussianMixture.join>` makes. The overlap of two pairs is the product of the
-    overlaps of their parts, so only centres near the feature of a row can account for the row. No
+    <hilbound.mixture.gaussian.GaussianMixture.join>` makes. The overlap of two pairs is the product
+    of the overlaps of their parts, so only centres near the feature of a row can account for the row. No
     centre is paired with a row. As :math:`v_y \to 0`, with the same features on both sides, it
     becomes the mean fidelity of the conditional densities. As :math:`v_y \to \infty` it becomes the
     fidelity of the marginals.

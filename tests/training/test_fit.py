@@ -447,7 +447,7 @@ def test_a_loss_that_is_no_number_fails_with_a_remedy(tmp_path, monkeypatch):
     def nothing(_, __, q):
         return q.means.sum() * torch.nan
 
-    monkeypatch.setattr("hilbound.objectives.NuclearNorm.forward", nothing)
+    monkeypatch.setattr("hilbound.objectives.marginal.NuclearNorm.forward", nothing)
     with pytest.raises(FloatingPointError, match=r"the loss became nan at step .*learning-rate"):
         train(tmp_path / "run")
     assert Run.open(tmp_path / "run").read_json("run.json")["status"] == "failed"
