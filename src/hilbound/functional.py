@@ -546,10 +546,10 @@ def joint_fidelity(
 
     It is :func:`fidelity` of the mixtures that :meth:`GaussianMixture.join
     <hilbound.mixture.gaussian.GaussianMixture.join>` makes. The overlap of two pairs is the product
-    of the overlaps of their parts, so only centres near the feature of a row can account for the row. No
-    centre is paired with a row. As :math:`v_y \to 0`, with the same features on both sides, it
-    becomes the mean fidelity of the conditional densities. As :math:`v_y \to \infty` it becomes the
-    fidelity of the marginals.
+    of the overlaps of their parts, so only centres near the feature of a row can account for the
+    row. No centre is paired with a row. As :math:`v_y \to 0`, with the same features on both sides,
+    it becomes the mean fidelity of the conditional densities. As :math:`v_y \to \infty` it becomes
+    the fidelity of the marginals.
 
     :func:`debiased_fidelity` and all other costs take joint mixtures, too. Each batch of the model
     is joined with its own features.
