@@ -121,6 +121,7 @@ CASES = {
             "likelihood": {"objective": "likelihood"},
             "heads": {"objective": "schatten", **_HEADS},
             "of one": {"objective": "nuclear", "slices": 1},
+            "classes": {"objective": "nuclear", "condition": "classes"},
         }.items()
     },
     "marginal": ({"model": "autoencoder", "objective": "nuclear"}, 11),
@@ -190,7 +191,8 @@ class Case:
         if config.slices and inner is not None:
             inner.freeze_encoder()
             sliced_rows = ROWS.reshape(config.slices, -1, DIM)
-            batch = Batch(sliced_rows, None, inner.features_of(sliced_rows[:, 0]).detach())
+            told = LABELS[: config.slices] if config.condition == "classes" else None
+            batch = Batch(sliced_rows, told, inner.features_of(sliced_rows[:, 0]).detach())
             share = torch.full((config.slices,), 1 / config.slices).double()
             objective = BlockObjective(objective, share)
         if inner is not None:

@@ -103,6 +103,26 @@ def test_slices_go_on_where_another_stream_stopped():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_rows_of_another_class_never_share_a_feature():
+    features, labels = torch.zeros(9, 1), torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2])
+    sharing = SharingRows(torch.arange(9).unsqueeze(-1), features, 0.3, labels)
+    assert sharing.most == 1
+    assert SharingRows(sharing.rows, features, 0.3).most == 9
+    weights_of = sharing.log_weights(torch.zeros(3, 1), torch.tensor([0, 1, 2])).softmax(-1)
+    expected = [[1 / 5] * 5 + [0] * 4, [0] * 5 + [1 / 3] * 3 + [0], [0] * 8 + [1]]
+    torch.testing.assert_close(weights_of, torch.tensor(expected))
+    kept = labels < 2
+    sharing = SharingRows(sharing.rows[kept], features[kept], 0.3, labels[kept])
+    made = SliceStream(sharing, slices=40, batch_size=120, steps=5, seed=0)
+    seen = []
+    for batch in made:
+        assert batch.x.shape == (40, 3, 1)
+        assert torch.equal(labels[batch.x.squeeze(-1)], batch.labels.unsqueeze(-1).expand(40, 3))
+        seen += batch.labels.tolist()
+    # A slice has the class of a random row.
+    assert np.mean(seen) == pytest.approx(3 / 8, abs=0.1)
+
+
 # ------------------------------------------------------------------ what is compared
 
 
@@ -198,6 +218,28 @@ def test_a_decoder_learns_from_slices(tmp_path, encoder, objective):
     assert all(torch.equal(taken[name], first[name]) for name in names)
     assert run.model.reconstruct(run.dataset.test[:5], 3).shape == (5, 3, 2)
     assert torch.equal(run.sample(7, seed=3), Run.open(run.path).sample(7, seed=3))
+
+
+def test_slices_given_a_class(tmp_path, monkeypatch):
+    shared = {"data": "digits", "samples": 300, "condition": "classes"}
+    first = train(tmp_path / "encoder", **ENCODER, **shared)
+    options = SLICES | shared | {"encoder": str(first.path)}
+    whole = train(tmp_path / "whole", **options)
+    held_out = [row for row in whole.read_bounds() if row["split"] == "validation"]
+    assert all(0 < row["tightness"] <= 1 and 0 < row["real_tightness"] <= 1 for row in held_out)
+    assert all(row["gap"] >= -1e-6 for row in whole.read_bounds())
+    assert whole.sample(3, label=7).shape == (3, 64)
+    stop_at(monkeypatch, 5, press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "part", **options)
+    assert same_weights(hilbound.resume(tmp_path / "part", quiet=True), whole)
+
+
+def test_slices_of_the_smallest_class_are_large_enough():
+    shared = {"data": "digits", "samples": 300, "condition": "classes", "encoder": "none"}
+    config = RunConfig.create(**TINY | SLICES | shared | {"batch_size": 200})
+    with pytest.raises(InputError, match=r"slices of 50 rows, and the smallest class has \d\d "):
+        plan_training(config)
 
 
 def test_the_curve_has_what_as_many_real_rows_reach(tmp_path, encoder):
@@ -308,7 +350,7 @@ def test_slices_that_few_rows_share_are_named(tmp_path, caplog):
         ({"model": "autoencoder"}, "use encoder-mixture-decoder"),
         ({"model": "latent-mixture"}, "use encoder-mixture-decoder"),
         ({"encoder": None}, "slices 4 needs features that stay as they are: name the run"),
-        ({"condition": "classes"}, "slices 4 and condition 'classes' cannot be used together"),
+        ({"condition": "clusters=3"}, "slices 4 and condition 'clusters=3' cannot be used"),
         ({"slices": 0}, "slices"),
         ({"objective": "conditional"}, "'conditional' cannot compare slices: use 'debiased' or"),
         ({"objective": "joint-nuclear"}, "'joint-nuclear' cannot compare slices"),

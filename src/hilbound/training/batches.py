@@ -16,7 +16,7 @@ class Batch(NamedTuple):
 
     Args:
         x: Rows with shape ``(B, d)``, or ``(C, n, d)`` if every block has rows of its own.
-        labels: Classes with shape ``(B,)``, for a model that is told them.
+        labels: Classes with shape ``(B,)``, for a model that is told them; of slices, ``(C,)``.
         features: What the rows of each block share, with shape ``(C, F)``, if blocks are slices.
     """
 
@@ -156,23 +156,40 @@ class SharingRows:
         rows: Rows with shape ``(N, d)``.
         features: Their features with shape ``(N, F)``, without noise.
         variance_y: Variance :math:`v_y` of the noise on the features.
+        labels: Their classes with shape ``(N,)``, if only rows of one class share a feature.
     """
 
     rows: Tensor
     features: Tensor
     variance_y: float
+    labels: Tensor | None = None
 
-    def log_weights(self, y: Tensor) -> Tensor:
-        """Return the logarithms of the weights, up to a constant: ``(S, N)`` for ``(S, F)``."""
-        return -squared_distances(y, self.features) / (2 * self.variance_y)
+    @property
+    def most(self) -> int:
+        """The most rows that can share any feature: all, or those of the smallest class."""
+        if self.labels is None:
+            return len(self.rows)
+        return int(self.labels.unique(return_counts=True)[1].min())
 
-    def draw(self, y: Tensor, n: int, draws: torch.Generator) -> Tensor:
+    def log_weights(self, y: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the logarithms of the weights, up to a constant: ``(S, N)`` for ``(S, F)``.
+
+        ``labels`` are the classes at the features, with shape ``(S,)``, if there are classes.
+        """
+        logs = -squared_distances(y, self.features) / (2 * self.variance_y)
+        if self.labels is None or labels is None:
+            return logs
+        return logs.masked_fill(labels.unsqueeze(-1) != self.labels, -torch.inf)
+
+    def draw(
+        self, y: Tensor, n: int, draws: torch.Generator, labels: Tensor | None = None
+    ) -> Tensor:
         """Return n rows that share each of S features, with shape ``(S, n, d)``.
 
         They are drawn by the weights, without replacement. So they are a sample of p(x|y). If fewer
         than n rows share a feature, the next ones in the order of the weights fill up.
         """
-        log_weights = self.log_weights(y)
+        log_weights = self.log_weights(y, labels)
         # The largest sums of log weights and Gumbel noise are draws without replacement.
         rare = torch.empty_like(log_weights).exponential_(generator=draws)
         return self.rows[(log_weights - rare.log()).topk(n).indices]
@@ -181,7 +198,8 @@ class SharingRows:
 class SliceStream(BatchStream):
     """Batches of slices: a feature, and n rows that share it, with shape ``(S, n, d)``.
 
-    A feature is that of a random row, with its noise.
+    A feature is that of a random row, with its noise. If there are classes, a slice has that of the
+    row.
 
     Args:
         sharing: Rows and their features.
@@ -213,7 +231,8 @@ class SliceStream(BatchStream):
         chosen = torch.randint(len(features), (s,), generator=draws)
         noise = normal((s, features.shape[1]), draws, dtype=features.dtype, device=draws.device)
         y = features[chosen] + sharing.variance_y**0.5 * noise
-        return Batch(sharing.draw(y, self.batch_size // s, draws), None, y)
+        labels = None if sharing.labels is None else sharing.labels[chosen]
+        return Batch(sharing.draw(y, self.batch_size // s, draws, labels), labels, y)
 
 
 @dataclass(frozen=True)

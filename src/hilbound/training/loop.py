@@ -69,8 +69,9 @@ def batches_of(plan: TrainingPlan, split: str, *, steps: int, **options: int) ->
         blocks = model.blocks_of(rows.to(model.share.device), labels).cpu()
         return BlockStream(rows, blocks, **options)
     if config.slices is not None:
-        options["batch_size"] = config.slices * min(config.rows_per_slice, len(rows))
-        return SliceStream(plan.sharing_rows(split), slices=config.slices, **options)
+        sharing = plan.sharing_rows(split)
+        options["batch_size"] = config.slices * min(config.rows_per_slice, sharing.most)
+        return SliceStream(sharing, slices=config.slices, **options)
     if config.condition is not None and labels is not None:
         return LabelledStream(rows, labels, **options)
     return BatchStream(rows, **options)

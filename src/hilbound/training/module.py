@@ -146,14 +146,14 @@ class DensityModule(L.LightningModule):
 
         They share the features of the held-out slices, but no row is compared with itself.
         """
-        features = batch.features if isinstance(batch, Batch) else None
-        if features is None:
+        if not isinstance(batch, Batch) or batch.features is None:
             return None
         sharing, centers = self.plan.sharing_rows("train"), self._centers(0)
-        if centers > len(sharing.rows):
+        if centers > sharing.most:
             return None
         draws = stream(self.config.seed, "real rows", self.global_step)
-        rows = sharing.draw(features.cpu(), centers, draws)
+        labels = None if batch.labels is None else batch.labels.cpu()
+        rows = sharing.draw(batch.features.cpu(), centers, draws, labels)
         q = GaussianMixture(rows.to(p.means), self.plan.model_variance(self.global_step))
         return self._bound(Comparison(p, q, p.means.new_zeros(())), self._draws(0))
 

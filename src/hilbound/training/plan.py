@@ -105,11 +105,12 @@ class TrainingPlan:
     def sharing_rows(self, split: str) -> SharingRows:
         """Return the rows of a split with the features of the frozen encoder, encoded once."""
         if split not in self._sharing:
-            model, rows = with_encoder(self.model), self.dataset.split(split)[0]
+            model, (rows, labels) = with_encoder(self.model), self.dataset.split(split)
             if model is None or model.variance_y is None:  # the configuration refuses it
                 raise TypeError(f"{type(self.model).__name__} has no noisy features")
             features = model.features_of(rows.to(model.decoder.variance.device)).cpu()
-            self._sharing[split] = SharingRows(rows, features, model.variance_y)
+            labels = labels if self.config.condition == "classes" else None
+            self._sharing[split] = SharingRows(rows, features, model.variance_y, labels)
         return self._sharing[split]
 
     def smooth_model(self, step: int) -> None:
@@ -169,7 +170,7 @@ def _cut_batch(config: RunConfig, dataset: Dataset) -> RunConfig:
     """Return the configuration with no more rows in a step than there are."""
     rows = len(dataset.train)
     if config.slices is not None:
-        _check_slices(config, rows)
+        _check_slices(config, dataset)
         return config
     if config.batch_size <= rows:
         return config
@@ -243,10 +244,10 @@ def _in_parts(
 
     Parts of a batch are blocks or slices.
     """
-    if config.slices is not None:
-        return BlockObjective(objective, torch.full((config.slices,), 1 / config.slices))
     if config.condition == "classes":
         _check_classes(config, dataset)
+    if config.slices is not None:
+        return BlockObjective(objective, torch.full((config.slices,), 1 / config.slices))
     if not isinstance(model, BlockDensityNetwork):
         return objective
     if not resumed:
@@ -366,9 +367,13 @@ def _check_parts(config: RunConfig, objective: Objective) -> None:
         refuse_blocks(objective)
 
 
-def _check_slices(config: RunConfig, rows: int) -> None:
-    """Raise an InputError if the rows of a slice are too few, or more than there are."""
-    own = config.rows_per_slice
+def _check_slices(config: RunConfig, dataset: Dataset) -> None:
+    """Raise an InputError if the rows of a slice are too few, or more than can share a feature."""
+    own, rows, labels = config.rows_per_slice, len(dataset.train), dataset.train_labels
+    there = f"there are {rows} training rows"
+    if config.condition == "classes" and labels is not None:
+        rows = int(labels.unique(return_counts=True)[1].min())
+        there = f"the smallest class has {rows} training rows"
     if own < _LEAST_IN_SLICE:
         raise InputError(
             f"batch_size {config.batch_size} leaves {own} rows for each of {config.slices} slices, "
@@ -378,7 +383,7 @@ def _check_slices(config: RunConfig, rows: int) -> None:
     if own > rows:
         raise InputError(
             f"batch_size {config.batch_size} with {config.slices} slices makes slices of {own} "
-            f"rows, and there are {rows} training rows: lower batch_size, or take more slices"
+            f"rows, and {there}: lower batch_size, or take more slices"
         )
 
 
@@ -387,7 +392,8 @@ def _look_at_slices(plan: TrainingPlan) -> None:
     sharing, own = plan.sharing_rows("train"), plan.config.rows_per_slice
     draws = stream(plan.config.seed, "slices", "look")
     some = torch.randint(len(sharing.rows), (_LOOKED_AT,), generator=draws)
-    weights = sharing.log_weights(sharing.features[some]).softmax(-1)
+    labels = None if sharing.labels is None else sharing.labels[some]
+    weights = sharing.log_weights(sharing.features[some], labels).softmax(-1)
     effective = float((1 / weights.square().sum(-1)).median())
     if effective < own:
         log.warning(

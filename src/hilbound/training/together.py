@@ -20,7 +20,7 @@ from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import FeatureModel
 from hilbound.models.base import Comparison, DensityModel, MixturePart, PairComparison
 from hilbound.models.blocks import BlockDensityNetwork
-from hilbound.models.classes import ClassConditional, with_encoder
+from hilbound.models.classes import ClassConditional, telling, with_encoder
 from hilbound.objectives import BlockObjective, Objective
 from hilbound.training.batches import Batch
 
@@ -167,7 +167,7 @@ def _compare_slices(model: DensityModel, shared: Shared) -> OwnBlocks:
     if inner is None or part.features is None:
         raise TypeError(f"{type(model).__name__} has no features")  # the plan refuses it
     source = Part(shared.generator, own or range(1), slices)
-    with working_in(shared.workers, filled=not own):
+    with working_in(shared.workers, filled=not own), telling(model, part.labels):
         found = inner.compare_slices(part.x, part.features, shared.variance, shared.centers, source)
     return _owned(found, model, shared, own)
 
