@@ -350,7 +350,7 @@ def test_slices_that_few_rows_share_are_named(tmp_path, caplog):
         ({"model": "autoencoder"}, "use encoder-mixture-decoder"),
         ({"model": "latent-mixture"}, "use encoder-mixture-decoder"),
         ({"encoder": None}, "slices 4 needs features that stay as they are: name the run"),
-        ({"condition": "clusters=3"}, "slices 4 and condition 'clusters=3' cannot be used"),
+        ({"condition": "clusters=3"}, "use condition 'classes', or leave it out"),
         ({"slices": 0}, "slices"),
         ({"objective": "conditional"}, "'conditional' cannot compare slices: use 'debiased' or"),
         ({"objective": "joint-nuclear"}, "'joint-nuclear' cannot compare slices"),

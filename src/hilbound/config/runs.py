@@ -380,12 +380,6 @@ class RunConfig(Options):
                 f"slices {self.slices} needs features that stay as they are: name the run whose "
                 "encoder makes them (encoder), such as one of model 'autoencoder' with variance_y"
             )
-        if self.condition not in {None, "classes"}:
-            raise ValueError(
-                f"slices {self.slices} and condition {self.condition!r} cannot be used together: "
-                "a slice has a feature in the place of a cluster. Leave one of them out, or give "
-                "condition 'classes'"
-            )
         return self
 
     def _refuse_beside_one_centre(self) -> None:
