@@ -58,7 +58,9 @@ class TrainingPlan:
     schedule: VarianceSchedule
     model: DensityModel
     apart: tuple[VarianceSchedule, VarianceSchedule] | None = None
-    _sharing: dict[str, SharingRows] = field(default_factory=dict, init=False, repr=False)
+    _sharing: dict[str, SharingRows] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def kernel_variance(self, step: int) -> float:
         """Return the variance of the kernel between a point and a centre at a step."""
