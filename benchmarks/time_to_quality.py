@@ -66,6 +66,17 @@ METHODS = [
     ),
     *(
         Method(
+            f"{objective}, {name} {value:g}, 512 x 512",
+            {"batch_size": 512, "objective": objective, "objective_options": {name: value}},
+        )
+        for objective, name, value in (
+            ("debiased", "weight", 0.45),
+            ("debiased", "weight", 0.4),
+            ("schatten", "power", 0.9),
+        )
+    ),
+    *(
+        Method(
             f"blocks, {name}, 32 x 64",
             {"objective": name, "condition": "clusters=32", "batch_size": 2048},
         )

@@ -367,6 +367,36 @@ def threads_table(content: Rows) -> str:
     return markdown(("training", "beside", *ways), rows, 2) + made_by(content, "threads")
 
 
+def quality_table(content: Rows) -> str:
+    """Return after how many seconds samples covered the data, for every method and data set."""
+    lines = content["lines"]
+    found: dict[str, dict[str, Rows]] = {}
+    for key, row in content["rows"].items():
+        data, _, method = key.rpartition(", seed")[0].partition(": ")
+        found.setdefault(method, {}).setdefault(data, row)
+    head = ["method"]
+    for data, goals in lines.items():
+        head += [f"{data} {goal:.2f}" for goal in goals]
+    head += ["best", "precision", "recall"]
+    rows = []
+    for method, of_data in found.items():
+        cells = [
+            _seconds(of_data.get(data), goal) for data, goals in lines.items() for goal in goals
+        ]
+        mnist = of_data.get("mnist", {})
+        names = ("best", "precision", "recall")
+        cells += [f"{mnist[name]:.2f}" if name in mnist else "–" for name in names]
+        rows.append((method, *cells))
+    return markdown(tuple(head), rows, 1) + made_by(content, "time_to_quality")
+
+
+def _seconds(row: Rows | None, goal: float) -> str:
+    if row is None:
+        return "–"
+    reached = row["reached"].get(f"{goal:g}")
+    return "not" if reached is None else f"{reached:.1f}"
+
+
 def made_by(content: Rows, name: str, more: str = "") -> str:
     """Return the line below a table: what made it, and where."""
     threads = f", threads: {content['threads']}" if "threads" in content else ""
@@ -393,6 +423,7 @@ def main() -> None:
     fill(DOCS / "engine.md", "step", step_shares(stored("training_step")))
     fill(DOCS / "engine.md", "overhead", overhead_table(stored("step_overhead")))
     fill(DOCS / "engine.md", "threads", threads_table(stored("threads")))
+    fill(DOCS / "engine.md", "quality-time", quality_table(stored("time_to_quality")))
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ def test_a_decoder_learns_from_slices(tmp_path, encoder, objective):
 
 
 def test_slices_given_a_class(tmp_path, monkeypatch):
-    shared = {"data": "digits", "samples": 300, "condition": "classes"}
+    shared = {"data": "digits", "condition": "classes"}
     first = train(tmp_path / "encoder", **ENCODER, **shared)
     options = SLICES | shared | {"encoder": str(first.path)}
     whole = train(tmp_path / "whole", **options)
@@ -236,9 +236,15 @@ def test_slices_given_a_class(tmp_path, monkeypatch):
 
 
 def test_slices_of_the_smallest_class_are_large_enough():
-    shared = {"data": "digits", "samples": 300, "condition": "classes", "encoder": "none"}
-    config = RunConfig.create(**TINY | SLICES | shared | {"batch_size": 200})
-    with pytest.raises(InputError, match=r"slices of 50 rows, and the smallest class has \d\d "):
+    shared = {"data": "digits", "condition": "classes", "encoder": "none"}
+    config = RunConfig.create(**TINY | SLICES | shared | {"batch_size": 800})
+    says = r"slices of 200 rows, and the smallest class has 1\d\d training rows: lower batch_size"
+    with pytest.raises(InputError, match=says):
+        plan_training(config)
+    options = TINY | SLICES | shared | {"batch_size": 32, "validation_fraction": 0.02}
+    config = RunConfig.create(**options)
+    says = r"at least 4 rows, and the smallest class has [1-3] validation rows: give more data"
+    with pytest.raises(InputError, match=says):
         plan_training(config)
 
 

@@ -35,6 +35,7 @@ _WITHOUT_VARIANCE = frozenset({"mse", "distance"})
 
 # A debiased slice is cut into halves, and each needs two rows to differ.
 _LEAST_IN_SLICE = 4
+_OF_SPLIT = {"train": "training", "validation": "validation"}
 # So many features are looked at before a training by slices.
 _LOOKED_AT = 64
 
@@ -371,11 +372,9 @@ def _check_parts(config: RunConfig, objective: Objective) -> None:
 
 def _check_slices(config: RunConfig, dataset: Dataset) -> None:
     """Raise an InputError if the rows of a slice are too few, or more than can share a feature."""
-    own, rows, labels = config.rows_per_slice, len(dataset.train), dataset.train_labels
-    there = f"there are {rows} training rows"
-    if config.condition == "classes" and labels is not None:
-        rows = int(labels.unique(return_counts=True)[1].min())
-        there = f"the smallest class has {rows} training rows"
+    own = config.rows_per_slice
+    rows, there = _most_in_slice(config, dataset, "train")
+    held_out, others = _most_in_slice(config, dataset, "validation")
     if own < _LEAST_IN_SLICE:
         raise InputError(
             f"batch_size {config.batch_size} leaves {own} rows for each of {config.slices} slices, "
@@ -387,6 +386,20 @@ def _check_slices(config: RunConfig, dataset: Dataset) -> None:
             f"batch_size {config.batch_size} with {config.slices} slices makes slices of {own} "
             f"rows, and {there}: lower batch_size, or take more slices"
         )
+    if held_out < _LEAST_IN_SLICE:
+        raise InputError(
+            f"a slice needs at least {_LEAST_IN_SLICE} rows, and {others}: give more data, or a "
+            "larger validation_fraction"
+        )
+
+
+def _most_in_slice(config: RunConfig, dataset: Dataset, split: str) -> tuple[int, str]:
+    """Return how many rows of a split any feature may have, and a text that says so."""
+    rows, labels = dataset.split(split)
+    if config.condition != "classes" or labels is None:
+        return len(rows), f"there are {len(rows)} {_OF_SPLIT[split]} rows"
+    smallest = int(labels.unique(return_counts=True)[1].min())
+    return smallest, f"the smallest class has {smallest} {_OF_SPLIT[split]} rows"
 
 
 def _look_at_slices(plan: TrainingPlan) -> None:
