@@ -1,11 +1,14 @@
 """Trainings by slices: a feature, and rows that share it, against the model at that feature."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import hilbound
+from hilbound import datasets
 from hilbound.config import RunConfig
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
@@ -241,11 +244,15 @@ def test_slices_of_the_smallest_class_are_large_enough():
     says = r"slices of 200 rows, and the smallest class has 1\d\d training rows: lower batch_size"
     with pytest.raises(InputError, match=says):
         plan_training(config)
-    options = TINY | SLICES | shared | {"batch_size": 32, "validation_fraction": 0.02}
-    config = RunConfig.create(**options)
+    digits = datasets.load("digits")
+    few = replace(
+        digits,
+        validation=digits.validation[:30],
+        validation_labels=digits.validation_labels[:30],
+    )
     says = r"at least 4 rows, and the smallest class has [1-3] validation rows: give more data"
     with pytest.raises(InputError, match=says):
-        plan_training(config)
+        plan_training(RunConfig.create(**TINY | SLICES | shared), dataset=few)
 
 
 def test_the_curve_has_what_as_many_real_rows_reach(tmp_path, encoder):
