@@ -1,6 +1,7 @@
 """The experiments' machinery: cells, what is kept of them, results and pages."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -322,6 +323,28 @@ def test_an_interrupted_run_goes_on(finished, tmp_path):
     assert [{**row, "seconds": 0} for row in result.rows] == [
         {**row, "seconds": 0} for row in rows_of(finished)
     ]
+
+
+def test_ctrl_c_is_obeyed_beside_the_wait_for_processes_and_not_within(tmp_path, monkeypatch):
+    """Within, a lock may stay behind, for which the pool's own thread waits for ever."""
+    within = []
+
+    def interrupted(*arguments, **options):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            within.append("raised")
+            raise
+        return wait(*arguments, **options)
+
+    monkeypatch.setattr(runner, "wait", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(NAME, tmp_path / "out", quick=True, seeds=9, workers=2, quiet=True)
+    assert within == []
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not multiprocessing.active_children()
 
 
 def test_the_command_prints_claims_and_page(finished):

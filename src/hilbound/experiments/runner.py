@@ -11,6 +11,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -35,6 +36,8 @@ RESULT = "result.json"
 # Where the cells have their folders, by whether the form is quick: the names of cells are the same.
 _WORK = ("work", "work-quick")
 _ROW, _LOG = "row.json", "log.txt"
+# Seconds between two looks at whether the user has asked to stop.
+_LOOK = 0.2
 log = logging.getLogger(__name__)
 
 
@@ -249,9 +252,15 @@ def _measured(plan: _Plan, pool: "_Pool", bar: "_Bar", cells: Sequence[Cell]) ->
 
 
 class _Pool:
-    """Processes that measure cells, or this very process if one is enough."""
+    """Processes that measure cells, or this very process if one is enough.
+
+    Ctrl-C is noted, and obeyed between two looks at the processes. Raised while their futures are
+    waited for, it could leave a lock behind for which the pool's own thread then waits for ever.
+    """
 
     def __init__(self, workers: int) -> None:
+        self.asked = False
+        self.handlers: dict[signal.Signals, Any] = {}
         self.others = set(multiprocessing.active_children())
         # A process that was forked from one with threads may hang.
         context = multiprocessing.get_context("spawn")
@@ -262,16 +271,32 @@ class _Pool:
         )
 
     def __enter__(self) -> Self:
+        in_main = threading.current_thread() is threading.main_thread()
+        for one in (signal.SIGINT, signal.SIGTERM) if self.executor and in_main else ():
+            if signal.getsignal(one) is signal.default_int_handler:
+                self.handlers[one] = signal.signal(one, self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.executor is None:
             return
-        if kind is KeyboardInterrupt:
-            # Nobody waits minutes for a cell to end; those that are finished are kept.
-            for child in set(multiprocessing.active_children()) - self.others:
-                child.terminate()
-        self.executor.shutdown(wait=True, cancel_futures=True)
+        try:
+            if kind is KeyboardInterrupt:
+                # Nobody waits minutes for a cell to end; those that are finished are kept.
+                for child in set(multiprocessing.active_children()) - self.others:
+                    child.terminate()
+            self.executor.shutdown(wait=True, cancel_futures=True)
+        finally:
+            for one, handler in self.handlers.items():
+                signal.signal(one, handler)
+        if kind is None and self.asked:
+            raise KeyboardInterrupt
+
+    def _note(self, *_: object) -> None:
+        """Note that the user has asked to stop. Whoever asks twice is obeyed at once."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
     def measure(self, plan: _Plan, cells: Sequence[Cell]) -> Iterator[tuple[str, Row]]:
         """Yield the rows of cells as they are finished."""
@@ -285,7 +310,10 @@ class _Pool:
             for cell in cells
         }
         while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            done = wait(running, timeout=_LOOK, return_when=FIRST_COMPLETED).done
+            if self.asked:
+                raise KeyboardInterrupt
+            for future in done:
                 cell_name = running.pop(future)
                 try:
                     yield cell_name, future.result()
