@@ -61,8 +61,17 @@ METHODS = [
     ),
     *(
         Method(f"{name}, {n:,} x {n:,}", {"batch_size": n, "objective": name})
-        for name in ("debiased", "schatten", "scalar", "likelihood")
         for n in (512, 1024)
+        for name in ("debiased", "schatten", "scalar", "likelihood")
+    ),
+    Method("Sinkhorn divergence, 512 x 512", {"batch_size": 512}, "sinkhorn"),
+    Method("MMD, 512 x 512", {"batch_size": 512}, "mmd"),
+    *(
+        Method(
+            f"blocks, {name}, 32 x 64",
+            {"objective": name, "condition": "clusters=32", "batch_size": 2048},
+        )
+        for name in ("nuclear", "debiased")
     ),
     *(
         Method(
@@ -75,15 +84,6 @@ METHODS = [
             ("schatten", "power", 0.9),
         )
     ),
-    *(
-        Method(
-            f"blocks, {name}, 32 x 64",
-            {"objective": name, "condition": "clusters=32", "batch_size": 2048},
-        )
-        for name in ("nuclear", "debiased")
-    ),
-    Method("Sinkhorn divergence, 512 x 512", {"batch_size": 512}, "sinkhorn"),
-    Method("MMD, 512 x 512", {"batch_size": 512}, "mmd"),
 ]
 
 
