@@ -60,9 +60,15 @@ METHODS = [
         for n, m in SHAPES
     ),
     *(
-        Method(f"{name}, {n:,} x {n:,}", {"batch_size": n, "objective": name})
+        Method(f"{name}, {n:,} x {n:,}", {"batch_size": n, "objective": name, **options})
         for n in (512, 1024)
-        for name in ("debiased", "schatten", "scalar", "likelihood")
+        for name, options in (
+            ("debiased", {}),
+            ("schatten", {}),
+            ("scalar", {}),
+            # Its kernel smooths the model alone, and has a rule of its own.
+            ("likelihood", {"variance": "median/dim"}),
+        )
     ),
     Method("Sinkhorn divergence, 512 x 512", {"batch_size": 512}, "sinkhorn"),
     Method("MMD, 512 x 512", {"batch_size": 512}, "mmd"),
