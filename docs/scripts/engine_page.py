@@ -369,7 +369,8 @@ def threads_table(content: Rows) -> str:
 
 def quality_table(content: Rows) -> str:
     """Return after how many seconds samples covered the data, for every method and data set."""
-    lines = content["lines"]
+    measured = {key.partition(": ")[0] for key in content["rows"]}
+    lines = {data: goals for data, goals in content["lines"].items() if data in measured}
     found: dict[str, dict[str, Rows]] = {}
     for key, row in content["rows"].items():
         data, _, method = key.rpartition(", seed")[0].partition(": ")
