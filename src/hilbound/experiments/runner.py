@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,6 +26,7 @@ from hilbound.experiments import get_experiment
 from hilbound.experiments.base import Cell, Claim, Experiment, Row, Settings
 from hilbound.experiments.pages import write_page
 from hilbound.training.files import parse_json, read_text, write_whole
+from hilbound.training.interrupts import interruptible
 from hilbound.training.machine import processor, versions
 from hilbound.training.quiet import one_thread
 
@@ -259,8 +260,8 @@ class _Pool:
     """
 
     def __init__(self, workers: int) -> None:
-        self.asked = False
-        self.handlers: dict[signal.Signals, Any] = {}
+        self.asked = threading.Event()
+        self.listening = interruptible(self.asked) if workers > 1 else nullcontext()
         self.others = set(multiprocessing.active_children())
         # A process that was forked from one with threads may hang.
         context = multiprocessing.get_context("spawn")
@@ -271,10 +272,7 @@ class _Pool:
         )
 
     def __enter__(self) -> Self:
-        in_main = threading.current_thread() is threading.main_thread()
-        for one in (signal.SIGINT, signal.SIGTERM) if self.executor and in_main else ():
-            if signal.getsignal(one) is signal.default_int_handler:
-                self.handlers[one] = signal.signal(one, self._note)
+        self.listening.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -287,16 +285,9 @@ class _Pool:
                     child.terminate()
             self.executor.shutdown(wait=True, cancel_futures=True)
         finally:
-            for one, handler in self.handlers.items():
-                signal.signal(one, handler)
-        if kind is None and self.asked:
+            self.listening.__exit__(None, None, None)
+        if kind is None and self.asked.is_set():
             raise KeyboardInterrupt
-
-    def _note(self, *_: object) -> None:
-        """Note that the user has asked to stop. Whoever asks twice is obeyed at once."""
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
 
     def measure(self, plan: _Plan, cells: Sequence[Cell]) -> Iterator[tuple[str, Row]]:
         """Yield the rows of cells as they are finished."""
@@ -311,7 +302,7 @@ class _Pool:
         }
         while running:
             done = wait(running, timeout=_LOOK, return_when=FIRST_COMPLETED).done
-            if self.asked:
+            if self.asked.is_set():
                 raise KeyboardInterrupt
             for future in done:
                 cell_name = running.pop(future)

@@ -7,7 +7,6 @@ import contextlib
 import csv
 import math
 import os
-import signal
 import threading
 import time
 from pathlib import Path
@@ -30,6 +29,7 @@ from hilbound.training.checkpoints import read_checkpoint, write_checkpoint
 from hilbound.training.curves import BOUND_COLUMNS, format_bounds, read_bounds
 from hilbound.training.durations import Forecast, in_words
 from hilbound.training.files import write_whole
+from hilbound.training.interrupts import listen
 from hilbound.training.runs import Run
 
 
@@ -51,10 +51,6 @@ class CheckpointFiles(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint, if it is there."""
         Path(path).unlink(missing_ok=True)
-
-
-#: What asks for a stop between two steps.
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def _is_kept(row: dict[str, Any], step: int, *, tracked: bool) -> bool:
@@ -140,22 +136,6 @@ class BoundsRecord(L.Callback):
         if self.path is not None:
             with self.path.open("rb") as lines:
                 os.fsync(lines.fileno())
-
-
-def listen(asked: threading.Event) -> None:
-    """Let Ctrl-C and SIGTERM ask for a stop; a second one stops at once. What is ignored stays so.
-
-    Clusters send SIGTERM before they end a job.
-    """
-    heard = [one for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
-
-    def ask(*_: object) -> None:
-        asked.set()
-        for one in heard:
-            signal.signal(one, signal.default_int_handler)
-
-    for one in heard:
-        signal.signal(one, ask)
 
 
 class Interruption(L.Callback):

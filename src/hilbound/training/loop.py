@@ -7,7 +7,6 @@ the training ends. All share every batch (:mod:`hilbound.training.together`).
 """
 
 import os
-import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from hilbound.training.batches import (
     SliceStream,
 )
 from hilbound.training.checkpoints import damaged_checkpoint, read_checkpoint
+from hilbound.training.interrupts import interruptible
 from hilbound.training.plan import TrainingPlan
 from hilbound.training.quiet import quiet_lightning
 from hilbound.training.runs import Run
@@ -204,7 +204,7 @@ class Loop:
 
     def train(self, checkpoint: Path | None = None, first: int = 0) -> None:
         """Run the loop, from step ``first`` of a checkpoint if it is given."""
-        with quiet_lightning(), _interruptible(self.asked):
+        with quiet_lightning(), interruptible(self.asked):
             try:
                 self.trainer.fit(
                     self.module,
@@ -390,24 +390,3 @@ def second_stage() -> Iterator[None]:
         return
     with console.status(what):
         yield
-
-
-@contextmanager
-def _interruptible(asked: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM ask for a stop between two steps; a second one stops at once.
-
-    Clusters send SIGTERM before they end a job. Afterwards the former handlers are restored.
-    Lightning alone would leave Ctrl-C switched off.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    from hilbound.training.callbacks import SIGNALS, listen
-
-    before = {one: signal.getsignal(one) for one in SIGNALS}
-    listen(asked)
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
