@@ -574,7 +574,7 @@ def test_from_end_to_end_in_a_process_of_its_own(tmp_path):
     out, err = done.communicate(timeout=100)
     assert done.returncode == 0, err
     assert "batch_size 500 is more than the 80 training rows" in re.sub(r"\s+", " ", err)
-    assert out.rstrip().endswith("report: runs/points-nuclear-0/report.html")
+    assert out.rstrip().endswith("report: runs/points-debiased-0/report.html")
     done = start(tmp_path, "sample", "nowhere")
     out, err = done.communicate(timeout=100)
     assert (done.returncode, out) == (2, "")

@@ -25,7 +25,7 @@ def test_every_option_has_a_description_and_a_panel_for_the_help():
 
 
 def test_the_data_set_is_all_that_must_be_named():
-    assert RunConfig.create(data="moons").objective == "nuclear"
+    assert RunConfig.create(data="moons").objective == "debiased"
     assert "data is missing" in refusal(objective="nuclear")
 
 
@@ -228,8 +228,8 @@ def test_a_yaml_file_holds_the_options_as_a_mapping(tmp_path):
 
 MODELS = {
     "mixture-density-network": {
-        "objective": "nuclear",
-        "batch_size": 1024,
+        "objective": "debiased",
+        "batch_size": 512,
         "centers": None,
         "variance_y": None,
         "variance": "median",
@@ -362,7 +362,7 @@ def test_the_meaningless_default_is_no_offence(model):
 
 
 def test_an_unknown_model_is_left_to_the_table_of_models():
-    assert RunConfig.create(data="moons", model="vea").objective == "nuclear"
+    assert RunConfig.create(data="moons", model="vea").objective == "debiased"
 
 
 def test_an_encoder_may_be_a_path():

@@ -91,7 +91,7 @@ def test_the_page_is_one_file(page):
 
 
 def test_the_page_has_every_part(page):
-    assert page.headings[0] == "table, nuclear"
+    assert page.headings[0] == "table, debiased"
     assert page.headings[1:] == ["Samples", "Spectrum", "Metrics", "Configuration", "Glossary"]
 
 

@@ -287,16 +287,28 @@ def test_a_class_without_rows_in_a_split_is_refused():
 
 def test_more_clusters_than_rows_are_refused(tmp_path, groups):
     with pytest.raises(InputError, match="more clusters than the 192 training rows"):
-        train(tmp_path / "run", data=groups, batch_size=192, condition="clusters=193")
+        train(tmp_path / "run", data=groups, batch_size=400, condition="clusters=193")
     with pytest.raises(InputError, match="without any of the 24 validation rows"):
-        train(tmp_path / "run", data=groups, batch_size=192, condition="clusters=100")
+        train(tmp_path / "run", data=groups, batch_size=200, condition="clusters=100")
 
 
 def test_batches_with_fewer_rows_than_blocks_are_refused(tmp_path, groups):
     with pytest.raises(InputError, match="batch_size 7 is less than 1 for each of the 8 blocks"):
-        train(tmp_path / "run", data=groups, batch_size=7, condition="clusters=8")
+        train(
+            tmp_path / "run",
+            data=groups,
+            batch_size=7,
+            condition="clusters=8",
+            objective="nuclear",
+        )
     with pytest.raises(InputError, match="centers 4 is less than 1 for each of the 8 blocks"):
-        train(tmp_path / "run", data=groups, centers=4, condition="clusters=8")
+        train(
+            tmp_path / "run",
+            data=groups,
+            centers=4,
+            condition="clusters=8",
+            objective="nuclear",
+        )
     with pytest.raises(InputError, match="batch_size 12 is less than 2 for each of the 8 blocks"):
         train(
             tmp_path / "run",

@@ -191,7 +191,7 @@ def test_runs_of_models_have_folders_of_their_own():
         for model in ("mixture-density-network", "encoder-mixture-decoder", "autoencoder", "vae")
     }
     assert names == {
-        "moons-nuclear-0",
+        "moons-debiased-0",
         "moons-encoder-mixture-decoder-conditional-0",
         "moons-autoencoder-trace-0",
         "moons-vae-likelihood-0",

@@ -447,7 +447,7 @@ def test_a_loss_that_is_no_number_fails_with_a_remedy(tmp_path, monkeypatch):
     def nothing(_, __, q):
         return q.means.sum() * torch.nan
 
-    monkeypatch.setattr("hilbound.objectives.marginal.NuclearNorm.forward", nothing)
+    monkeypatch.setattr("hilbound.objectives.debiased.DebiasedNuclearNorm.forward", nothing)
     with pytest.raises(FloatingPointError, match=r"the loss became nan at step .*learning-rate"):
         train(tmp_path / "run")
     assert Run.open(tmp_path / "run").read_json("run.json")["status"] == "failed"
@@ -458,14 +458,14 @@ def test_where_a_run_goes_without_output(tmp_path, monkeypatch):
     table = write_table(tmp_path / "table.csv")
     run = hilbound.fit(quiet=True, **{**TINY, "data": table, "seed": 4})
     assert run.path == default_output(run.config)
-    assert (tmp_path / "runs" / "table-nuclear-4" / "model.safetensors").exists()
+    assert (tmp_path / "runs" / "table-debiased-4" / "model.safetensors").exists()
 
 
 def test_the_first_line_that_everyone_types(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     points = write_points(tmp_path / "points.npy")
     run = hilbound.fit(points, quiet=True, **TINY)
-    assert (run.config.data, str(run.path)) == (str(points), "runs/points-nuclear-0")
+    assert (run.config.data, str(run.path)) == (str(points), "runs/points-debiased-0")
 
 
 def test_an_output_in_the_home_folder_is_one_folder(tmp_path, monkeypatch):

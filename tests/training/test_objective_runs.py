@@ -216,8 +216,8 @@ def test_options_on_the_command_line_replace_those_of_the_file(tmp_path):
 
 def test_without_options_nothing_changes(tmp_path):
     points = write_points(tmp_path / "points.npy")
-    one = train(tmp_path / "one", data=points)
-    other = train(tmp_path / "other", data=points, objective_options={})
+    one = train(tmp_path / "one", data=points, objective="nuclear")
+    other = train(tmp_path / "other", data=points, objective="nuclear", objective_options={})
     assert same_weights(one, other)
     schatten = train(
         tmp_path / "s", data=points, objective="schatten", objective_options={"power": 1.0}

@@ -279,7 +279,7 @@ def test_an_objective_that_halves_batches_needs_two_rows_to_validate():
 
 
 @pytest.mark.parametrize(
-    ("batch", "centers", "expected"), [(200, None, 200), (50_000, None, 1024), (50_000, 3000, 3000)]
+    ("batch", "centers", "expected"), [(200, None, 200), (50_000, None, 512), (50_000, 3000, 3000)]
 )
 def test_centres_do_not_follow_a_batch_that_no_data_fill(tmp_path, batch, centers, expected):
     points = write_points(tmp_path / "points.npy", 50)

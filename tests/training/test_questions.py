@@ -53,7 +53,7 @@ def test_a_frame_comes_first_as_moons_does(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     x = np.random.default_rng(0).normal(size=(100, 2))
     run = hilbound.fit(pd.DataFrame(x), quiet=True, **TINY)
-    assert str(run.path) == "runs/data-nuclear-0"
+    assert str(run.path) == "runs/data-debiased-0"
     assert run.dataset.columns == ("0", "1")
 
 

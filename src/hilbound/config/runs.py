@@ -112,7 +112,7 @@ class RunConfig(Options):
     """All options that determine what a run computes.
 
     >>> RunConfig(data="moons", batch_size=256).objective
-    'nuclear'
+    'debiased'
     """
 
     # Numbers become strings, because YAML reads `devices: 2` as a number. Infinity is refused.
@@ -243,7 +243,7 @@ class RunConfig(Options):
         gt=0,
     )
 
-    objective: str = _option("nuclear", "Name of the objective.", _OBJECTIVE)
+    objective: str = _option("debiased", "Name of the objective.", _OBJECTIVE)
     objective_options: dict[str, float | bool] = _option(
         {},
         "Option of the objective, such as power=0.7 for schatten. Can be repeated.",
@@ -273,7 +273,7 @@ class RunConfig(Options):
         ge=1,
         le=MOST_ROWS,
     )
-    batch_size: int = _option(1024, "Data points in a step.", _OBJECTIVE, ge=2, le=MOST_ROWS)
+    batch_size: int = _option(512, "Data points in a step.", _OBJECTIVE, ge=2, le=MOST_ROWS)
     centers: int | None = _option(
         None,
         "Centres of the model in a step. (default: as many as data points; with an encoder, 10 "
