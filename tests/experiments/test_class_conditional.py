@@ -24,7 +24,7 @@ from hilbound.experiments.class_conditional.measures import (
     published_row,
     reconstruction_row,
 )
-from hilbound.experiments.class_conditional.settings import LONGER, MIXTURES
+from hilbound.experiments.class_conditional.settings import LONGER, MIXTURES, SLICES
 from hilbound.experiments.class_conditional.training import build, train
 from hilbound.models.classes import ClassConditional
 
@@ -246,6 +246,38 @@ def test_the_longer_autoencoder_takes_more_steps(kind, times, dataset, monkeypat
     again = training.trained(QUICK, dataset, "autoencoder", 1, seed=5)
     for a, b in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b), "weights are a function of the seed alone"
+
+
+def test_training_by_slices_moves_the_decoder_alone(dataset):
+    model = training.trained(QUICK, dataset, SLICES, 4, seed=5)
+    encoder = training.trained(QUICK, dataset, "autoencoder", 4, seed=5).model.encoder
+    # The weights and the running averages of its last layer.
+    kept = model.model.encoder.state_dict()
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(kept[name], value), name
+    untrained = QUICK.model_copy(update={"slice_steps": 0})
+    before = training.trained(untrained, dataset, SLICES, 4, seed=5).decoder
+    moved = [
+        not torch.equal(a, b)
+        for a, b in zip(before.parameters(), model.decoder.parameters(), strict=True)
+    ]
+    assert all(moved)
+
+
+def test_slices_are_judged_against_the_longer_autoencoder_as_well():
+    values = {SLICES: 10.0, "mixture": 50.0, "autoencoder": 20.0, "vae": 30.0, LONGER: 15.0}
+    rows = [
+        {"model": kind, "features": 2, "seed": seed, "frechet": value + seed}
+        for kind, value in values.items()
+        for seed in range(3)
+    ]
+    others = ("autoencoder", "vae", LONGER)
+    claim = ahead(rows, "frechet", 1, "nearer", more=False, own=SLICES, others=others)
+    assert claim.holds is True
+    assert claim.outcome.startswith("mixture, slices 11.0 ± 1.0, autoencoder 21.0 ± 1.0")
+    rows[2]["frechet"] = 16.0
+    claim = ahead(rows, "frechet", 1, "nearer", more=False, own=SLICES, others=others)
+    assert claim.holds is None
 
 
 def test_classes_have_names():

@@ -6,6 +6,8 @@ from hilbound.objectives import ConditionalScalarCost, Objective, ScalarCost
 #: Those with several centres, and their objectives.
 MIXTURES: dict[str, type[Objective]] = {"mixture": ConditionalScalarCost, "by-row": ScalarCost}
 
+#: The mixture decoder that compares rows which share a class and a feature with as many centres.
+SLICES = "slices"
 #: The autoencoder with :attr:`ClassSettings.longer` times as many steps.
 LONGER = "autoencoder-longer"
 
@@ -24,6 +26,10 @@ class ClassSettings(Settings):
     batch_size: int = 64
     steps: int = 500
     longer: int = 3
+    slices: int = 8
+    slice_rows: int = 512
+    slice_steps: int = 250
+    slice_learning_rate: float = 4e-3
     learning_rate: float = 2e-3
     samples: int = 500
     inputs: int = 200
