@@ -74,10 +74,10 @@ METHODS = [
     Method("MMD, 512 x 512", {"batch_size": 512}, "mmd"),
     *(
         Method(
-            f"blocks, {name}, 32 x 64",
-            {"objective": name, "condition": "clusters=32", "batch_size": 2048},
+            f"blocks, {name}, 32 x {rows}",
+            {"objective": name, "condition": "clusters=32", "batch_size": 32 * rows},
         )
-        for name in ("nuclear", "debiased")
+        for name, rows in (("nuclear", 64), ("debiased", 64), ("debiased", 16))
     ),
     *(
         Method(

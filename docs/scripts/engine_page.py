@@ -378,7 +378,7 @@ def quality_table(content: Rows) -> str:
     head = ["method"]
     for data, goals in lines.items():
         head += [f"{data} {goal:.2f}" for goal in goals]
-    head += ["best", "precision", "recall"]
+    head += ["mnist: best", "precision", "recall"]
     rows = []
     for method, of_data in found.items():
         cells = [
