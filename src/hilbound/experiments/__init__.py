@@ -35,6 +35,7 @@ for name, description in {
     "high-dimensional-bound": "exact tightness at 784 and 12,288 dimensions",
     "known-density": "exact tightness of conditional models where p(x|y) is known",
     "few-features": "a mixture decoder and an autoencoder with 1 to 16 features",
+    "parzen-window": "the Parzen log-likelihood of MNIST: how high, and what it says",
     "peers": "the objectives against what people would train a generator with instead",
     "uci-regression": "conditional densities of four tables, beside what people use instead",
 }.items():
