@@ -70,6 +70,15 @@ METHODS = [
             ("likelihood", {"variance": "median/dim"}),
         )
     ),
+    *(
+        Method(f"{name}, {n:,} x {m:,}", {"batch_size": n, "centers": m, "objective": name})
+        for n, m in SHAPES[2:]
+        for name in ("debiased", "schatten")
+    ),
+    *(
+        Method(f"{name}, 512 x 512", {"batch_size": 512, "objective": name})
+        for name in ("vector", "schur", "distance")
+    ),
     Method("Sinkhorn divergence, 512 x 512", {"batch_size": 512}, "sinkhorn"),
     Method("MMD, 512 x 512", {"batch_size": 512}, "mmd"),
     *(
