@@ -19,7 +19,7 @@ import hilbound
 
 COMMON = {"steps": 12, "validate_every": 6, "width": 16, "tensorboard": False, "quiet": True}
 FITS: dict[str, dict[str, object]] = {
-    "mixture-density-network on moons": {"data": "moons", "batch_size": 128},
+    "nuclear on moons": {"data": "moons", "batch_size": 128, "objective": "nuclear"},
     "debiased on moons": {
         "data": "moons",
         "batch_size": 128,

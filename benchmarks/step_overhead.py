@@ -31,7 +31,7 @@ from hilbound.training.plan import TrainingPlan, plan_training
 RESULT = Path(__file__).resolve().parent / "results" / "step_overhead.json"
 SHORT, LONG = 100, 400
 TRAININGS: dict[str, dict[str, Any]] = {
-    "moons, nuclear, 256": {"data": "moons", "batch_size": 256},
+    "moons, nuclear, 256": {"data": "moons", "batch_size": 256, "objective": "nuclear"},
     "moons, likelihood, 256": {"data": "moons", "batch_size": 256, "objective": "likelihood"},
     "digits, scalar, 128": {"data": "digits", "batch_size": 128, "objective": "scalar"},
 }

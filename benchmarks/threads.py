@@ -25,9 +25,9 @@ RESULT = Path(__file__).resolve().parent / "results" / "threads.json"
 CORES = os.cpu_count() or 1
 #: Data, batch and objective of a training, and its steps.
 TRAININGS: dict[str, tuple[dict[str, Any], int]] = {
-    "moons, nuclear, 256": ({"data": "moons", "batch_size": 256}, 60),
+    "moons, nuclear, 256": ({"data": "moons", "batch_size": 256, "objective": "nuclear"}, 60),
     "digits, scalar, 256": ({"data": "digits", "batch_size": 256, "objective": "scalar"}, 100),
-    "mnist, nuclear, 1,024": ({"data": "mnist", "batch_size": 1024}, 12),
+    "mnist, nuclear, 1,024": ({"data": "mnist", "batch_size": 1024, "objective": "nuclear"}, 12),
 }
 WAYS = {
     "1 thread": (1, "active"),

@@ -84,7 +84,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=20)
     given = parser.parse_args()
-    prepared = plan_training(RunConfig.create(data=given.data, batch_size=given.batch_size))
+    prepared = plan_training(
+        RunConfig.create(data=given.data, batch_size=given.batch_size, objective="nuclear")
+    )
     optimiser = torch.optim.Adam(prepared.model.parameters(), 1e-3)
     warm_up = Clock()
     for number in range(3):
