@@ -437,7 +437,7 @@ def _check_rows(config: RunConfig, objective: Objective, dataset: Dataset, block
             raise InputError(
                 f"objective {config.objective!r} cuts a batch into halves and needs at least "
                 f"{objective.least_rows} {name} rows, {config.data!r} has {rows}: give more data, "
-                "or a larger share of it"
+                "a larger share of it (validation_fraction), or take objective 'nuclear'"
             )
 
 
