@@ -221,7 +221,7 @@ def pictures(settings: "LatentSettings", rows: Sequence[Row], work: Path) -> Ite
     dataset = images(settings.data, seed=row["seed"])
     shape = dataset.image_shape or ()
     drawn = run.model.sample(80, stream(0, "shown")).to(dataset.test)
-    figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     for ax, title, images_shown in zip(
         figure.subplots(1, 2),
         ("samples", "test rows"),

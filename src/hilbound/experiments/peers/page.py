@@ -232,7 +232,7 @@ def _samples(settings: PeersSettings, rows: Sequence[Row], data: str, work: Path
     columns = 4
     lines = -(-len(settings.methods) // columns)
     dataset = images(data)
-    size = 1.9 if dataset.image_shape is None else 1.15
+    size = 1.2 if dataset.image_shape is None else 0.95
     figure = Figure(figsize=(1.9 * columns, size * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False)
     for ax in axes.flat:
