@@ -13,7 +13,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "clusters": {
         "variance": 60.0,
-        "batch_size": 3072,
+        "batch_size": 1024,
         "objective_options": {"weight": 0.48},
         "condition": "clusters=64",
     },
@@ -28,6 +28,6 @@ class BlockSettings(Settings):
     objective: str = "debiased"
     width: int = 512
     noise_dim: int = 16
-    steps: int = 2500
+    steps: int = 7000
     pilot_steps: int = 20
     samples: int = 10_000

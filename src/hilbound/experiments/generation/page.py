@@ -365,7 +365,9 @@ def notes(settings: "GenerationSettings", rows: Sequence[Row]) -> str:
         f"training rows (below 0.7 a run warns of memorisation): {news}.\n\nAll trainings here are "
         "short. `docs/results/mnist.md` of the repository has wider networks that were trained for "
         "minutes, with better figures for the same objectives: the figures of the two pages are "
-        "not of one kind."
+        "not of one kind.\n\nHow many steps fit into a time was counted on the processor of the "
+        "shorter trainings. Where a longer one ran on another (both are named below), it has the "
+        "same steps, and its seconds differ."
     )
     if "celeba" not in set(settings.data) - set(measured(rows)):
         return text
