@@ -215,8 +215,8 @@ with seed 0, among ten trainings.
             f"{mean_of(real, 'coverage'):.0%} of the test images. The polished model reaches "
             f"{mean_of(own, 'parzen'):.0f} and covers {mean_of(own, 'coverage'):.0%}. So a higher "
             "figure does not mean better samples. It is read beside coverage and recall, never "
-            "alone. Samples of both models lean on single training images: see their novelty "
-            "(1 is nothing known of them, 0 a copy). The seconds are those of one core; those of "
+            "alone. Samples of both models start from single training images. Novelty says how "
+            "much of them is left (1 nothing, 0 a copy). The seconds are those of one core; those of "
             "the polished model do not include the autoencoder's."
         )
 
@@ -285,7 +285,7 @@ def _model(
 def _grid(files: Mapping[str, Path]) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.0, 2.0), layout="constrained")
+    figure = Figure(figsize=(9.0, 1.8), layout="constrained")
     for ax, (method, file) in zip(figure.subplots(1, len(files)), files.items(), strict=True):
         plots.plot_images(ax, load_file(file)["samples"], _COLUMNS)
         ax.set_title(method, fontsize=9)
