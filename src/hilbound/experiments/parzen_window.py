@@ -216,8 +216,8 @@ with seed 0, among ten trainings.
             f"{mean_of(own, 'parzen'):.0f} and covers {mean_of(own, 'coverage'):.0%}. So a higher "
             "figure does not mean better samples. It is read beside coverage and recall, never "
             "alone. Samples of both models start from single training images. Novelty says how "
-            "much of them is left (1 nothing, 0 a copy). The seconds are those of one core; those of "
-            "the polished model do not include the autoencoder's."
+            "much of them is left (1 nothing, 0 a copy). The seconds are those of one core; those "
+            "of the polished model do not include the autoencoder's."
         )
 
 
