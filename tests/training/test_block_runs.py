@@ -339,7 +339,7 @@ def test_what_outgrows_the_memory_is_refused(monkeypatch, groups):
     with pytest.raises(InputError, match=r"need at least .* lower --batch-size, --centers"):
         plan_training(big)
     # The Gram matrices of blocks are smaller than that of all rows.
-    options = {"data": "x", "objective": "debiased", "batch_size": 8000, "width": 1, "depth": 0}
+    options = {"data": "x", "objective": "schatten", "batch_size": 8000, "width": 1, "depth": 0}
     config = RunConfig(**options)
     assert least_memory(config, 1, 40) < least_memory(config, 1) / 20
 

@@ -299,6 +299,10 @@ def test_the_estimate_of_memory_is_a_lower_bound_of_the_matrices():
     config = RunConfig(data="moons", batch_size=100, centers=10, objective="schatten", depth=0)
     # A Gram matrix and its gradient, rows and centres with theirs, of float32.
     assert least_memory(config, 3) == 4 * (2 * 100 * 10 + 2 * 10 * 3 + 2 * 100 * 3)
+    # The default objective has matrices of halves, or a low rank where coordinates are few.
+    halves = config.model_copy(update={"objective": "debiased"})
+    assert least_memory(halves, 3) == 4 * (2 * 10 * 3 + 2 * 100 * 3)
+    assert least_memory(halves, 5) == 4 * (2 * 10 * 5 + 2 * 100 * 5 + 2 * 50 * 5)
     assert machine_memory() > 2**20
 
 

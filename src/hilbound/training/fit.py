@@ -52,7 +52,7 @@ def default_output(config: RunConfig) -> Path:
 
     >>> default_output(RunConfig(data="moons")).name, default_output(
     ...     RunConfig(data="digits", model="vae")).name
-    ('moons-nuclear-0', 'digits-vae-likelihood-0')
+    ('moons-debiased-0', 'digits-vae-likelihood-0')
     """
     name = "data" if config.data == STDIN else Path(config.data).name
     stem = name[: len(name) - len(suffix_of(Path(name)))]

@@ -11,6 +11,8 @@ from hilbound.errors import InputError
 
 # Objectives that hold the whole Gram matrix of a batch, and once more for its gradient.
 _WHOLE = frozenset({"schatten", "debiased", "schur", "joint-nuclear"})
+# Coordinates in which the engine may take a low rank.
+_FEW = 3
 
 
 def least_memory(config: RunConfig, dim: int, blocks: int = 1) -> int:
@@ -34,8 +36,12 @@ def least_memory(config: RunConfig, dim: int, blocks: int = 1) -> int:
     # Backward wants every hidden layer; a convolution has at least as many numbers.
     hidden = config.width * config.depth + dim
     numbers = 2 * centers * hidden + 2 * config.batch_size * dim + centers * code
-    if config.objective in _WHOLE:
-        numbers += 2 * config.batch_size * centers // (config.slices or blocks)
+    parts = config.slices or blocks
+    if config.objective == "debiased" and parts == 1:
+        # Matrices of halves, one after another. In few coordinates they are not formed at all.
+        numbers += config.batch_size * centers // 2 if dim > _FEW else 0
+    elif config.objective in _WHOLE:
+        numbers += 2 * config.batch_size * centers // parts
     return numbers * size
 
 
