@@ -138,13 +138,13 @@ class BlockDensityNetwork(MixtureNetwork, DensityModel):
     """
 
     objectives = (
+        "debiased",
         "nuclear",
         "scalar",
         "vector",
         "schur",
         "trace",
         "schatten",
-        "debiased",
         "likelihood",
     )
     share: Tensor

@@ -42,13 +42,13 @@ class MixtureDensityNetwork(MixtureNetwork, DensityModel):
     """
 
     objectives = (
+        "debiased",
         "nuclear",
         "scalar",
         "vector",
         "schur",
         "trace",
         "schatten",
-        "debiased",
         "distance",
         "likelihood",
     )
