@@ -35,6 +35,7 @@ from hilbound.experiments.base import (
     together,
     values_of,
 )
+from hilbound.experiments.shared.descent import descend
 from hilbound.mixture import GaussianMixture
 from hilbound.models.autoencoders import MixtureDecoder
 from hilbound.models.networks import MLP
@@ -273,23 +274,23 @@ def trained(
         network = MLP(1 + settings.noise_dim, 2, settings.width, settings.depth)
     decoder = MixtureDecoder(network, 1, settings.noise_dim, variance)
     adam = torch.optim.Adam(decoder.parameters(), settings.learning_rate, betas=(0.5, 0.9))
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, settings.steps)
     kernel = VarianceSchedule(settings.wide * variance, variance)
-    for step in range(settings.steps):
-        v = kernel.at(2 * step / settings.steps)
-        generator = stream(seed, "known", step)
-        x, y = draw(settings, settings.batch_size, generator)
-        q = GaussianMixture(decoder(y, decoder.noise(len(x), k, generator=generator)).means, v)
-        p = GaussianMixture(x.unsqueeze(1), v)
-        loss = (
-            -q.log_prob(x).mean()
-            if cost == "likelihood"
-            else -F.conditional_log_scalar_cost(p, q, diagonal=cost == "cost")
-        )
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        cosine.step()
+
+    def losses() -> Iterator[Tensor]:
+        for step in range(settings.steps):
+            v = kernel.at(2 * step / settings.steps)
+            generator = stream(seed, "known", step)
+            x, y = draw(settings, settings.batch_size, generator)
+            noise = decoder.noise(len(x), k, generator=generator)
+            q = GaussianMixture(decoder(y, noise).means, v)
+            p = GaussianMixture(x.unsqueeze(1), v)
+            yield (
+                -q.log_prob(x).mean()
+                if cost == "likelihood"
+                else -F.conditional_log_scalar_cost(p, q, diagonal=cost == "cost")
+            )
+
+    descend(adam, losses(), settings.steps)
     return decoder
 
 

@@ -34,6 +34,7 @@ from hilbound.experiments.base import (
     values_of,
 )
 from hilbound.experiments.generation.page import PUBLISHED
+from hilbound.experiments.shared.descent import descend
 from hilbound.experiments.shared.sample_quality import (
     features,
     images,
@@ -235,19 +236,18 @@ def polish(model: FeatureModel, rows: Tensor, settings: WindowSettings, seed: in
     with torch.no_grad():
         codes = torch.cat([model.encode(part) for part in rows.split(_CHUNK)])
     adam = torch.optim.Adam(model.decoder.parameters(), settings.polish_learning_rate)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, settings.polish_steps)
     objective, variance = Likelihood(), settings.polish_variance
     b, m = settings.polish_rows, settings.polish_centers
-    for step in range(settings.polish_steps):
-        order = torch.randperm(len(rows), generator=stream(seed, "polish", step))
-        noise = stream(seed, "noise while polishing", step)
-        q = model.decode(model.perturb(codes[order[b : b + m]], noise), 1, noise)
-        centers = GaussianMixture(q.means.flatten(0, 1), variance)
-        loss = objective(GaussianMixture(rows[order[:b]], variance), centers)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        cosine.step()
+
+    def losses() -> Iterator[Tensor]:
+        for step in range(settings.polish_steps):
+            order = torch.randperm(len(rows), generator=stream(seed, "polish", step))
+            noise = stream(seed, "noise while polishing", step)
+            q = model.decode(model.perturb(codes[order[b : b + m]], noise), 1, noise)
+            centers = GaussianMixture(q.means.flatten(0, 1), variance)
+            yield objective(GaussianMixture(rows[order[:b]], variance), centers)
+
+    descend(adam, losses(), settings.polish_steps)
 
 
 def means_of_neighbours(x: Tensor, rows: Tensor, k: int) -> Tensor:

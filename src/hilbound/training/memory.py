@@ -7,12 +7,11 @@ import torch
 
 from hilbound.config import RunConfig
 from hilbound.engine.memory import machine_memory
+from hilbound.engine.spectrum.plan import LARGEST_DIM
 from hilbound.errors import InputError
 
 # Objectives that hold the whole Gram matrix of a batch, and once more for its gradient.
 _WHOLE = frozenset({"schatten", "debiased", "schur", "joint-nuclear"})
-# Coordinates in which the engine may take a low rank.
-_FEW = 3
 
 
 def least_memory(config: RunConfig, dim: int, blocks: int = 1) -> int:
@@ -39,7 +38,7 @@ def least_memory(config: RunConfig, dim: int, blocks: int = 1) -> int:
     parts = config.slices or blocks
     if config.objective == "debiased" and parts == 1:
         # Matrices of halves, one after another. In few coordinates they are not formed at all.
-        numbers += config.batch_size * centers // 2 if dim > _FEW else 0
+        numbers += config.batch_size * centers // 2 if dim > LARGEST_DIM else 0
     elif config.objective in _WHOLE:
         numbers += 2 * config.batch_size * centers // parts
     return numbers * size

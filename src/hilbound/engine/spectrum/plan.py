@@ -31,9 +31,9 @@ _LEAST_EIGEN = 448
 _LEAST_POLYNOMIAL = 256
 # The largest ``drop``, in rounding units, for methods that cannot cut the spectrum sharply.
 _LARGEST_DROP = 8
-# Without a tolerance, low rank is tried for float32 points in at most this many dimensions, and
-# with at least this many points.
-_LARGEST_DIM, _LEAST_POINTS = 3, 1000
+#: Without a tolerance, low rank is tried for float32 points in at most this many dimensions, and
+#: with at least this many points.
+LARGEST_DIM, _LEAST_POINTS = 3, 1000
 #: The most columns of a factor: this share of the smaller set, and at most this number.
 _RANK_SHARE, _LARGEST_RANK = 1 / 3, 2048
 
@@ -113,7 +113,7 @@ def plan_norm(
         dense = _by_threads(dense, batch)
     if dim is None or power != 1:
         return dense
-    by_default = dtype == torch.float32 and dim <= _LARGEST_DIM and min(n, m) >= _LEAST_POINTS
+    by_default = dtype == torch.float32 and dim <= LARGEST_DIM and min(n, m) >= _LEAST_POINTS
     if tol is None and not by_default:
         return dense
     error = "rounding" if tol is None else f"{tol:g}"

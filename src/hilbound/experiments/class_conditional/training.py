@@ -4,6 +4,7 @@ Every decoder gets the class beside the features (:mod:`hilbound.models.classes`
 plain one: a comparison of mixtures, an objective of this library, any optimiser.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import cast
 
@@ -18,6 +19,7 @@ from hilbound.experiments.class_conditional.settings import (
     SLICES,
     ClassSettings,
 )
+from hilbound.experiments.shared.descent import descend
 from hilbound.models.autoencoders import VAE, Autoencoder, EncoderMixtureDecoder, FeatureModel
 from hilbound.models.classes import ClassConditional, ClassDecoder
 from hilbound.models.encoder import Encoder
@@ -65,20 +67,19 @@ def train(
 ) -> None:
     """Train a class-conditional model: one comparison, one objective, any optimiser."""
     adam = torch.optim.Adam(model.parameters(), settings.learning_rate)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     variance = float(model.decoder.variance)
     labels = train_labels(dataset)
     batches = BatchStream(torch.arange(len(labels)), settings.batch_size, steps, seed)
-    for step, rows in enumerate(batches):
-        noise = stream(seed, "noise", step)
-        p, q, penalty = model.compare(
-            dataset.train[rows], variance, model.model.centers, noise, labels[rows]
-        )
-        loss = objective(p, q).mean() + penalty
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        cosine.step()
+
+    def losses() -> Iterator[Tensor]:
+        for step, rows in enumerate(batches):
+            noise = stream(seed, "noise", step)
+            p, q, penalty = model.compare(
+                dataset.train[rows], variance, model.model.centers, noise, labels[rows]
+            )
+            yield objective(p, q).mean() + penalty
+
+    descend(adam, losses(), steps)
 
 
 def train_by_slices(
@@ -106,19 +107,18 @@ def train_by_slices(
     adam = torch.optim.Adam(
         model.decoder.parameters(), settings.slice_learning_rate, betas=(0.5, 0.9)
     )
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, settings.slice_steps)
     variance = float(model.decoder.variance)
-    for step, (x, own, y) in enumerate(batches):
-        noise = stream(seed, "noise", step)
-        with model.decoder.told(cast("Tensor", own)):
-            p, q, penalty = network.compare_slices(
-                x, cast("Tensor", y), variance, x.shape[1], noise
-            )
-        loss = objective(p, q).mean() + penalty
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        cosine.step()
+
+    def losses() -> Iterator[Tensor]:
+        for step, (x, own, y) in enumerate(batches):
+            noise = stream(seed, "noise", step)
+            with model.decoder.told(cast("Tensor", own)):
+                p, q, penalty = network.compare_slices(
+                    x, cast("Tensor", y), variance, x.shape[1], noise
+                )
+            yield objective(p, q).mean() + penalty
+
+    descend(adam, losses(), settings.slice_steps)
 
 
 def trained(
@@ -132,11 +132,11 @@ def trained(
         autoencoder = trained(settings, dataset, "autoencoder", features, seed)
         network.encoder.load_state_dict(autoencoder.model.encoder.state_dict())
         train_by_slices(model, objective, dataset, settings, seed=seed)
-        model.remember(dataset.train, train_labels(dataset))
-        return model
-    # A mixture decoder makes several images of every row: more steps are a fairer amount of work.
-    steps = settings.steps * (settings.longer if kind == LONGER else 1)
-    train(model, objective, dataset, settings, steps=steps, seed=seed)
+    else:
+        # A mixture decoder makes several images of every row: more steps are a fairer amount of
+        # work.
+        steps = settings.steps * (settings.longer if kind == LONGER else 1)
+        train(model, objective, dataset, settings, steps=steps, seed=seed)
     model.remember(dataset.train, train_labels(dataset))
     return model
 

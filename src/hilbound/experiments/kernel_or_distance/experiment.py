@@ -48,6 +48,7 @@ from hilbound.experiments.kernel_or_distance.page import (
     theory_table,
 )
 from hilbound.experiments.kernel_or_distance.settings import KernelSettings
+from hilbound.experiments.shared.descent import descend
 from hilbound.models.density import MixtureDensityNetwork
 from hilbound.models.networks import MLP
 from hilbound.reports.page import Table
@@ -182,16 +183,13 @@ def _train(
     """Minimise a cost; return samples and the loss of the last batch."""
     model = _model(settings, train.shape[1], seed)
     optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, betas=(0.5, 0.9))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    loss = train.new_zeros(())
-    for step, x in enumerate(BatchStream(train, settings.batch_size, settings.steps, seed, 0)):
-        noise = model.noise(len(x), stream(seed, "noise", step))
-        loss = cost(name, x, model.centers(noise), scale)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return model.sample(settings.samples, stream(seed, "samples")), float(loss.detach())
+    batches = BatchStream(train, settings.batch_size, settings.steps, seed)
+    losses = (
+        cost(name, x, model.centers(model.noise(len(x), stream(seed, "noise", step))), scale)
+        for step, x in enumerate(batches)
+    )
+    last = descend(optimizer, losses, settings.steps)
+    return model.sample(settings.samples, stream(seed, "samples")), last
 
 
 def collapsed_losses(settings: KernelSettings, train: Tensor, seed: int) -> dict[str, float]:
