@@ -163,6 +163,8 @@ TRAINED = (
     *("autoencoder", "latent", "vae", "slices, heads"),
 )
 STEPS = 50
+#: Numbers of workers that train. More of them than processors mostly wait for each other.
+TRAINED_WITH = (1, 2, 3)
 
 
 class Case:
@@ -279,7 +281,9 @@ def everything(workers: Team, decomposed: Decompositions) -> dict:
         before = decomposed.count
         found[name] = compute(name, workers)
         found[f"decompositions, {name}"] = decomposed.count - before
-    return found | {"trained": {name: train(name, workers) for name in TRAINED}}
+    if workers.world in TRAINED_WITH:
+        found["trained"] = {name: train(name, workers) for name in TRAINED}
+    return found
 
 
 def work(rank: int, port: int, folder: Path, worlds: list[int]) -> None:

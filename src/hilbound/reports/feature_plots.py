@@ -5,6 +5,7 @@ has its name beside it, not only a colour. At most ten classes are drawn, the mo
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,27 +134,12 @@ def plot_reconstructed_points(
         behind = to_numpy(data)
         ax.scatter(behind[:, 0], behind[:, 1], s=6, color=REAL, alpha=0.25, linewidths=0, zorder=1)
     for i, (point, own) in enumerate(zip(to_numpy(x), to_numpy(reconstructions), strict=True)):
-        color, marker = COLORS[i % len(COLORS)], _MARKERS[i % len(_MARKERS)]
-        ax.scatter(
-            own[:, 0],
-            own[:, 1],
-            s=14,
-            color=color,
-            marker=marker,
-            alpha=0.8,
-            linewidths=0,
-            zorder=2,
-        )
-        ax.scatter(
-            point[0],
-            point[1],
-            s=80,
-            color=color,
-            marker=marker,
-            edgecolors="black",
-            linewidths=1.4,
-            zorder=3,
-        )
+        mark: dict[str, Any] = {
+            "color": COLORS[i % len(COLORS)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+        }
+        ax.scatter(own[:, 0], own[:, 1], s=14, alpha=0.8, linewidths=0, zorder=2, **mark)
+        ax.scatter(point[0], point[1], s=80, edgecolors="black", linewidths=1.4, zorder=3, **mark)
     handles = [
         ax.scatter([], [], s=60, color=REAL, edgecolors="black", linewidths=1.4, label="input"),
         ax.scatter([], [], s=14, color=REAL, linewidths=0, label="its reconstructions"),

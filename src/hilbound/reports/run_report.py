@@ -28,7 +28,7 @@ from hilbound.mixture import GaussianMixture
 from hilbound.models.base import DensityModel
 from hilbound.models.classes import with_encoder
 from hilbound.models.latent import LatentMixture
-from hilbound.objectives import OBJECTIVES
+from hilbound.objectives import OBJECTIVES, Objective
 from hilbound.reports import plots
 from hilbound.reports.condition_report import condition_section
 from hilbound.reports.drawing import canvas
@@ -43,7 +43,7 @@ from hilbound.reports.feature_report import (
 from hilbound.reports.glossary import samples_glossary
 from hilbound.reports.hover import curve_figure
 from hilbound.reports.latent_report import density_section
-from hilbound.reports.page import Fact, Page, Section, Table, render, words_of
+from hilbound.reports.page import Fact, Figure, Page, Section, Table, render, words_of
 from hilbound.reports.sample_sections import samples_section
 from hilbound.training.files import write_whole
 from hilbound.training.runs import Run
@@ -217,32 +217,41 @@ def training_section(run: Run) -> Section | None:
     by_split = {
         split: [row for row in rows if row["split"] == split] for split in ("train", "validation")
     }
-    train, held_out = by_split["train"], by_split["validation"]
-    if len(train) < 2:
+    if len(by_split["train"]) < 2:
         return None
     objective = OBJECTIVES[run.config.objective]
     if objective.tracked:
         return tracked_section(run, by_split, run.read_json("run.json")["data"]["dim"])
     if run.config.objective == "likelihood" and run.config.model in _NAMES:
         return likelihood_section(run, by_split)
-    cost = [objective.readable(row["log_value"]) for row in train]
-    limit = [objective.readable(row["log_limit"]) for row in train]
+    return Section("Training", "", (_cost_figure(objective, by_split), _tightness_figure(by_split)))
+
+
+def _cost_figure(
+    objective: type[Objective], by_split: Mapping[str, list[dict[str, Any]]]
+) -> Figure:
+    """Draw the cost and its limit."""
+    train, held_out = by_split["train"], by_split["validation"]
     points = ([r["step"] for r in held_out], [objective.readable(r["log_value"]) for r in held_out])
     figure, ax = canvas()
     plots.plot_curve(
         ax,
         [row["step"] for row in train],
-        cost,
-        limit=limit,
+        [objective.readable(row["log_value"]) for row in train],
+        limit=[objective.readable(row["log_limit"]) for row in train],
         label=objective.cost_name,
         validation=points if held_out else None,
     )
-    first = curve_figure(
+    return curve_figure(
         figure,
         f"{objective.cost_name} against training steps, below its limit",
         f"The cost ({objective.cost_name}) and the limit it cannot pass. The gap is shaded.",
     )
-    figure, ax = canvas()
+
+
+def _tightness_figure(by_split: Mapping[str, list[dict[str, Any]]]) -> Figure:
+    """Draw the tightness, and that of real rows if it was measured."""
+    held_out = by_split["validation"]
     curves = {
         k: ([r["step"] for r in v], [r["tightness"] for r in v]) for k, v in by_split.items() if v
     }
@@ -254,9 +263,9 @@ def training_section(run: Run) -> Section | None:
             " Real rows: the share that as many training rows with the same features reach in the "
             "place of the centres."
         )
+    figure, ax = canvas()
     plots.plot_tightness(ax, curves)
-    second = curve_figure(figure, "tightness of the bound against training steps", caption)
-    return Section("Training", "", (first, second))
+    return curve_figure(figure, "tightness of the bound against training steps", caption)
 
 
 def findings_section(run: Run) -> Section | None:
