@@ -37,7 +37,7 @@ def test_three_clusters_are_found_with_their_covariances():
     for k, at in enumerate(order):
         own = y[labels == k]
         torch.testing.assert_close(q.means[at], own.mean(0), atol=0.02, rtol=0)
-        # The shrinkage is five rows' worth, the ridge .005.
+        # The shrinkage is fifteen rows' worth, the ridge .005.
         expected = own.T.cov(correction=0) + 0.005 * torch.eye(2).double()
         torch.testing.assert_close(q.component_covariance[at], expected, atol=0.02, rtol=0)
         assert float(q.weights[at]) == pytest.approx(1 / 3, abs=1e-3)

@@ -35,7 +35,7 @@ COUNTS = (1, 8, 32, 125, 500)
 _ROWS_PER_COMPONENT = 20
 # Rows' worth of the common scatter, and variance that is added in every direction. Features have
 # variance 1. Both were chosen on validation rows of MNIST.
-_REGULARISATION = Regularisation(shrinkage=5.0, ridge=0.005)
+_REGULARISATION = Regularisation(shrinkage=15.0, ridge=0.005)
 # More steps do not raise the density at held-out features.
 _STEPS, _TRIAL_STEPS, _TOLERANCE = 6, 3, 1e-3
 # A mixture that is fitted in passing: so many components, steps and rows.

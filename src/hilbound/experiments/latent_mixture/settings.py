@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from pydantic import Field
-
 from hilbound.experiments.base import Settings
 
-#: The name of the model. It has the defaults of the command line.
+#: The name of the model.
 OWN = "latent-mixture"
+#: Where it differs from the defaults of the command line: a longer training.
+OPTIONS: dict[str, Any] = {"steps": 10_000}
 #: What is trained for the same time beside it.
 PEERS: dict[str, dict[str, Any]] = {
     "autoencoder": {
@@ -26,7 +26,7 @@ class LatentSettings(Settings):
     """The data, the options of the latent mixture that differ from its defaults, and the peers."""
 
     data: str = "mnist"
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = OPTIONS
     peers: dict[str, dict[str, Any]] = PEERS
     pilot_steps: int = 100
     samples: int = 10_000
