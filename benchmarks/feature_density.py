@@ -95,9 +95,10 @@ def measure(run: Run) -> list[dict[str, Any]]:
     print(rows[-1], flush=True)
     for i, (components, shrinkage) in enumerate(FITS):
         fitted = bench.fit(components, shrinkage)
-        for bench.model.refinements in REFINEMENTS if i == 0 else (1,):
-            said = {"refinements": bench.model.refinements, **fitted}
-            rows.append({"method": "latent mixture", **said, **bench.quality(bench.samples)})
+        for refinements in REFINEMENTS if i == 0 else (1,):
+            bench.model.refinements = refinements
+            said = {"method": "latent mixture", "refinements": refinements, **fitted}
+            rows.append(said | bench.quality(bench.samples))
             print(rows[-1], flush=True)
     return rows
 
