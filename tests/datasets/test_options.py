@@ -36,6 +36,7 @@ def test_classes_of_digits():
         kept = (labels == 3) | (labels == 7)
         assert torch.equal(getattr(some, part), getattr(whole, part)[kept])
         assert torch.equal(getattr(some, f"{part}_labels"), (labels[kept] == 7).long())
+    assert (whole.class_names, some.class_names) == (tuple("0123456789"), ("3", "7"))
     few = load("digits", seed=1, classes=[3, 7], samples=9)
     assert torch.equal(few.train, some.train[:9])
     with pytest.raises(InputError, match="digits has no class '10'"):

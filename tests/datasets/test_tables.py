@@ -177,6 +177,7 @@ def test_csv_labels_follow_their_rows(save, values):
     data = load_table(save(frame.to_csv(index=False)), scale="none", label_column="kind")
     assert data.columns == ("n", "z")
     assert data.classes == 3
+    assert data.class_names == tuple(str(v).removesuffix(".0") for v in values)
     labels = [data.train_labels, data.validation_labels, data.test_labels]
     for rows, found in zip(parts(data), labels, strict=True):
         assert found.dtype == torch.int64
@@ -194,8 +195,22 @@ def test_npz_labels_follow_their_rows(save):
     ):
         data = load_table(save(arrays), scale="none", label_column=column)
         assert torch.equal(data.test_labels, data.test[:, 0].long() % 4)
+        assert data.class_names == ("0", "1", "2", "3")
     assert load_table(save({"x": x, "y": y.astype(float)})).train_labels is None
     assert load_table(save({"x": x})).classes is None
+    assert load_table(save({"x": x})).class_names is None
+
+
+def test_a_class_counts_where_no_training_row_has_it(save):
+    """A classifier of held-out rows needs a place for it."""
+    rows = [f"{i},{i / 2},{'zebra' if i == 7 else 'ant'}\n" for i in range(40)]
+    text = "n,z,kind\n" + "".join(rows)
+    absent = 0
+    for seed in range(30):
+        data = load_table(save(text), seed=seed, label_column="kind")
+        assert data.classes == 2
+        absent += int(data.train_labels.max()) == 0
+    assert absent > 0
 
 
 def test_labels_refused(save):

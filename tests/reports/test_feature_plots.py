@@ -138,6 +138,15 @@ def test_a_density_is_one_and_lies_where_the_features_are(ax):
     assert np.trapezoid(p, x) == pytest.approx(1, abs=0.01)
 
 
+def test_classes_have_their_names_where_they_are_known(ax):
+    y, labels = torch.tensor([[0.0], [0.1], [1.0], [1.1]]), torch.tensor([0, 0, 2, 2])
+    plot_feature_density(ax, y, labels, class_names=("ant", "bee", "cat"))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["cat", "ant"]
+    ax.clear()
+    plot_feature_scatter(ax, y.repeat(1, 2), labels, class_names=("ant", "bee", "cat"))
+    assert [text.get_text() for text in ax.texts] == ["ant", "cat"]
+
+
 def test_every_class_has_a_line_of_its_own_with_its_number(ax, generator):
     centers = {3: -1.0, 1: 0.0, 8: 1.0}
     labels = torch.tensor(list(centers)).repeat_interleave(40)

@@ -1,5 +1,6 @@
 """Runs with a condition: they learn, go on bit for bit, draw one block, refuse what cannot be."""
 
+import html
 import math
 
 import numpy as np
@@ -191,7 +192,8 @@ def test_such_runs_are_measured_reported_and_drawn_from(tmp_path, groups, kind):
     assert ("conditional_bound" in measured) == (kind == "decoder")
     page = write_report(run).read_text(encoding="utf-8")
     one = "cluster" if kind == "clusters" else "class"
-    assert f"samples of each {one} with its number" in page
+    name = "number" if kind == "clusters" else "name"
+    assert f"samples of each {one} with its {name}" in page
     output = tmp_path / "drawn.csv"
     result = ask("sample", run.path, f"--{one}", 1, "-n", 6, "-o", output)
     assert result.exit_code == 0, result.stderr
@@ -349,8 +351,8 @@ def test_samples_of_blocks_that_are_not_there_are_refused(tmp_path, groups):
     clusters = train(tmp_path / "clusters", data=groups, **CLUSTERS)
     plain = train(tmp_path / "plain", data=groups)
     for run, words, message in [
-        (by_class, ["--class", 3], "label must lie between 0 and 2, got 3"),
-        (by_class, ["--class", -1], "label must lie between 0 and 2, got -1"),
+        (by_class, ["--class", 3], "has no such class: known: 0, 1, 2"),
+        (by_class, ["--class", -1], "class '-1': run"),
         (by_class, ["--cluster", 0], "has condition 'classes': use --class"),
         (clusters, ["--class", 0], "has condition 'clusters=3': use --cluster"),
         (clusters, ["--cluster", 3], "label must lie between 0 and 2, got 3"),
@@ -369,3 +371,64 @@ def test_the_command_line_takes_a_condition(tmp_path, groups):
     result = ask("fit", groups, "-o", run, "--quiet", "--no-report", *flags(condition="clusters=3"))
     assert result.exit_code == 0, result.stderr
     assert Run.open(run).config.clusters == 3
+
+
+def write_kinds(path, names, n=240):
+    """A table of the same groups with their names in a column."""
+    rng, lines = np.random.default_rng(0), ["x,y,kind"]
+    for i in range(n):
+        x, y = rng.normal(size=2) + 6 * (i % len(names))
+        lines.append(f"{x},{y},{names[i % len(names)]}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_class_is_called_by_its_name(tmp_path):
+    table = write_kinds(tmp_path / "iris.csv", ["virginica", "setosa", "big one"])
+    run = train(tmp_path / "run", data=table, label_column="kind", **CLASSES)
+    assert run.class_names == ("big one", "setosa", "virginica")
+    for name, number in (("setosa", 1), ("big one", 0), ("2", 2)):
+        assert torch.equal(run.sample(5, label=name), run.sample(5, label=number))
+    output = tmp_path / "drawn.csv"
+    assert ask("sample", run.path, "--class", "setosa", "-n", 5, "-o", output).exit_code == 0
+    drawn = np.loadtxt(output, delimiter=",", skiprows=1)
+    np.testing.assert_allclose(drawn, run.sample(5, label=1), rtol=1e-4)
+    with pytest.raises(
+        InputError, match=r"class 'setose': .* did you mean 'setosa'. known: big one"
+    ):
+        run.sample(5, label="setose")
+    evaluate(run)
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "hilbound sample RUN --class 'big one'" in html.unescape(page)
+    assert "samples of each class with its name" in page
+
+
+def test_a_number_is_the_name_of_a_class_where_names_are_numbers(tmp_path):
+    """Classes 1 and 2 of a table: --class 1 is the first one, and there is no class 0."""
+    table = write_kinds(tmp_path / "table.csv", [1, 2])
+    run = train(tmp_path / "run", data=table, label_column="kind", **CLASSES)
+    assert torch.equal(run.sample(5, label="1"), run.sample(5, label=0))
+    with pytest.raises(InputError, match=r"class '0': run .* has no such class: known: 1, 2"):
+        run.sample(5, label="0")
+
+
+def test_classes_without_names_are_called_by_their_numbers(tmp_path, groups):
+    """As those of a toy, and of a run from before classes had names."""
+    run = train(tmp_path / "run", data=groups, **CLASSES)
+    facts = run.read_json("run.json")
+    del facts["data"]["class_names"]
+    run.write_json("run.json", facts)
+    assert run.class_names is None
+    assert torch.equal(run.sample(5, label="2"), run.sample(5, label=2))
+    with pytest.raises(InputError, match=r"class 'two': .* give its number, from 0"):
+        run.sample(5, label="two")
+    with pytest.raises(InputError, match="label must lie between 0 and 2, got 3"):
+        run.sample(5, label="3")
+
+
+def test_a_class_without_rows_is_named(tmp_path):
+    table = write_kinds(tmp_path / "table.csv", ["ant", "bee"])
+    with table.open("a", encoding="utf-8") as file:
+        file.write("3,4,zebra\n")
+    with pytest.raises(InputError, match=r"has no (train|validation) rows of class zebra: give"):
+        train(tmp_path / "run", data=table, label_column="kind", **CLASSES)

@@ -234,6 +234,9 @@ def test_the_columns_of_the_bounds_are_as_documented(trained):
     [
         ("data", {"dim": "two"}, "data.dim is wrong"),
         ("data", None, "data.fingerprint is wrong"),
+        ("data", {"classes": 2, "class_names": ["a"]}, "data.class_names is wrong"),
+        ("data", {"classes": 2, "class_names": ["a", 1]}, "data.class_names is wrong"),
+        ("data", {"classes": 2, "class_names": "ab"}, "data.class_names is wrong"),
         ("variance", {"end": None}, "variance.end is wrong"),
     ],
 )

@@ -64,8 +64,12 @@ def sample(
         ),
     ] = "centers",
     class_: Annotated[
-        int | None,
-        typer.Option("--class", help="Class to draw, of a run with --condition classes."),
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Class to draw, of a run with --condition classes: its name or number.",
+        ),
     ] = None,
     cluster: Annotated[
         int | None,
@@ -82,7 +86,7 @@ def sample(
     out.print(f"{n} samples: {path}", soft_wrap=True)
 
 
-def _label(run: "hilbound.Run", class_: int | None, cluster: int | None) -> int | None:
+def _label(run: "hilbound.Run", class_: str | None, cluster: int | None) -> int | str | None:
     """Return the class or cluster to draw. The flag must fit the condition of the run."""
     of_run = {None: None, "classes": "class"}.get(run.config.condition, "cluster")
     for kind, label in (("class", class_), ("cluster", cluster)):

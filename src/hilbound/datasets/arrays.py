@@ -100,7 +100,8 @@ def read_npz(path: Path, label_column: str | None = None) -> RawTable:
             )
         values, labels = archive.read(points), archive.read(key)
     rows = len(values) if values.ndim else 0
-    return RawTable(values, encode_labels(labels, rows, f"{path}, {key!r}"))
+    numbers, names = encode_labels(labels, rows, f"{path}, {key!r}")
+    return RawTable(values, numbers, class_names=names)
 
 
 def read_archive(path: Path, wanted: Collection[str]) -> dict[str, NDArray[Any]]:

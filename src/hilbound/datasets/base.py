@@ -59,6 +59,8 @@ class Dataset:
         validation_labels: The same for the validation rows.
         test_labels: The same for the test rows.
         image_shape: ``(channels, height, width)`` of the flat rows, or ``None`` for vectors.
+        class_names: The names of the classes in the order of their numbers, or ``None`` if they
+            have none.
         log_density: The true log density, which maps rows ``(n, d)`` to ``(n,)``, if it is known.
         columns: Names of the columns of a table.
         standardization: How the rows were standardised, or ``None`` if they are as they came.
@@ -73,6 +75,7 @@ class Dataset:
     validation_labels: Tensor | None = None
     test_labels: Tensor | None = None
     image_shape: tuple[int, int, int] | None = None
+    class_names: tuple[str, ...] | None = None
     log_density: Callable[[Tensor], Tensor] | None = None
     columns: tuple[str, ...] | None = None
     standardization: Standardization | None = None
@@ -86,6 +89,7 @@ class Dataset:
         labels: Parts | None = None,
         *,
         image_shape: tuple[int, int, int] | None = None,
+        class_names: tuple[str, ...] | None = None,
         columns: tuple[str, ...] | None = None,
         standardization: Standardization | None = None,
         whole: tuple[int, ...] = (),
@@ -99,6 +103,7 @@ class Dataset:
             validation_labels=validation_labels,
             test_labels=test_labels,
             image_shape=image_shape,
+            class_names=class_names,
             columns=columns,
             standardization=standardization,
             whole=whole,
@@ -112,7 +117,10 @@ class Dataset:
     @property
     def classes(self) -> int | None:
         """The number of classes, or ``None`` without labels."""
-        return None if self.train_labels is None else int(self.train_labels.max()) + 1
+        if self.train_labels is None:
+            return None
+        # By their names where they have some, because a class may have no training row.
+        return len(self.class_names or ()) or int(self.train_labels.max()) + 1
 
     def split(self, name: str) -> tuple[Tensor, Tensor | None]:
         """Return the rows and the labels of ``"train"``, ``"validation"`` or ``"test"``."""
@@ -134,11 +142,13 @@ class RawTable(NamedTuple):
         values: Points with shape ``(n,)``, ``(n, d)``, ``(n, h, w)`` or ``(n, c, h, w)``.
         labels: Class numbers with shape ``(n,)``, or ``None``.
         columns: Names of the ``d`` columns, or ``None`` where the file has none.
+        class_names: Names of the classes, or ``None`` without labels.
     """
 
     values: NDArray[Any]
     labels: NDArray[np.int64] | None = None
     columns: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 class Loader(Protocol):

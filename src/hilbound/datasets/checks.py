@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,8 +174,20 @@ def check_unit_range(values: NDArray[np.floating], source: str) -> None:
         )
 
 
-def encode_labels(labels: NDArray[np.generic], rows: int, source: str) -> NDArray[np.int64]:
-    """Number the distinct labels ``0, ..., k - 1`` in sorted order.
+class Labels(NamedTuple):
+    """Classes by number.
+
+    Args:
+        numbers: Class numbers with shape ``(n,)``.
+        names: The names of the classes, in the order of their numbers.
+    """
+
+    numbers: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def encode_labels(labels: NDArray[np.generic], rows: int, source: str) -> Labels:
+    """Number the distinct labels ``0, ..., k - 1`` in sorted order, and keep them as names.
 
     Args:
         labels: One label for each row, with shape ``(n,)``: integers or text.
@@ -185,12 +198,14 @@ def encode_labels(labels: NDArray[np.generic], rows: int, source: str) -> NDArra
         DataError: If there is not exactly one label for each row.
 
     >>> encode_labels(np.array(["cat", "ant", "cat"]), 3, "species")
-    array([1, 0, 1])
+    Labels(numbers=array([1, 0, 1]), names=('ant', 'cat'))
     """
     if labels.shape != (rows,):
         raise DataError(
             f"{source}: labels of shape {labels.shape} for {rows} points, ({rows},) is needed: "
             "one label for each point"
         )
-    numbers: NDArray[np.int64] = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    return numbers
+    values, numbers = np.unique(labels, return_inverse=True)
+    if values.dtype.kind == "f":  # Whole numbers, as a column of text files may have them.
+        values = values.astype(np.int64)
+    return Labels(numbers.astype(np.int64), tuple(map(str, values.tolist())))

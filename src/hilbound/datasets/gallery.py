@@ -54,9 +54,19 @@ class Gallery:
         check_memory(sum(map(len, split)), self.shape, self.name)
         rows = self.read(split.train), self.read(split.validation), self.read(split.test)
         _notice_grey(rows[0], self.shape, self.name)
+        labels = self._labels(split, classes)
         return Dataset.from_parts(
-            self.name, rows, self._labels(split, classes), image_shape=self.shape
+            self.name,
+            rows,
+            labels,
+            image_shape=self.shape,
+            class_names=self._names(classes) if labels is not None else None,
         )
+
+    def _names(self, classes: tuple[int, ...] | None) -> tuple[str, ...] | None:
+        if classes is None:
+            return tuple(self.class_names) or None
+        return tuple(self.class_names[number] for number in classes)
 
     def _labels(self, split: Split, classes: tuple[int, ...] | None) -> Parts | None:
         if self.labels is None:

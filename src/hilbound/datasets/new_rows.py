@@ -45,7 +45,7 @@ def read_new(path: Path, form: TextFormat | None = None) -> "pd.DataFrame | NDAr
         raise DataError(f"{path} does not exist: {neighbours(path)}")
     if form is not None and form.given():
         raise InputError(f"{', '.join(form.given())}: for files of text; {path} holds arrays")
-    values, _, _ = ARRAYS[kind](path, None)
+    values, *_ = ARRAYS[kind](path, None)
     return values
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilbound.datasets.base import RawTable
-from hilbound.datasets.checks import encode_labels, enumerate_names
+from hilbound.datasets.checks import Labels, encode_labels, enumerate_names
 from hilbound.datasets.choice import Choice
 from hilbound.datasets.delimited import TextFormat
 from hilbound.datasets.mixed import no_header, read_frame, shown_line
@@ -43,7 +43,7 @@ def read_numeric(
     frame, first_line = read_frame(path, form)
     names = [str(name) for name in frame]
     choice.check(names, str(path))
-    labels = None
+    labels: Labels | None = None
     if label_column is not None:
         _check_column(path, label_column, names)
         labels = _labels(path, frame.pop(label_column))
@@ -54,7 +54,10 @@ def read_numeric(
     values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
     if first_line is not None and form.header is None:
         _check_first_line(path, values, first_line)
-    return RawTable(values, labels, tuple(map(str, frame)))
+    columns = tuple(map(str, frame))
+    if labels is None:
+        return RawTable(values, columns=columns)
+    return RawTable(values, labels.numbers, columns, labels.names)
 
 
 def _check_first_line(path: Path, values: NDArray[np.float64], first_line: list[str]) -> None:
@@ -83,7 +86,7 @@ def _check_column(path: Path, label_column: str, columns: list[str]) -> None:
         )
 
 
-def _labels(path: Path, column: "pd.Series") -> NDArray[np.int64]:
+def _labels(path: Path, column: "pd.Series") -> Labels:
     source = f"{path}, column {column.name!r}"
     if column.isna().any():
         raise DataError(

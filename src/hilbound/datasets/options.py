@@ -87,9 +87,7 @@ images; leave it out for 'moons'
         """
         if self.classes is None:
             return None
-        numbers = {name: number for number, name in enumerate(names)}
-        if not any(name.isdecimal() for name in names):
-            numbers |= {str(number): number for number in range(len(names))}
+        numbers = class_numbers(names)
         for wanted in self.classes:
             if wanted not in numbers:
                 raise InputError(
@@ -100,6 +98,22 @@ images; leave it out for 'moons'
 
 
 PLAIN = ImageOptions()
+
+
+def class_numbers(names: Sequence[str]) -> dict[str, int]:
+    """Map what a user may call a class to its number.
+
+    That is its name. It is also its number, unless the names of classes are numbers themselves.
+
+    >>> class_numbers(["cat", "dog"])
+    {'cat': 0, 'dog': 1, '0': 0, '1': 1}
+    >>> class_numbers(["3", "5"])
+    {'3': 0, '5': 1}
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    if not any(name.lstrip("-").isdecimal() for name in names):
+        numbers |= {str(number): number for number in range(len(names))}
+    return numbers
 
 
 def as_classes(classes: str | Sequence[str | int] | None) -> tuple[str, ...] | None:

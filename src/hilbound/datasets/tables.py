@@ -115,6 +115,7 @@ def load_table(
         rows,
         None if y is None else split.take(y),
         image_shape=_image_shape(table.values),
+        class_names=table.class_names,
         columns=table.columns,
         standardization=standardization,
         whole=_whole_columns(table.values, table.columns),

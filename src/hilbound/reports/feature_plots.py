@@ -156,7 +156,12 @@ def plot_reconstructed_points(
 
 
 def plot_feature_density(
-    ax: Axes, features: Tensor, labels: Tensor | None = None, *, variance: float | None = None
+    ax: Axes,
+    features: Tensor,
+    labels: Tensor | None = None,
+    *,
+    class_names: Sequence[str] = (),
+    variance: float | None = None,
 ) -> Axes:
     """Draw the density of one feature. With labels, each class has a curve on a line of its own.
 
@@ -167,6 +172,7 @@ def plot_feature_density(
         ax: Where to draw.
         features: Features with shape ``(n, 1)``.
         labels: Class numbers with shape ``(n,)``, or ``None``.
+        class_names: The names of the classes by number. By default their numbers are shown.
         variance: Variance of those Gaussians. By default Scott's rule sets it for each class.
 
     Raises:
@@ -181,7 +187,7 @@ def plot_feature_density(
     if variance is not None and not variance > 0:
         raise InputError(f"variance must be positive, got {variance}")
     y = to_numpy(features)[:, 0]
-    classes = _classes(y, labels)
+    classes = _classes(y, labels, class_names)
     own = {name: y[chosen] for name, chosen in classes.items()}
     variances = {name: variance or _scott(values) for name, values in own.items()}
     margin = 3 * max(variances.values()) ** 0.5
@@ -205,6 +211,7 @@ def plot_feature_scatter(
     features: Tensor,
     labels: Tensor | None = None,
     *,
+    class_names: Sequence[str] = (),
     names: Sequence[str] = ("feature 1", "feature 2"),
 ) -> Axes:
     """Draw two features against each other. Classes have colours, and a name at the densest spot.
@@ -213,6 +220,7 @@ def plot_feature_scatter(
         ax: Where to draw.
         features: Features with shape ``(n, 2)``.
         labels: Class numbers with shape ``(n,)``, or ``None``.
+        class_names: The names of the classes by number. By default their numbers are shown.
         names: What the two axes are called.
 
     Raises:
@@ -226,14 +234,14 @@ def plot_feature_scatter(
     check_points("features", features, 2)
     y = to_numpy(features)
     size = 9 if len(y) > 1000 else 20
-    for i, (name, chosen) in enumerate(_classes(y, labels).items()):
+    for i, (name, chosen) in enumerate(_classes(y, labels, class_names).items()):
         own, color = y[chosen], COLORS[i % len(COLORS)]
         dots = ax.scatter(
             own[:, 0], own[:, 1], s=size, color=color, alpha=0.6, linewidths=0, label=name
         )
         dots.set_rasterized(True)
         if labels is not None:
-            _name(ax, _densest(own), name, color)
+            name_points(ax, own, name, color)
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
     tidy(ax, grid=False)
@@ -279,7 +287,7 @@ def _check_together(x: Tensor, reconstructions: Tensor) -> None:
         )
 
 
-def _classes(y: Array, labels: Tensor | None) -> dict[str, Array]:
+def _classes(y: Array, labels: Tensor | None, names: Sequence[str]) -> dict[str, Array]:
     """Map the name of each class to the rows in it, for the most frequent classes, in order."""
     if labels is None:
         return {"": np.ones(len(y), dtype=bool)}
@@ -288,7 +296,7 @@ def _classes(y: Array, labels: Tensor | None) -> dict[str, Array]:
     own = labels.cpu().numpy()
     numbers, counts = np.unique(own, return_counts=True)
     kept = np.sort(numbers[np.argsort(-counts, kind="stable")[:MOST_CLASSES]])
-    return {str(number): own == number for number in kept}
+    return {names[n] if n < len(names) else str(n): own == n for n in kept.tolist()}
 
 
 def _scott(values: Array) -> float:
@@ -325,7 +333,9 @@ def _densest(points: Array) -> Array:
     return spot
 
 
-def _name(ax: Axes, place: Array, name: str, color: str) -> None:
+def name_points(ax: Axes, points: Array, name: str, color: str) -> None:
+    """Write a name at the densest spot of points with shape ``(n, 2)``."""
+    place = _densest(points)
     text = ax.text(
         place[0],
         place[1],

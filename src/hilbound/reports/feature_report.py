@@ -9,6 +9,7 @@ The limit has this value if the features tell all rows apart.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from hilbound.models.autoencoders import VAE, FeatureModel
 from hilbound.reports import feature_plots
 from hilbound.reports.drawing import canvas
 from hilbound.reports.hover import curve_figure
+from hilbound.reports.lettering import beside_points
 from hilbound.reports.page import Fact, Figure, Section, figure_uri
 from hilbound.reports.plots import plot_curve, plot_images, plot_tightness
 from hilbound.reports.reconstructions import draw_reconstructions
@@ -262,35 +264,40 @@ def features_section(run: Run, dataset: Dataset, model: FeatureModel) -> Section
     order = order[:_SHOWN_FEATURES]
     y = model.encode(dataset.test[order].to(model.head.variance))
     labels = None if dataset.test_labels is None else dataset.test_labels[order]
+    names = beside_points(dataset.class_names)
     if y.shape[1] == 1:
-        figure = _one_feature(y, labels, model.variance_y)
+        figure = _one_feature(y, labels, names, model.variance_y)
     else:
-        figure = _two_features(y, labels)
+        figure = _two_features(y, labels, names)
     return Section("Features", _feature_text(model, y, dataset), (figure,))
 
 
-def _one_feature(y: Tensor, labels: Tensor | None, variance: float | None) -> Figure:
+def _one_feature(
+    y: Tensor, labels: Tensor | None, names: Sequence[str], variance: float | None
+) -> Figure:
     figure, ax = canvas(5.0, 4.4 if labels is not None else 3.0)
-    feature_plots.plot_feature_density(ax, y, labels, variance=variance)
+    feature_plots.plot_feature_density(ax, y, labels, class_names=names, variance=variance)
     by_class = ", one curve for each class" if labels is not None else ""
     smooth = "with their noise" if variance is not None else "smoothed by Scott's rule"
     caption = f"Density of the features of {len(y):,} held-out rows, {smooth}{by_class}."
     return Figure(figure_uri(figure), f"density of the feature{by_class}", caption)
 
 
-def _two_features(y: Tensor, labels: Tensor | None) -> Figure:
+def _two_features(y: Tensor, labels: Tensor | None, class_names: Sequence[str]) -> Figure:
     figure, ax = canvas(5.4, 4.6)
     by_class = ", coloured by class" if labels is not None else ""
     what = "Features"
     if y.shape[1] == 2:
-        feature_plots.plot_feature_scatter(ax, y, labels)
+        feature_plots.plot_feature_scatter(ax, y, labels, class_names=class_names)
     else:
         components, shares = feature_plots.principal_components(y)
         names = [
             f"{which} principal component ({100 * share:.0f} % of the variance)"
             for which, share in zip(("first", "second"), shares, strict=True)
         ]
-        feature_plots.plot_feature_scatter(ax, components, labels, names=names)
+        feature_plots.plot_feature_scatter(
+            ax, components, labels, class_names=class_names, names=names
+        )
         what = f"First two principal components of the {y.shape[1]} features"
     caption = f"{what} of {len(y):,} held-out rows{by_class}."
     return Figure(figure_uri(figure), f"scatter of the features{by_class}", caption)

@@ -29,6 +29,8 @@ _PREFERRED = (
 )
 #: This one has a box for every letter, and no letter.
 _BOXES = "Last Resort"
+#: Letters of a name among points; more would cover them.
+_SHORT = 16
 
 
 def names_in_pictures(
@@ -70,6 +72,25 @@ def key(names: Sequence[str], instead: str | None = None) -> str:
     if not told:
         return ""
     return f"No installed font has the letters of some names. In the pictures {', '.join(told)}."
+
+
+def beside_points(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return names that can stand among the points of a picture: all of them, or none.
+
+    They can if each is short, is no formula, and matplotlib's own font has its letters. Otherwise
+    pictures show numbers.
+
+    >>> beside_points(["cat", "dog"]), beside_points(["cat", "$x$"]), beside_points(None)
+    (('cat', 'dog'), (), ())
+    """
+    own = _own_font()
+    fit = all(
+        0 < len(name) <= _SHORT
+        and "$" not in name
+        and _family(frozenset(c for c in name if not c.isspace())) == own
+        for name in names or ()
+    )
+    return tuple(names or ()) if fit else ()
 
 
 def name_axes(*axes: tuple[Callable[..., object], str], instead: str | None = None) -> None:

@@ -105,6 +105,13 @@ def _impossible(data: dict[str, Any]) -> str | None:
             len(values) != dim or not all(isinstance(v, kind) for v in values)
         ):
             return f"data.{name}"
+    names = data.get("class_names")
+    if names is not None and not (
+        isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and len(names) == data.get("classes")
+    ):
+        return "data.class_names"
     return "data.scale" if (data["offset"] is None) != (data["scale"] is None) else None
 
 

@@ -284,12 +284,12 @@ def _check_classes(config: RunConfig, dataset: Dataset) -> None:
         if labels is None:
             continue
         counts = labels.bincount(minlength=dataset.classes or 0)
-        empty = (counts == 0).nonzero().flatten().tolist()
+        names = dataset.class_names or tuple(map(str, range(len(counts))))
+        empty = [name for name, count in zip(names, counts.tolist(), strict=True) if count == 0]
         if empty:
             raise InputError(
                 f"condition 'classes' needs rows of every class, and {config.data!r} has no "
-                f"{split} rows of class {', '.join(map(str, empty))}: give more data, or leave "
-                "the class out"
+                f"{split} rows of class {', '.join(empty)}: give more data, or leave the class out"
             )
 
 

@@ -36,6 +36,7 @@ from hilbound.config import RunConfig, is_table_run, read_yaml
 from hilbound.datasets import Dataset, Standardization
 from hilbound.datasets.incoming import beside
 from hilbound.datasets.new_rows import as_rows
+from hilbound.datasets.options import class_numbers
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
 from hilbound.models.base import DensityModel
@@ -43,6 +44,7 @@ from hilbound.models.build import build_model, model_shapes
 from hilbound.models.feature_mixture import with_components_of
 from hilbound.models.importance import LogDensity
 from hilbound.objectives import create_objective
+from hilbound.registry import suggest
 from hilbound.training.curves import SNAPSHOTS, read_bounds, read_snapshots
 from hilbound.training.facts import data_shape, read_facts, remedy
 from hilbound.training.files import (
@@ -197,6 +199,7 @@ class Run:
                     "dim": dataset.dim,
                     "image_shape": dataset.image_shape,
                     "classes": dataset.classes,
+                    "class_names": dataset.class_names,
                     "columns": dataset.columns,
                     "whole": dataset.whole,
                     "train": len(dataset.train),
@@ -310,7 +313,7 @@ class Run:
         *,
         seed: int = 0,
         source: Literal["centers", "density"] = "centers",
-        label: int | None = None,
+        label: int | str | None = None,
     ) -> torch.Tensor:
         """Draw samples with shape ``(n, d)`` in the original units of the data.
 
@@ -319,8 +322,9 @@ class Run:
             seed: Seed of the draw. The same seed gives the same samples.
             source: ``"centers"`` for what the network generates, ``"density"`` for draws from the
                 mixture, which adds the noise of the components' variance.
-            label: The number of the class or cluster to draw from, for a run with a condition. By
-                default one is drawn for each sample, as often as in the training rows.
+            label: The class or cluster to draw from, for a run with a condition: its number, or
+                the name of a class. By default one is drawn for each sample, as often as in the
+                training rows.
 
         Raises:
             InputError: If ``n`` is not positive or too large for the memory, ``source`` is unknown,
@@ -330,11 +334,12 @@ class Run:
             raise InputError(f"n must be at least 1, got {n}")
         refuse_too_many(n, self.config, self.read_json("run.json")["data"]["dim"])
         model, generator = self.model, stream(seed, "sample")
+        number = self.number_of(label) if isinstance(label, str) else label
         if source == "centers":
-            rows = model.sample(n, generator, label)
+            rows = model.sample(n, generator, number)
         elif source == "density":
             with torch.no_grad():
-                rows = model.draw(n, generator, label).sample((n,), generator=generator)
+                rows = model.draw(n, generator, number).sample((n,), generator=generator)
         else:
             raise InputError(f"source must be 'centers' or 'density', got {source!r}")
         bad = int((~rows.isfinite()).any(-1).sum())
@@ -344,6 +349,35 @@ class Run:
                 "training failed. Fit again with a lower --learning-rate"
             )
         return self.to_user_units(rows)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes in the order of their numbers, or ``None`` if they have none."""
+        # Older runs do not know them.
+        names = self.read_json("run.json")["data"].get("class_names")
+        return None if names is None else tuple(names)
+
+    def number_of(self, label: str) -> int:
+        """Return the number of a class, or of a cluster, as a user may type it.
+
+        Args:
+            label: The name of a class. A number does, too, unless names are numbers themselves.
+
+        Raises:
+            InputError: If there is no such class, or classes have no names and this is no number.
+        """
+        names = self.class_names if self.config.condition == "classes" else None
+        if names is None and label.isdecimal():
+            return int(label)
+        numbers = class_numbers(names or ())
+        if label not in numbers:
+            known = f"known: {', '.join(names)}" if names else "give its number, from 0"
+            kind = "class" if self.config.condition == "classes" else "cluster"
+            raise InputError(
+                f"{kind} {label!r}: run {str(self.path)!r} has no such {kind}: "
+                f"{suggest(label, names or ())}{known}"
+            )
+        return numbers[label]
 
     def log_density(
         self, x: Any, *, draws: int | None = None, seed: int = 0, source: str = "x"
