@@ -403,6 +403,15 @@ def test_a_class_is_called_by_its_name(tmp_path):
     assert "samples of each class with its name" in page
 
 
+def test_a_report_keeps_the_names_of_a_run_whose_table_has_lost_a_class(tmp_path):
+    table = write_kinds(tmp_path / "iris.csv", ["setosa", "versicolor", "virginica"])
+    run = train(tmp_path / "run", data=table, label_column="kind", **CLASSES)
+    evaluate(run)
+    write_kinds(table, ["setosa", "versicolor"])
+    page = write_report(Run.open(run.path)).read_text(encoding="utf-8")
+    assert "one of 3 classes" in page
+
+
 def test_a_number_is_the_name_of_a_class_where_names_are_numbers(tmp_path):
     """Classes 1 and 2 of a table: --class 1 is the first one, and there is no class 0."""
     table = write_kinds(tmp_path / "table.csv", [1, 2])

@@ -30,7 +30,8 @@ def condition_section(
     """Samples of each class or cluster: a row of images, or points in a colour of their own."""
     one = "cluster" if run.config.clusters is not None else "class"
     shown = min(model.blocks, _MOST_ROWS)
-    named = dataset.class_names if one == "class" else None
+    # Those of the run: its data may have changed since.
+    named = run.class_names if one == "class" else None
     names = named or tuple(map(str, range(model.blocks)))
     text = _text(one, names, measured)
     if shown < model.blocks:

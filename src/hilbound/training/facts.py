@@ -99,19 +99,20 @@ def _impossible(data: dict[str, Any]) -> str | None:
     sides = [] if shape is None else [n for n in shape if type(n) is int and n > 0]
     if shape is not None and (len(sides) != 3 or len(shape) != 3 or math.prod(sides) != dim):
         return "data.image_shape"
-    for name, kind in (("columns", str), ("offset", float | int), ("scale", float | int)):
-        values = data[name]
-        if values is not None and (
-            len(values) != dim or not all(isinstance(v, kind) for v in values)
+    # Older runs do not know the names of their classes.
+    for name, kind, count in (
+        ("columns", str, dim),
+        ("offset", float | int, dim),
+        ("scale", float | int, dim),
+        ("class_names", str, data.get("classes")),
+    ):
+        values = data.get(name)
+        if values is not None and not (
+            isinstance(values, list)
+            and len(values) == count
+            and all(isinstance(v, kind) for v in values)
         ):
             return f"data.{name}"
-    names = data.get("class_names")
-    if names is not None and not (
-        isinstance(names, list)
-        and all(isinstance(name, str) for name in names)
-        and len(names) == data.get("classes")
-    ):
-        return "data.class_names"
     return "data.scale" if (data["offset"] is None) != (data["scale"] is None) else None
 
 
