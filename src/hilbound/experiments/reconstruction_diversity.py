@@ -425,7 +425,7 @@ def _reconstructions(settings: DiversitySettings, work: Path) -> Picture:
         None,
         "Inputs beside several reconstructions of each, and real images with the same feature",
         "Held-out inputs, several reconstructions of each, and real images with the feature of the "
-        "input; seed 0.",
+        "input; seed 0. The likelihood has the variance of its own rule.",
     )
     folders = [run_folder(work, cell) for cell in _shown_cells(settings).values()]
     return drawn_from(folders, lambda: replace(kept, figure=_drawn(settings, work)), kept)
@@ -439,7 +439,7 @@ def _drawn(settings: DiversitySettings, work: Path) -> "Figure":
     if shape is None:
         raise TypeError(f"{settings.data} are no images")
     columns = [images.shape[1] for images in panels.values()]
-    figure = Figure(figsize=(9.0, 0.45 + 0.345 * settings.drawn), layout="constrained")
+    figure = Figure(figsize=(11.0, 0.45 + 0.335 * settings.drawn), layout="constrained")
     # Between images is a fourteenth of their width.
     axes = figure.subplots(1, len(panels), width_ratios=[15 * n - 1 for n in columns])
     for ax, (title, images), n in zip(axes, panels.items(), columns, strict=True):
@@ -453,6 +453,7 @@ def _shown_cells(settings: DiversitySettings) -> dict[str, Cell]:
     most = settings.centers[-1]
     cells = {f"K = {k}": frozen_cell(k, 0) for k in (settings.centers[0], most)}
     cells[f"K = {most}, variance falling"] = frozen_cell(most, 0, change="wide-first")
+    cells[f"K = {most}, likelihood"] = frozen_cell(most, 0, change=BASELINE)
     return cells
 
 
