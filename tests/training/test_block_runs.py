@@ -362,8 +362,9 @@ def test_samples_of_blocks_that_are_not_there_are_refused(tmp_path, groups):
         result = ask("sample", run.path, *words)
         assert result.exit_code == 2
         assert message in " ".join(result.stderr.split())
-    with pytest.raises(InputError, match="label 1 is for a model with a condition"):
-        plain.sample(3, label=1)
+    for label in (1, "setosa"):
+        with pytest.raises(InputError, match=f"label {label!r} is for a model with a condition"):
+            plain.sample(3, label=label)
 
 
 def test_the_command_line_takes_a_condition(tmp_path, groups):

@@ -303,10 +303,10 @@ def require_label(label: int, blocks: int) -> int:
     return number
 
 
-def refuse_label(label: int | None) -> None:
+def refuse_label(label: int | str | None) -> None:
     """Raise an InputError for a label, given to a model that is told no class or cluster."""
     if label is not None:
         raise InputError(
-            f"label {label} is for a model with a condition, and this one has none: leave it out, "
-            "or train with condition 'classes' or 'clusters=32'"
+            f"label {label!r} is for a model with a condition, and this one has none: leave it "
+            "out, or train with condition 'classes' or 'clusters=32'"
         )

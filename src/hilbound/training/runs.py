@@ -39,7 +39,7 @@ from hilbound.datasets.new_rows import as_rows
 from hilbound.datasets.options import class_numbers
 from hilbound.engine.seeding import stream
 from hilbound.errors import InputError
-from hilbound.models.base import DensityModel
+from hilbound.models.base import DensityModel, refuse_label
 from hilbound.models.build import build_model, model_shapes
 from hilbound.models.feature_mixture import with_components_of
 from hilbound.models.importance import LogDensity
@@ -364,8 +364,11 @@ class Run:
             label: The name of a class. A number does, too, unless names are numbers themselves.
 
         Raises:
-            InputError: If there is no such class, or classes have no names and this is no number.
+            InputError: If there is no such class, or classes have no names and this is no number,
+                or the run has no condition.
         """
+        if self.config.condition is None:
+            refuse_label(label)
         names = self.class_names if self.config.condition == "classes" else None
         if names is None and label.isdecimal():
             return int(label)
