@@ -5,6 +5,7 @@ run at once. ``OUTPUT/work/CELL/row.json`` keeps what came out, with the setting
 the same command goes on where it was stopped, and measures anew what was asked otherwise.
 """
 
+import importlib
 import json
 import logging
 import math
@@ -332,6 +333,8 @@ def measure_cell(experiment: str, settings: Settings, cell: Cell, work: Path) ->
     """
     folder = work / cell.name
     folder.mkdir(parents=True, exist_ok=True)
+    # Loading it takes seconds, which would be part of the time of the first training only.
+    importlib.import_module("lightning")
     began = time.perf_counter()
     with one_thread(), _notices_to(folder / _LOG):
         measured = get_experiment(experiment).measure(settings, cell.options, folder)
