@@ -13,9 +13,9 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "clusters": {
         "variance": 60.0,
-        "batch_size": 1024,
+        "batch_size": 4096,
         "objective_options": {"weight": 0.48},
-        "condition": "clusters=64",
+        "condition": "clusters=128",
     },
 }
 
@@ -28,6 +28,6 @@ class BlockSettings(Settings):
     objective: str = "debiased"
     width: int = 512
     noise_dim: int = 16
-    steps: int = 7000
+    steps: int = 1800
     pilot_steps: int = 20
     samples: int = 10_000
