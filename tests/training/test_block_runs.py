@@ -355,7 +355,8 @@ def test_samples_of_blocks_that_are_not_there_are_refused(tmp_path, groups):
         (by_class, ["--class", -1], "class '-1': run"),
         (by_class, ["--cluster", 0], "has condition 'classes': use --class"),
         (clusters, ["--class", 0], "has condition 'clusters=3': use --cluster"),
-        (clusters, ["--cluster", 3], "label must lie between 0 and 2, got 3"),
+        (clusters, ["--cluster", 3], "--cluster must lie between 0 and 2, the clusters of run"),
+        (clusters, ["--cluster", -1], "got -1"),
         (plain, ["--class", 0], "has no condition: leave it out"),
         (plain, ["--cluster", 0], "has no condition: leave it out"),
     ]:

@@ -98,7 +98,15 @@ def _label(run: "hilbound.Run", class_: str | None, cluster: int | None) -> int 
             f"--{kind} {label} is for a run with --condition {wanted}, and run {str(run.path)!r} "
             f"has {has}{', or leave it out' if of_run else ': leave it out'}"
         )
-    return class_ if cluster is None else cluster
+    if cluster is None:
+        return class_
+    clusters = run.config.clusters or 0
+    if not 0 <= cluster < clusters:
+        raise InputError(
+            f"--cluster must lie between 0 and {clusters - 1}, the clusters of run "
+            f"{str(run.path)!r}, got {cluster}"
+        )
+    return cluster
 
 
 @app.command()
