@@ -188,6 +188,29 @@ def test_what_is_proved_is_listed_apart():
     assert "proved" not in pages._claims([finding])
 
 
+FIRST_CELL = f"""
+import sys
+from pathlib import Path
+from hilbound.experiments import get_experiment, runner
+from hilbound.experiments.base import Cell
+
+experiment = get_experiment({NAME!r})
+type(experiment).measure = lambda *_: {{"loaded": "lightning" in sys.modules}}
+assert "lightning" not in sys.modules
+settings = experiment.settings(quick=True)
+assert runner.measure_cell({NAME!r}, settings, Cell.of(seed=0), Path(sys.argv[1]))["loaded"]
+"""
+
+
+def test_the_first_training_of_a_process_does_not_pay_for_loading_libraries(tmp_path):
+    """Else a pilot's steps would seem quicker than they are, and a training would be too long."""
+    command = [sys.executable, "-c", FIRST_CELL, tmp_path]
+    done = subprocess.run(  # noqa: S603 - our own program
+        command, stderr=subprocess.PIPE, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_processes_measure_the_same_as_one(finished, tmp_path):
     result = run_experiment(NAME, tmp_path / "two", quick=True, workers=2, quiet=True)
     assert [{**row, "seconds": 0} for row in result.rows] == [
