@@ -54,7 +54,7 @@ are the same for all.
 
 How the settings were found: on 5,000 validation images, with a seed that is not used here
 (`benchmarks/block_settings.py`, with its table in `docs/objectives.md`). 128 clusters were better
-than 64 and 256. More rows of each in a step helped, more steps hardly. So 32 rows of each were
+than 64 and 256. More rows of each in a step helped, more steps hardly did. So 32 rows of each were
 taken, and as many steps as ten minutes of one core allow. Test figures had been seen by then: with
 64 clusters, 16 rows and 7,000 steps this page had coverage .896, precision .925, recall .938 and
 Fréchet distance 4.8. The settings without a condition are the best of a sweep on validation images
